@@ -1,0 +1,40 @@
+"""Pixels that no network should see: counted, named, and refused unless the user says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from darklens.errors import DataError
+
+
+def check_finite(images: np.ndarray, ids: Sequence[str], source: str, mask: bool = False) -> np.ndarray:
+    """The images, with pixels that are nan or infinite set to 0 if ``mask``.
+
+    Raises
+    ------
+    DataError
+        If there are such pixels and they are not to be masked; it says how many, and in which image the first is.
+    """
+    if images.dtype.kind != "f":
+        return images
+    # A sum is nan or infinite if any pixel is; it is far cheaper than looking at each.
+    with np.errstate(invalid="ignore", over="ignore"):
+        suspicious = ~np.isfinite(images.reshape(len(images), -1).sum(1, dtype=np.float64))
+    if not suspicious.any():
+        return images
+    bad = ~np.isfinite(images)
+    if not mask:
+        first = int(np.flatnonzero(bad.reshape(len(images), -1).any(1))[0])
+        raise DataError(
+            f"{source}: image {ids[first]} has {int(bad[first].sum())} pixels that are nan or infinite; "
+            "--mask true sets such pixels to 0"
+        )
+    return np.where(bad, np.zeros((), images.dtype), images)
+
+
+def constant_images(images: np.ndarray) -> np.ndarray:
+    """Which images (N, C, H, W) hold one value only in every band, (N,) bool."""
+    flat = images.reshape(len(images), images.shape[1], -1)
+    return (flat.max(-1) == flat.min(-1)).all(1)

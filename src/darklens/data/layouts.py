@@ -1,0 +1,310 @@
+"""Recognise what a path holds, in every layout that DeepLense and surveys use, and open it as one `Cutouts`.
+
+Each layout is a function that returns the opened images, or None if the path is not of its kind. `open_data` asks them
+in order, or the one that the user names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from darklens.data.dataset import Cutouts, DatasetInfo, Images, read_dataset
+from darklens.data.readers.catalogs import SUFFIXES, join_catalog, read_catalog
+from darklens.data.readers.files import NpyFiles, PngFiles
+from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout
+from darklens.data.readers.stacks import Hdf5Stack, open_npy_stack
+from darklens.data.unpickle import load_npy, read_header
+from darklens.errors import DataError
+
+CLASS_NAMES = ["no_sub", "cdm", "axion", "no", "sphere", "vort", "vortex", "sub", "nonlenses", "lenses"]
+SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+IMAGE_SUFFIXES = {".npy": "npy", ".png": "png", ".fits": "fits", ".fit": "fits", ".fits.gz": "fits", ".fits.fz": "fits"}
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+LEAKS = {
+    "z_lens", "z_source", "mag_source", "ein_area", "n_crit", "n_pix_source", "source_flux", "lens_flux",
+    "n_source_im", "mag_eff", "sb_contrast", "color_diff", "halo_mass", "star_mass", "mag_lens", "n_sources",
+}  # fmt: skip
+"""Columns of the Bologna challenge that are truths of the simulation: no observer knows them, and they tell the label."""
+
+Opener = Callable[[Path], Cutouts | None]
+
+
+def open_data(path: str | Path, layout: str | None = None, catalog: str | Path | None = None) -> Cutouts:
+    """Open what lies at a path, images being read when asked for.
+
+    Parameters
+    ----------
+    layout
+        A name of `LAYOUTS` instead of detection.
+    catalog
+        A table to join by id; without it a single table beside the images is taken.
+
+    Raises
+    ------
+    DataError
+        If there is nothing, or nothing known, or it is damaged.
+    """
+    where = Path(path)
+    if not where.exists():
+        raise DataError(f"{where}: there is no such file or folder")
+    if where.is_dir() and not any(where.iterdir()):
+        raise DataError(f"{where}: the folder is empty")
+    if layout is not None and layout not in LAYOUTS:
+        raise DataError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+    openers = LAYOUTS if layout is None else {layout: LAYOUTS[layout]}
+    for opener in openers.values():
+        if (found := opener(where)) is not None:
+            return _with_catalog(found, where, Path(catalog) if catalog else None)
+    if layout is not None:
+        raise DataError(f"{where}: does not have the layout {layout!r}")
+    sample = ", ".join(sorted(p.name for p in where.iterdir())[:5]) if where.is_dir() else where.name
+    raise DataError(
+        f"{where}: no layout recognised ({sample}); known are {', '.join(LAYOUTS)} — see 'data layouts' in the docs"
+    )
+
+
+def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
+    beside = [p for p in where.iterdir() if p.suffix in (".csv", ".parquet", ".ecsv")] if where.is_dir() else []
+    if catalog is None and found.info.layout in ("fits", "files", "bands") and len(beside) == 1:
+        catalog = beside[0]
+    if catalog is None:
+        return found
+    table, mapping = read_catalog(catalog)
+    joined, said = join_catalog(found.catalog, table, str(catalog))
+    notes = [*found.info.notes, f"{catalog.name}: {said}"]
+    notes += [f"{catalog.name}: {theirs} read as {ours}" for theirs, ours in mapping.items()]
+    if leaks := sorted(LEAKS & set(table.columns)):
+        notes.append(f"columns no observer knows, which tell the label: {', '.join(leaks)}; do not train on them")
+    found.catalog = joined
+    found.info.notes[:] = notes
+    if "label" in joined.columns and not found.info.classes:
+        found.info.classes[:] = order_classes(set(joined["label"].drop_nulls().cast(pl.String)))
+        found.catalog = joined.with_columns(pl.col("label").cast(pl.String))
+    return found
+
+
+def order_classes(names: set[str]) -> list[str]:
+    """Class names in the field's order, unknown ones after them by alphabet."""
+    return sorted(names, key=lambda n: (CLASS_NAMES.index(n) if n in CLASS_NAMES else len(CLASS_NAMES), n))
+
+
+def _dataset(path: Path) -> Cutouts | None:
+    whole = (path / "dataset.json").is_file()
+    if path.is_dir() and (whole or any(path.glob("*/dataset.json"))):
+        return read_dataset(path)
+    return None
+
+
+def _super_resolution(path: Path) -> Cutouts | None:
+    if not ((path / "HR").is_dir() and (path / "LR").is_dir()):
+        return None
+    low, high = _files(path / "LR", ".npy"), _files(path / "HR", ".npy")
+    if [p.name for p in low] != [p.name for p in high]:
+        odd = sorted({p.name for p in low} ^ {p.name for p in high})
+        raise DataError(f"{path}: HR and LR do not hold the same names; {odd[0]} is in one only ({len(odd)} such)")
+    images, targets = NpyFiles(low), NpyFiles(high)
+    catalog = pl.DataFrame({"id": [p.stem for p in low]})
+    return Cutouts(images, catalog, DatasetInfo(str(path), layout="super-resolution"), targets)
+
+
+def _class_folders(path: Path) -> Cutouts | None:
+    """``no_sub/ cdm/ axion/``, or the same under ``train/ val/ test/``, or ``train_lenses/ test_nonlenses/ …``."""
+    if not path.is_dir():
+        return None
+    groups: list[tuple[Path, str, str | None]] = []
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    for folder in folders:
+        split, _, name = folder.name.partition("_")
+        if split in SPLIT_NAMES and name in ("lenses", "nonlenses"):
+            groups.append((folder, name, SPLIT_NAMES[split]))
+        elif folder.name in SPLIT_NAMES:
+            inner = [p for p in sorted(folder.iterdir()) if p.is_dir() and _has_images(p)]
+            groups += [(p, p.name, SPLIT_NAMES[folder.name]) for p in inner]
+        elif _has_images(folder):
+            groups.append((folder, folder.name, None))
+    known = [g for g in groups if g[1] in CLASS_NAMES]
+    if not groups or not (known or len({g[1] for g in groups}) > 1):
+        return None
+    if len(groups) == 1 or _is_band_folders([g[0] for g in groups]):
+        return None
+    paths: list[Path] = []
+    labels: list[str] = []
+    splits: list[str | None] = []
+    for folder, label, split_name in groups:
+        files = _files(folder)
+        paths += files
+        labels += [label] * len(files)
+        splits += [split_name] * len(files)
+    columns = {"id": [str(p.relative_to(path).with_suffix("")) for p in paths], "label": labels}
+    if any(splits):
+        columns["split"] = splits  # type: ignore[assignment]
+    layout = "lens-finding" if "nonlenses" in labels else "splits" if any(splits) else "classes"
+    return _file_images(paths, pl.DataFrame(columns), path, layout, order_classes(set(labels)))
+
+
+def _halo_mass(path: Path) -> Cutouts | None:
+    folder = path / "lens_data" if (path / "lens_data").is_dir() else path
+    files = _files(folder, ".npy") if folder.is_dir() else []
+    if not files or folder == path and not read_header(files[0])[1].hasobject:
+        return None
+    opened = _file_images(files, pl.DataFrame({"id": [p.stem for p in files]}), path, "halo-mass", [])
+    splits: dict[str, str] = {}
+    for table in sorted(path.glob("*.csv")):
+        if name := next((SPLIT_NAMES[s] for s in SPLIT_NAMES if s in table.stem.lower()), None):
+            listed = pl.read_csv(table, has_header=False, infer_schema=False)
+            splits |= {Path(v).stem: name for column in listed for v in column if v and Path(v).suffix == ".npy"}
+    if splits:
+        ids = opened.catalog["id"].to_list()
+        opened.catalog = opened.catalog.with_columns(pl.Series("split", [splits.get(i) for i in ids]))
+    return opened
+
+
+def _labelled_stack(path: Path) -> Cutouts | None:
+    """A folder with one array of all images and one of their labels."""
+    files = sorted(path.glob("*.npy")) if path.is_dir() else []
+    shapes = {p: read_header(p)[0] for p in files}
+    stacks = [p for p, shape in shapes.items() if len(shape) == 4 or len(shape) == 3 and shape[0] > 4]
+    if len(stacks) != 1 or len(files) > 2:
+        return None
+    images = open_npy_stack(stacks[0])
+    columns: dict[str, list[str]] = {"id": [str(i) for i in range(len(images))]}
+    classes: list[str] = []
+    for other in files:
+        if other not in stacks:
+            labels = load_npy(other).reshape(-1)
+            if len(labels) != len(images):
+                raise DataError(f"{other}: {len(labels)} labels for the {len(images)} images of {stacks[0].name}")
+            columns["label"] = [str(v.item()) if v == int(v) else str(v) for v in labels.astype(np.float64)]
+            columns["label"] = [v.removesuffix(".0") for v in columns["label"]]
+            classes = order_classes(set(columns["label"]))
+    return Cutouts(images, pl.DataFrame(columns), DatasetInfo(str(path), classes, layout="stack"))
+
+
+def _bands(path: Path) -> Cutouts | None:
+    """The Bologna challenge: a folder (or a name) for each band, files named by the object's number."""
+    files = [p for p in sorted(path.rglob("*.fits")) if p.is_file()] if path.is_dir() else []
+    parsed = [(p, match) for p in files if (match := re.fullmatch(r"(?:image)?(.*?)[-_]?(\d{3,})\.fits", p.name))]
+    names = sorted({m[1] for _, m in parsed}, key=lambda n: ("VIS" not in n.upper(), n))
+    if len(names) < 2 or "" in names or len(parsed) < len(files):
+        return None
+    objects: dict[str, dict[str, Path]] = {}
+    for p, match in parsed:
+        objects.setdefault(match[2], {})[match[1]] = p
+    if odd := [number for number, found in objects.items() if set(found) != set(names)]:
+        raise DataError(f"{path}: object {odd[0]} lacks band {', '.join(set(names) - set(objects[odd[0]]))}")
+    if len(objects) < 2 and len(names) > 4:
+        return None
+    images = BandFiles([[found[name] for name in names] for found in objects.values()])
+    first = read_fits_cutout(images.objects[0][0])
+    info = DatasetInfo(str(path), bands=names, pixel_scale=first.pixel_scale, layout="bands")
+    info.notes.append(f"bands resampled to the pixels of {names[0]}")
+    return Cutouts(images, pl.DataFrame({"id": list(objects)}), info)
+
+
+def _hdf5(path: Path) -> Cutouts | None:
+    if path.suffix not in HDF5_SUFFIXES:
+        return None
+    stack = Hdf5Stack(path)
+    columns = {name: pl.Series(name, values) for name, values in stack.columns().items()}
+    if "id" not in columns:
+        columns["id"] = pl.Series("id", [str(i) for i in range(stack.shape[0])])
+    catalog = pl.DataFrame(list(columns.values()))
+    classes: list[str] = []
+    if "label" in catalog.columns:
+        catalog = catalog.with_columns(pl.col("label").cast(pl.String))
+        classes = order_classes(set(catalog["label"]))
+    return Cutouts(stack, catalog, DatasetInfo(str(path), classes, layout="hdf5", notes=[f"dataset {stack.name}"]))
+
+
+def _flat_files(path: Path) -> Cutouts | None:
+    """A folder of files without labels, unless the files are named for classes (as DeepLense's samples are)."""
+    if not path.is_dir() or not (files := _files(path)):
+        return None
+    kinds = {kind_of(p) for p in files}
+    if len(kinds) > 1:
+        raise DataError(f"{path}: mixes {', '.join(sorted(k for k in kinds if k))} files; one kind to a dataset")
+    catalog = pl.DataFrame({"id": [p.name.partition(".")[0] for p in files]})
+    classes: list[str] = []
+    if all(p.stem in CLASS_NAMES for p in files):
+        catalog = catalog.with_columns(pl.col("id").alias("label"))
+        classes = order_classes(set(catalog["label"]))
+    return _file_images(files, catalog, path, "fits" if kinds == {"fits"} else "files", classes)
+
+
+def _single_file(path: Path) -> Cutouts | None:
+    if not path.is_file() or kind_of(path) is None:
+        return None
+    if kind_of(path) == "npy" and not read_header(path)[1].hasobject:
+        stack = open_npy_stack(path)
+        ids = [path.stem] if len(stack) == 1 else [f"{path.stem}:{i}" for i in range(len(stack))]
+        return Cutouts(stack, pl.DataFrame({"id": ids}), DatasetInfo(str(path), layout="array"))
+    return _file_images([path], pl.DataFrame({"id": [path.name.partition(".")[0]]}), path, "file", [])
+
+
+def _file_images(paths: list[Path], catalog: pl.DataFrame, where: Path, layout: str, classes: list[str]) -> Cutouts:
+    kind = kind_of(paths[0])
+    info = DatasetInfo(str(where), classes, layout=layout)
+    images: Images
+    if kind == "npy":
+        images = npy = NpyFiles(paths)
+        if npy.has_masses:
+            axion = all((m or -1) < 1 for m in npy.masses)
+            name = "axion_mass" if axion else "mass"
+            masses = pl.Series(name, npy.masses, dtype=pl.Float64)
+            catalog = catalog.with_columns(masses, masses.log10().alias(f"log10_{name}"))
+            info.notes.append(f"pickled pairs [image, mass] read safely; column log10_{name}")
+    elif kind == "fits":
+        images = fits = FitsFiles(paths)
+        first = read_fits_cutout(paths[0])
+        info.bands[:] = fits.bands
+        info = DatasetInfo(
+            str(where), classes, fits.bands, first.pixel_scale, first.zero_points, layout=layout, notes=info.notes
+        )
+    else:
+        images = PngFiles(paths)
+        info.notes.append("PNG: brightness may be stretched, and is not calibrated")
+    return Cutouts(images, catalog, info)
+
+
+def kind_of(path: Path) -> str | None:
+    """npy, png or fits by a file's name, or None."""
+    name = path.name.lower()
+    return next((kind for suffix, kind in IMAGE_SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def _files(folder: Path, suffix: str | None = None) -> list[Path]:
+    found = (p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return sorted(p for p in found if (p.suffix == suffix if suffix else kind_of(p) is not None))
+
+
+def _has_images(folder: Path) -> bool:
+    return any(kind_of(p) is not None for p in folder.iterdir() if p.is_file())
+
+
+def _is_band_folders(folders: Sequence[Path]) -> bool:
+    """Folders that hold the same objects in several bands rather than several classes."""
+    if any(folder.name in CLASS_NAMES for folder in folders):
+        return False
+    numbers = [{re.sub(r".*?(\d{3,})\.\w+$", r"\1", p.name) for p in _files(folder)} for folder in folders]
+    return len(numbers) > 1 and all(n == numbers[0] for n in numbers) and kind_of(_files(folders[0])[0]) == "fits"
+
+
+LAYOUTS: dict[str, Opener] = {
+    "dataset": _dataset,
+    "super-resolution": _super_resolution,
+    "classes": _class_folders,
+    "bands": _bands,
+    "halo-mass": _halo_mass,
+    "stack": _labelled_stack,
+    "hdf5": _hdf5,
+    "files": _flat_files,
+    "file": _single_file,
+}
+"""Layouts by name, in the order in which they are tried."""
+
+__all__ = ["LAYOUTS", "SUFFIXES", "kind_of", "open_data", "order_classes"]

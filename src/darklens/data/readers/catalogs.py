@@ -1,0 +1,80 @@
+"""Catalogues that users bring: CSV, Parquet, FITS and other tables, with the columns they call by their own names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from darklens.errors import DataError
+
+SUFFIXES = (".csv", ".parquet", ".fits", ".fit", ".ecsv", ".vot", ".xml")
+
+ALIASES = {
+    "id": ("id", "object_id", "source_id", "sourceid", "objid", "obj_id", "name", "filename", "file"),
+    "ra": ("ra", "right_ascension", "raj2000", "alpha_j2000", "ra_deg"),
+    "dec": ("dec", "declination", "dej2000", "delta_j2000", "dec_deg"),
+    "label": ("label", "class", "target", "is_lens", "lens"),
+}
+
+
+def read_catalog(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
+    """A table and how its columns were understood (its name → ours), ``id`` as text.
+
+    Raises
+    ------
+    DataError
+        If the file is no table of a known kind, or has no column that could be an identifier, or repeats one.
+    """
+    frame = _read(path)
+    mapping: dict[str, str] = {}
+    for ours, names in ALIASES.items():
+        by_lower = {column.lower(): column for column in frame.columns if column not in mapping}
+        if found := next((by_lower[name] for name in names if name in by_lower), None):
+            mapping[found] = ours
+    if "id" not in mapping.values():
+        raise DataError(f"{path}: no column for the identifier ({', '.join(ALIASES['id'])}); it has {frame.columns}")
+    taken = [c for c in frame.columns if c in mapping.values() and c not in mapping]
+    frame = frame.drop(taken).rename(mapping).with_columns(pl.col("id").cast(pl.String).str.strip_chars())
+    if (repeated := frame.filter(pl.col("id").is_duplicated())["id"]).len():
+        raise DataError(f"{path}: {repeated.len()} rows share their id with another, the first is {repeated[0]!r}")
+    return frame, {theirs: ours for theirs, ours in mapping.items() if theirs != ours}
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        if path.suffix == ".csv":
+            return pl.read_csv(path, infer_schema_length=10_000, comment_prefix="#")
+        if path.suffix == ".parquet":
+            return pl.read_parquet(path)
+        if path.suffix in SUFFIXES:
+            from astropy.table import Table
+
+            table = Table.read(path)
+            columns = {}
+            for name in table.colnames:
+                if table[name].ndim == 1:
+                    values = table[name].tolist()
+                    columns[name] = [v.decode() if isinstance(v, bytes) else v for v in values]
+            return pl.DataFrame(columns)
+    except Exception as error:  # every reader has its own
+        raise DataError(f"{path}: cannot be read as a table: {error}") from error
+    raise DataError(f"{path}: not a catalogue; expected {', '.join(SUFFIXES)}")
+
+
+def join_catalog(frame: pl.DataFrame, catalog: pl.DataFrame, source: str) -> tuple[pl.DataFrame, str]:
+    """Add a catalogue's columns to the rows of images, by id; and a sentence on what matched.
+
+    An id matches as it is, or as the file name's part before the first dot. Raises DataError if nothing matches.
+    """
+    keyed = frame.with_columns(pl.col("id").cast(pl.String))
+    extra = catalog.select("id", *[c for c in catalog.columns if c not in frame.columns])
+    matched = keyed["id"].is_in(extra["id"].implode()).sum()
+    if not matched:
+        raise DataError(
+            f"{source}: no id of the catalogue is the id of an image; images have ids like {keyed['id'][0]!r}, "
+            f"the catalogue like {extra['id'][0]!r}"
+        )
+    joined = keyed.join(extra, on="id", how="left", maintain_order="left")
+    said = f"{matched:,} of {len(frame):,} images have a row in the catalogue"
+    return joined, said

@@ -1,0 +1,200 @@
+"""FITS cutouts: one or many bands in the HDUs of a file, with WCS, zero point, noise map and PSF.
+
+Pixels are read by fitsio, which is several times faster than astropy; headers mean what astropy says they mean, and
+the pixel scale comes from the WCS alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darklens.data.readers.files import ImageFiles
+from darklens.errors import DataError
+
+NOT_IMAGES = ("PSF", "RMS", "MASK", "VAR", "VARIANCE", "WHT", "WEIGHT", "FLAG", "ERR", "SEG")
+IMAGE_SUFFIXES = ("_BGSUB", "_FLUX", "_SCI", "_IMAGE")
+ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZP", "MAG_ZP")
+NO_DATA = 1e10
+"""Noise maps hold huge values where a pixel has no data."""
+
+
+@dataclass
+class FitsCutout:
+    """One object in one or several bands of equal size.
+
+    ``images`` is (C, H, W) float32; ``rms`` and ``mask`` (True: no data) have that shape where every band has a noise
+    map; ``psf`` maps bands to kernels. ``pixel_scale`` is in arcsec, ``zero_points`` in AB magnitudes.
+    """
+
+    path: Path
+    images: np.ndarray
+    bands: list[str]
+    pixel_scale: float | None = None
+    zero_points: list[float | None] = field(default_factory=list)
+    rms: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    psf: dict[str, np.ndarray] = field(default_factory=dict)
+    wcs: Any = None
+    position: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class BandHdu:
+    """Where a band's pixels are: HDU number, and plane of a cube or None."""
+
+    name: str
+    hdu: int
+    plane: int | None
+    shape: tuple[int, int]
+
+
+def read_fits_cutout(path: Path) -> FitsCutout:
+    """Everything that a FITS cutout holds. Raises DataError if it has no image or is damaged."""
+    import fitsio
+    from astropy.io.fits import Header
+    from astropy.wcs import WCS
+
+    with _open(path) as file:
+        bands = find_bands(file, path)
+        images = np.stack([_plane(file, band, path) for band in bands]).astype(np.float32)
+        by_name = {file[i].get_extname().upper(): i for i in range(len(file))}
+        rms = [_sibling(file, by_name, band, "RMS") for band in bands]
+        psf = {b.name: kernel for b in bands if (kernel := _sibling(file, by_name, b, "PSF")) is not None}
+        headers = [Header.fromstring(str(fitsio.read_header(str(path), ext=band.hdu))) for band in bands]
+    cutout = FitsCutout(path, images, [band.name for band in bands], psf=psf)
+    cutout.zero_points = [zero_point(header) for header in headers]
+    if all(r is not None for r in rms):
+        cutout.rms = np.stack([r for r in rms if r is not None]).astype(np.float32)
+        cutout.mask = ~np.isfinite(cutout.rms) | (cutout.rms > NO_DATA) | ~np.isfinite(images)
+    header = headers[0]
+    if "CTYPE1" in header:
+        wcs = WCS(header, naxis=2)
+        cutout.wcs = wcs
+        cutout.pixel_scale = pixel_scale(wcs)
+        y, x = ((n - 1) / 2 for n in images.shape[1:])
+        ra, dec = wcs.pixel_to_world_values(x, y)
+        cutout.position = (float(ra), float(dec))
+    return cutout
+
+
+def pixel_scale(wcs: Any) -> float:
+    """Side of a pixel in arcsec: the root of its area, whatever mixture of CD, PC and CDELT the header has."""
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    return float(math.sqrt(np.prod(proj_plane_pixel_scales(wcs.celestial)))) * 3600
+
+
+def zero_point(header: Any) -> float | None:
+    """AB zero point of a header: named directly, or from HST's PHOTFLAM and PHOTPLAM."""
+    for key in ZERO_POINT_KEYS:
+        if isinstance(header.get(key), int | float):
+            return float(header[key])
+    if "PHOTFLAM" in header and "PHOTPLAM" in header and header["PHOTFLAM"] > 0:
+        return float(-2.5 * math.log10(header["PHOTFLAM"]) - 5 * math.log10(header["PHOTPLAM"]) - 2.408)
+    return None
+
+
+def find_bands(file: Any, path: Path) -> list[BandHdu]:
+    """The image HDUs of an open file that are bands, in their order; all of the first one's size."""
+    found: list[BandHdu] = []
+    for number in range(len(file)):
+        hdu = file[number]
+        if hdu.get_exttype() not in ("IMAGE_HDU",):
+            continue
+        info = hdu.get_info()
+        shape = tuple(int(n) for n in info.get("dims", ()))
+        name = hdu.get_extname() or ("IMAGE" if not found else f"IMAGE{number}")
+        if any(part in NOT_IMAGES for part in name.upper().split("_")):
+            continue
+        for suffix in IMAGE_SUFFIXES:
+            name = name.removesuffix(suffix)
+        if len(shape) == 2:
+            found.append(BandHdu(name, number, None, (shape[0], shape[1])))
+        elif len(shape) == 3 and shape[0] <= 32:
+            found += [BandHdu(f"{name}{i}", number, i, (shape[1], shape[2])) for i in range(shape[0])]
+    if not found:
+        names = [file[i].get_extname() or f"HDU {i}" for i in range(len(file))]
+        raise DataError(f"{path}: no image HDU; it has {', '.join(names) or 'none'}")
+    return [band for band in found if band.shape == found[0].shape]
+
+
+class FitsFiles(ImageFiles):
+    """FITS cutouts of equal layout, one a file; bands as in the first unless ``bands`` names them."""
+
+    def __init__(self, paths: Sequence[Path], bands: Sequence[str] | None = None):
+        with _open(paths[0]) as file:
+            found = {band.name: band for band in find_bands(file, paths[0])}
+        if bands is not None and (missing := [b for b in bands if b not in found]):
+            raise DataError(f"{paths[0]}: no band {', '.join(missing)}; there are {', '.join(found)}")
+        self.bands = list(bands) if bands is not None else list(found)
+        self._where = [found[name] for name in self.bands]
+        super().__init__(paths, (len(self.bands), *self._where[0].shape), np.dtype(np.float32))
+
+    def read(self, path: Path) -> np.ndarray:
+        with _open(path) as file:
+            try:
+                return np.stack([_plane(file, band, path) for band in self._where])
+            except (OSError, ValueError, IndexError) as error:
+                # Files of one survey may differ in which HDUs they have: look again, by name.
+                found = {band.name: band for band in find_bands(file, path)}
+                if missing := [name for name in self.bands if name not in found]:
+                    raise DataError(f"{path}: no band {', '.join(missing)}; it has {', '.join(found)}") from error
+                return np.stack([_plane(file, found[name], path) for name in self.bands])
+
+
+class BandFiles(ImageFiles):
+    """One file for each band of an object. Coarser bands are resampled to the first one's pixels, flux kept."""
+
+    def __init__(self, objects: Sequence[Sequence[Path]]):
+        self.objects = [list(paths) for paths in objects]
+        first = _single(self.objects[0][0])
+        super().__init__([o[0] for o in objects], (len(objects[0]), *first.shape), np.dtype(np.float32))
+        self._index = {paths[0]: paths for paths in self.objects}
+
+    def read(self, path: Path) -> np.ndarray:
+        return np.stack([_match(_single(p), self.image_shape[1:]) for p in self._index[path]])
+
+
+def _match(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if image.shape == shape:
+        return image
+    import torch
+
+    tensor = torch.from_numpy(image.astype(np.float32))[None, None]
+    resized = torch.nn.functional.interpolate(tensor, size=list(shape), mode="bilinear", align_corners=False)[0, 0]
+    return resized.numpy() * (image.size / resized.numel())
+
+
+def _single(path: Path) -> np.ndarray:
+    with _open(path) as file:
+        return _plane(file, find_bands(file, path)[0], path)
+
+
+def _open(path: Path) -> Any:
+    import fitsio
+
+    try:
+        return fitsio.FITS(str(path))
+    except OSError as error:
+        raise DataError(f"{path}: not a readable FITS file: {str(error).splitlines()[-1]}") from error
+
+
+def _plane(file: Any, band: BandHdu, path: Path) -> np.ndarray:
+    try:
+        pixels = file[band.hdu].read()
+    except OSError as error:
+        raise DataError(f"{path}: HDU {band.hdu} ({band.name}) is damaged or cut off") from error
+    image = pixels if band.plane is None else pixels[band.plane]
+    return np.asarray(image, dtype=image.dtype.newbyteorder("="))
+
+
+def _sibling(file: Any, by_name: dict[str, int], band: BandHdu, what: str) -> np.ndarray | None:
+    """The noise map or PSF of a band, named ``<BAND>_RMS`` or ``<BAND>_PSF``."""
+    number = by_name.get(f"{band.name}_{what}".upper())
+    return None if number is None else np.asarray(file[number].read(), dtype=np.float32)

@@ -1,0 +1,25 @@
+"""The errors that a user can mend: each says what is wrong, where, and what would be right."""
+
+
+class DarklensError(Exception):
+    """Base of every error that darklens raises on purpose; the command line prints it without a traceback."""
+
+
+class DataError(DarklensError):
+    """A file, folder or array cannot be used as it is."""
+
+
+class PresetError(DarklensError):
+    """A preset is misspelt or physically impossible."""
+
+
+class RecipeError(DarklensError):
+    """A recipe is misspelt or asks for something that does not exist."""
+
+
+class ModelError(DarklensError):
+    """A trained model cannot be read, or does not fit the data it is given."""
+
+
+class UnsafePickleError(DataError):
+    """A pickle asks for something other than numpy arrays and plain values."""

@@ -1,0 +1,71 @@
+"""Batched, differentiable gravitational lensing in PyTorch.
+
+Pure functions of tensors: no files, no classes, no global state, and no random numbers without a generator.
+Angles are in arcseconds, position angles in radians counter-clockwise from the x axis, and ellipticities follow
+lenstronomy: ``e1 = (1 - q) / (1 + q) * cos(2 * phi)``, ``e2 = (1 - q) / (1 + q) * sin(2 * phi)``.
+"""
+
+from darklens.physics.cosmology import (
+    Cosmology,
+    critical_surface_density,
+    deflection_rescaling,
+    einstein_radius,
+    einstein_radius_luminosity_distance,
+    kpc_per_arcsec,
+    nfw_scale_radius,
+)
+from darklens.physics.deflectors import (
+    epl_deflection,
+    line_mass_deflection,
+    point_mass_deflection,
+    shear_deflection,
+    sie_deflection,
+    sis_deflection,
+    vortex_point_masses,
+)
+from darklens.physics.ellipticity import axis_ratio_and_angle, ellipticity
+from darklens.physics.grids import bin_pixels, pixel_coordinates
+from darklens.physics.light import pixelated_light, sersic_light, sersic_total_flux
+from darklens.physics.nfw import truncated_nfw_deflection, truncated_nfw_mass, truncated_nfw_scale_deflection
+from darklens.physics.noise import (
+    background_rms,
+    counts_per_second,
+    gaussian_noise,
+    poisson_noise,
+)
+from darklens.physics.psf import convolve, convolve_separable, gaussian_psf_matrix, pixelated_psf
+
+__all__ = [
+    "Cosmology",
+    "axis_ratio_and_angle",
+    "background_rms",
+    "bin_pixels",
+    "convolve",
+    "convolve_separable",
+    "counts_per_second",
+    "critical_surface_density",
+    "deflection_rescaling",
+    "einstein_radius",
+    "einstein_radius_luminosity_distance",
+    "ellipticity",
+    "epl_deflection",
+    "gaussian_noise",
+    "gaussian_psf_matrix",
+    "kpc_per_arcsec",
+    "line_mass_deflection",
+    "nfw_scale_radius",
+    "pixel_coordinates",
+    "pixelated_light",
+    "pixelated_psf",
+    "point_mass_deflection",
+    "poisson_noise",
+    "sersic_light",
+    "sersic_total_flux",
+    "shear_deflection",
+    "sie_deflection",
+    "sis_deflection",
+    "truncated_nfw_deflection",
+    "truncated_nfw_mass",
+    "truncated_nfw_scale_deflection",
+    "vortex_point_masses",
+]

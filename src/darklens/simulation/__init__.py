@@ -1,0 +1,31 @@
+"""From a named preset and a seed to batches of images and their truths.
+
+`darklens.simulation.library` lists presets without loading PyTorch; all else is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from darklens.simulation.draw import BLOCK
+    from darklens.simulation.library import list_presets
+    from darklens.simulation.loading import load_preset
+    from darklens.simulation.presets import Preset
+    from darklens.simulation.simulator import Simulator
+
+__all__ = ["BLOCK", "Preset", "Simulator", "list_presets", "load_preset"]
+
+_HOMES = {
+    "BLOCK": "draw",
+    "Preset": "presets",
+    "Simulator": "simulator",
+    "list_presets": "library",
+    "load_preset": "loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

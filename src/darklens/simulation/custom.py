@@ -1,0 +1,69 @@
+"""A user's own dark matter: one Python function, named as ``file.py:function``.
+
+Either a deflection, for subhalos whose parameters a preset draws::
+
+    def cored(x, y, x0, y0, theta_E, r_core):            # torch tensors, arcsec
+        ...
+        return alpha_x, alpha_y
+
+or a population, which draws deflectors itself, for one image at a time::
+
+    def sidm(rng, lens):                                  # numpy Generator, dict of the image's main deflector
+        n = rng.poisson(20)
+        return {"profile": "sis", "x": rng.uniform(-2, 2, n), "y": rng.uniform(-2, 2, n), "theta_E": np.full(n, 0.02)}
+
+where ``profile`` is ``point_mass``, ``sis``, ``tnfw`` or a deflection function.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from darklens.errors import PresetError
+
+
+@dataclass(frozen=True)
+class CustomDeflector:
+    """A user's function: ``populate`` draws deflectors, ``deflection`` bends light."""
+
+    populate: Callable[..., dict[str, Any]] | None = None
+    deflection: Callable[..., Any] | None = None
+
+
+def is_reference(text: object) -> bool:
+    """Whether this names a function in a file: ``file.py:function``."""
+    if not isinstance(text, str):
+        return False
+    path, _, name = text.rpartition(":")
+    return path.endswith(".py") and name.isidentifier()
+
+
+@lru_cache
+def load_function(reference: str) -> Callable[..., Any]:
+    """The function that ``file.py:function`` names. This runs the file.
+
+    Raises
+    ------
+    PresetError
+        If there is no such file or function, or the file fails.
+    """
+    text, _, name = reference.rpartition(":")
+    path = Path(text)
+    if not path.is_file():
+        raise PresetError(f"{reference}: there is no file {path}")
+    spec = importlib.util.spec_from_file_location(f"darklens_user_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise PresetError(f"{path}: the file fails with {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise PresetError(f"{reference}: {path.name} has no function {name}")
+    return function

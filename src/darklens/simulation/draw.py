@@ -1,0 +1,187 @@
+"""Draw the truths of a block of images: everything that the catalogue holds, in float64."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+
+from darklens.physics import (
+    critical_surface_density,
+    einstein_radius,
+    einstein_radius_luminosity_distance,
+    nfw_scale_radius,
+    truncated_nfw_scale_deflection,
+    vortex_point_masses,
+)
+from darklens.simulation.mass import conserve_mass
+from darklens.simulation.presets import DarkMatter, Distances, Preset, Subhalos, Vortex
+from darklens.simulation.priors import Floats
+from darklens.simulation.profiles import custom_profile
+
+BLOCK = 64
+"""Images are drawn in blocks of this many: an image depends on preset, seed and its block, and on nothing else."""
+
+Rows = dict[str, Any]
+"""Columns of equal length: arrays of numbers (nan for none) and lists of arrays (None for none)."""
+
+
+def seed_sequence(preset: Preset, seed: int, *key: int) -> np.random.SeedSequence:
+    """Independent random streams for each preset, seed and key."""
+    return np.random.SeedSequence([zlib.crc32(preset.name.encode()), seed, *key])
+
+
+def draw_block(preset: Preset, seed: int, block: int) -> Rows:
+    """Truths of the images ``block * BLOCK`` to ``(block + 1) * BLOCK - 1``; classes take turns."""
+    rng = np.random.default_rng(seed_sequence(preset, seed, 0, block))
+    ids = np.arange(block * BLOCK, (block + 1) * BLOCK)
+    labels = ids % len(preset.classes)
+    rows: Rows = {"id": ids, "label": np.array(preset.labels)[labels]}
+    rows |= _deflector(preset, rng) | _source(preset, rng)
+    rows["exposure_time"] = preset.instrument.exposure_time.sample(rng, BLOCK)
+    for number, matter in enumerate(preset.classes.values()):
+        chosen = np.flatnonzero(labels == number)
+        _scatter(rows, chosen, _dark_matter(preset, matter, rng, rows, chosen))
+    if preset.deflection_scale != 1:
+        _rescale(preset, rows)
+    if preset.conserve_mass:
+        rows["theta_E"] = conserve_mass(preset, rows)
+    return rows
+
+
+def _deflector(preset: Preset, rng: np.random.Generator) -> Rows:
+    deflector = preset.deflector
+    if deflector.theta_E is not None:
+        theta_E = deflector.theta_E.sample(rng, BLOCK)
+    else:
+        assert deflector.mass is not None
+        theta_E = _theta_E(preset, deflector.mass.sample(rng, BLOCK), deflector.distances)
+    rows: Rows = {"theta_E": theta_E}
+    if deflector.profile == "epl":
+        rows["gamma"] = deflector.gamma.sample(rng, BLOCK)
+    names = {"e1": "e1", "e2": "e2", "lens_x": "x", "lens_y": "y", "gamma1": "gamma1", "gamma2": "gamma2"}
+    return rows | {column: getattr(deflector, name).sample(rng, BLOCK) for column, name in names.items()}
+
+
+def _source(preset: Preset, rng: np.random.Generator) -> Rows:
+    source = preset.source
+    brightness = "magnitude" if source.magnitude is not None else "amp"
+    names = ["x", "y", brightness]
+    names += ["R_sersic", "n_sersic", "e1", "e2"] if source.profile == "sersic" else ["pixel_scale"]
+    rows: Rows = {f"source_{name}": getattr(source, name).sample(rng, BLOCK) for name in names}
+    if source.profile == "image":
+        rows["source_image"] = rng.uniform(0, 1, BLOCK)
+        rows["source_phi"] = rng.uniform(0, 2 * np.pi, BLOCK)
+    return rows
+
+
+def _dark_matter(
+    preset: Preset, matter: DarkMatter, rng: np.random.Generator, rows: Rows, chosen: np.ndarray
+) -> Rows:
+    if matter.subhalos is not None:
+        return _subhalos(preset, matter.subhalos, rng, len(chosen))
+    if matter.vortex is not None:
+        return _vortex(preset, matter.vortex, rng, len(chosen))
+    if matter.custom is not None:
+        return _populated(matter, rng, rows, chosen)
+    return {}
+
+
+def _subhalos(preset: Preset, subhalos: Subhalos, rng: np.random.Generator, images: int) -> Rows:
+    mean = subhalos.poisson_mean
+    counts = np.full(images, subhalos.count) if mean is None else rng.poisson(mean, images)
+    total = int(counts.sum())
+    flat: dict[str, Floats] = dict(zip(("x", "y"), _positions(preset, subhalos, rng, total), strict=True))
+    if subhalos.mass is not None:
+        flat["mass"] = subhalos.mass.sample(rng, total)
+    if subhalos.profile in ("point_mass", "sis"):
+        flat["theta_E"] = _theta_E(preset, flat["mass"], subhalos.distances)
+    elif subhalos.profile == "tnfw":
+        flat["Rs"] = nfw_scale_radius(flat["mass"], preset.z_lens, preset.cosmology)
+        flat["r_trunc"] = subhalos.truncation.sample(rng, total) * flat["Rs"]
+        sigma_crit = critical_surface_density(preset.z_lens, preset.z_source, preset.cosmology)
+        tensors = (torch.from_numpy(flat[name]) for name in ("mass", "Rs", "r_trunc"))
+        flat["alpha_Rs"] = truncated_nfw_scale_deflection(*tensors, sigma_crit).numpy()
+    flat |= {name: prior.sample(rng, total) for name, prior in subhalos.parameters.items()}
+    splits = np.cumsum(counts)[:-1]
+    return {f"subhalo_{name}": np.split(values, splits) for name, values in flat.items()}
+
+
+def _positions(
+    preset: Preset, subhalos: Subhalos, rng: np.random.Generator, total: int
+) -> tuple[Floats, Floats]:
+    if subhalos.radius is None:
+        half = subhalos.half_width or preset.half_width
+        return rng.uniform(-half, half, total), rng.uniform(-half, half, total)
+    radius, angle = subhalos.radius.sample(rng, total), rng.uniform(0, 2 * np.pi, total)
+    return radius * np.cos(angle), radius * np.sin(angle)
+
+
+def _vortex(preset: Preset, vortex: Vortex, rng: np.random.Generator, images: int) -> Rows:
+    rows: Rows = {}
+    if vortex.log10_axion_mass is not None:
+        rows["log10_axion_mass"] = vortex.log10_axion_mass.sample(rng, images)
+        half_length = 0.06 / 2 * 10 ** (-22 - rows["log10_axion_mass"])
+    else:
+        assert vortex.half_length is not None
+        half_length = vortex.half_length.sample(rng, images)
+    rows |= {
+        "vortex_x": vortex.x.sample(rng, images),
+        "vortex_y": vortex.y.sample(rng, images),
+        "vortex_half_length": half_length,
+        "vortex_phi": rng.uniform(0, 2 * np.pi, images),
+        "vortex_theta_E": _theta_E(preset, vortex.mass.sample(rng, images), vortex.distances),
+    }
+    if vortex.profile == "point_masses":
+        line = [torch.from_numpy(rows[f"vortex_{name}"]) for name in ("x", "y", "half_length", "phi", "theta_E")]
+        masses = vortex_point_masses(*line, vortex.count)
+        rows |= {f"subhalo_{n}": list(m.numpy()) for n, m in zip(("x", "y", "theta_E"), masses, strict=True)}
+    return rows
+
+
+def _populated(matter: DarkMatter, rng: np.random.Generator, rows: Rows, chosen: np.ndarray) -> Rows:
+    custom, reference = matter.custom, matter.add
+    assert custom is not None and custom.populate is not None and reference is not None
+    drawn: list[dict[str, Any]] = []
+    for i in chosen:
+        lens = {name: float(rows[name][i]) for name in ("theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2")}
+        drawn.append(custom_profile(custom.populate(rng, lens), reference))
+    columns: Rows = {"subhalo_profile": [d["profile"] for d in drawn]}
+    for name in sorted({name for d in drawn for name in d} - {"profile"}):
+        columns[f"subhalo_{name}"] = [d.get(name, np.zeros(0)) for d in drawn]
+    return columns
+
+
+def _theta_E(preset: Preset, mass: Floats, distances: Distances) -> Floats:
+    radius = einstein_radius_luminosity_distance if distances == "luminosity" else einstein_radius
+    return radius(mass, preset.z_lens, preset.z_source, preset.cosmology)
+
+
+def _rescale(preset: Preset, rows: Rows) -> None:
+    """Multiply every deflection with the preset's factor: the catalogue holds what acts on the image."""
+    scale = preset.deflection_scale
+    slope = rows["gamma"] - 1 if "gamma" in rows else 1.0
+    rows["theta_E"] *= scale ** (1 / slope)
+    for name in ("gamma1", "gamma2"):
+        rows[name] *= scale
+    # The deflection of a mass goes as the square of its Einstein radius, that of a halo as alpha_Rs.
+    for name, power in (("vortex_theta_E", 0.5), ("subhalo_theta_E", 0.5), ("subhalo_alpha_Rs", 1.0)):
+        if isinstance(column := rows.get(name), np.ndarray):
+            rows[name] = column * scale**power
+        elif column is not None:
+            rows[name] = [None if values is None else values * scale**power for values in column]
+
+
+def _scatter(rows: Rows, chosen: np.ndarray, values: Rows) -> None:
+    """Write the columns of some images into those of all; the others get nan or None."""
+    for name, column in values.items():
+        if isinstance(column, np.ndarray):
+            rows.setdefault(name, np.full(BLOCK, np.nan))[chosen] = column
+        else:
+            whole = rows.setdefault(name, [None] * BLOCK)
+            for i, value in zip(chosen, column, strict=True):
+                whole[i] = value
+
+

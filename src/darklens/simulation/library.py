@@ -1,0 +1,111 @@
+"""The library of presets as YAML: the built-in ones, and a user's own that extend them. Needs no PyTorch.
+
+A user's own preset is a YAML file in the same format as the built-in ones (``extends`` takes over all that it does
+not say), or a Python function that adds deflectors (see `darklens.simulation.custom`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from darklens.errors import PresetError
+from darklens.simulation.custom import is_reference
+from darklens.simulation.priors import DISTRIBUTIONS
+
+BUILTIN = resources.files("darklens.simulation") / "presets"
+
+
+def list_presets() -> dict[str, str]:
+    """Names of the built-in presets, with a line on each."""
+    return {name: " ".join(_builtin(name)["description"].split()) for name in builtin_names()}
+
+
+def builtin_names() -> list[str]:
+    """Names of the built-in presets."""
+    return sorted(f.name.removesuffix(".yaml") for f in BUILTIN.iterdir() if f.name.endswith(".yaml"))
+
+
+def resolve_preset(source: str | Path) -> dict[str, Any]:
+    """The whole content of a preset by name, from a YAML file, or from a function ``file.py:name``.
+
+    Raises
+    ------
+    PresetError
+        If it does not exist or is not readable.
+    """
+    text = str(source)
+    if text in builtin_names():
+        return {"name": text} | _resolve(_builtin(text), text, None)
+    if is_reference(text):
+        function = text.rpartition(":")[2]
+        content = {"extends": "fair-hst", "classes": {function: {"add": text}}}
+        return {"name": function} | _resolve(content, text, Path.cwd()) | {"description": f"fair-hst with {function}"}
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml"):
+        return {"name": path.stem} | _resolve(_read(path), text, path.parent)
+    hint = difflib.get_close_matches(text, builtin_names(), 1)
+    raise PresetError(
+        f"no preset {text!r}.{f' Did you mean {hint[0]!r}?' if hint else ''} There are {', '.join(builtin_names())}; "
+        "your own is a .yaml file or a function my_models.py:name"
+    )
+
+
+def _builtin(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((BUILTIN / f"{name}.yaml").read_text("utf-8"))
+    return content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise PresetError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PresetError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise PresetError(f"{path}: expected keys and values, like 'extends: fair-hst'")
+    return content
+
+
+def _resolve(content: dict[str, Any], name: str, folder: Path | None, depth: int = 0) -> dict[str, Any]:
+    """Follow ``extends`` and make paths of the user's functions and files absolute."""
+    if depth > 8:
+        raise PresetError(f"{name}: 'extends' goes round in a circle")
+    if folder is not None:
+        content = _absolute(content, folder)
+    if (parent := content.get("extends")) is None:
+        return content
+    own = {key: value for key, value in content.items() if key != "extends"}
+    if parent in builtin_names():
+        base, base_folder = _builtin(parent), None
+    else:
+        path = Path(str(parent)) if folder is None else folder / str(parent)
+        base, base_folder = _read(path), path.parent
+    return _merge(_resolve(base, str(parent), base_folder, depth + 1), own)
+
+
+def _merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in own.items():
+        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        # A prior is replaced as a whole: {normal: …} does not add to {uniform: …}.
+        merged[key] = _merge(base[key], value) if both and not _is_prior(value) else value
+    return merged
+
+
+def _is_prior(value: Mapping[str, Any]) -> bool:
+    return len(value) == 1 and next(iter(value)) in DISTRIBUTIONS
+
+
+def _absolute(value: Any, folder: Path, key: str = "") -> Any:
+    if isinstance(value, Mapping):
+        return {k: _absolute(v, folder, str(k)) for k, v in value.items()}
+    if isinstance(value, str) and (key in ("images", "psf_file") or (key in ("add", "profile") and is_reference(value))):
+        return str((folder / value).resolve())
+    return value

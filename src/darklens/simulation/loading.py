@@ -1,0 +1,92 @@
+"""From the content of a preset to checked dataclasses: no key goes unread, no text passes for a number."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from darklens.errors import PresetError
+from darklens.physics import Cosmology
+from darklens.simulation.instruments import Instrument
+from darklens.simulation.library import resolve_preset
+from darklens.simulation.presets import DarkMatter, Deflector, Preset, Source, Subhalos, Vortex
+from darklens.simulation.priors import Constant, parse_prior
+
+
+def load_preset(source: str | Path | Mapping[str, Any]) -> Preset:
+    """A preset by name, from a YAML file, from a function ``file.py:name``, or from its resolved content.
+
+    Raises
+    ------
+    PresetError
+        If it does not exist, a key is misspelt, or a value is impossible.
+    """
+    content = dict(source) if isinstance(source, Mapping) else resolve_preset(source)
+    return _build(content, str(content.get("name", "preset")))
+
+
+def _build(content: dict[str, Any], where: str) -> Preset:
+    try:
+        classes = {str(k): _class(v or {}, f"classes.{k}") for k, v in _mapping(content, "classes").items()}
+        parts = {
+            "instrument": _part(Instrument, _mapping(content, "instrument"), "instrument"),
+            "deflector": _part(Deflector, _mapping(content, "deflector"), "deflector"),
+            "source": _part(Source, _mapping(content, "source"), "source"),
+            "cosmology": Cosmology(**content.get("cosmology", {})),
+            "convention_cosmology": Cosmology(**content.get("convention_cosmology", {})),
+            "classes": classes,
+        }
+        return _part(Preset, content | parts | {"resolved": content}, "")
+    except (PresetError, TypeError) as error:
+        raise PresetError(f"preset {where}: {error}") from error
+
+
+def _class(content: Mapping[str, Any], where: str) -> DarkMatter:
+    parts: dict[str, Any] = dict(content)
+    for name, kind in (("subhalos", Subhalos), ("vortex", Vortex)):
+        if isinstance(parts.get(name), Mapping):
+            parts[name] = _part(kind, parts[name], f"{where}.{name}")
+    return _part(DarkMatter, parts, where)
+
+
+def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = content.get(key)
+    if not isinstance(value, Mapping):
+        raise PresetError(f"{key}: missing, or not a mapping; 'extends: fair-hst' takes it from a built-in preset")
+    return value
+
+
+def _part(kind: type, content: Mapping[str, Any], where: str) -> Any:
+    """A dataclass from a mapping: unknown keys are refused, numbers converted, priors parsed."""
+    known = {f.name: str(f.type) for f in fields(kind)}
+    prefix = f"{where}." if where else ""
+    values = {}
+    for key, value in content.items():
+        if key not in known:
+            hint = difflib.get_close_matches(str(key), known, 1)
+            raise PresetError(f"unknown key {prefix}{key}{f'; did you mean {hint[0]!r}?' if hint else ''}")
+        if value is None:
+            continue
+        values[key] = _convert(known[key], value, prefix + key)
+    return kind(**values)
+
+
+def _convert(annotation: str, value: Any, where: str) -> Any:
+    if annotation.startswith("Prior"):
+        return parse_prior(value, where)
+    if annotation.startswith("Mapping[str, Prior]"):
+        return {str(k): parse_prior(v, f"{where}.{k}") for k, v in value.items()}
+    for name, kind in (("int", int), ("float", float)):
+        if annotation.split(" ")[0] == name:
+            prior = parse_prior(value, where)
+            if not isinstance(prior, Constant) or kind(prior.value) != prior.value:
+                raise PresetError(f"{where}: expected {'a whole number' if kind is int else 'a number'}; got {value!r}")
+            return kind(prior.value)
+    if annotation == "bool" and not isinstance(value, bool):
+        raise PresetError(f"{where}: expected true or false; got {value!r}")
+    if annotation.split(" ")[0] in ("str", "Noise", "Distances") and not isinstance(value, str):
+        raise PresetError(f"{where}: expected text; got {value!r}")
+    return value

@@ -1,0 +1,243 @@
+"""Presets: what is simulated, through which telescope. Dataclasses that check themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from darklens.errors import PresetError
+from darklens.physics import Cosmology, deflection_rescaling
+from darklens.simulation.custom import CustomDeflector, is_reference, load_function
+from darklens.simulation.instruments import Instrument
+from darklens.simulation.priors import Constant, PowerLaw, Prior
+
+Noise = Literal["physical", "deeplense-twice", "deeplense-doubled"]
+Distances = Literal["angular", "luminosity"]
+NOISES = ("physical", "deeplense-twice", "deeplense-doubled")
+PROFILES = ("point_mass", "sis", "tnfw")
+
+
+@dataclass(frozen=True)
+class Deflector:
+    """The main deflector and the external shear. ``mass`` (M☉) may take the place of ``theta_E`` (arcsec)."""
+
+    profile: str = "sie"
+    theta_E: Prior | None = None
+    mass: Prior | None = None
+    distances: Distances = "angular"
+    gamma: Prior = Constant(2.0)
+    e1: Prior = Constant(0.0)
+    e2: Prior = Constant(0.0)
+    x: Prior = Constant(0.0)
+    y: Prior = Constant(0.0)
+    gamma1: Prior = Constant(0.0)
+    gamma2: Prior = Constant(0.0)
+
+    def __post_init__(self) -> None:
+        _one_of(self.profile, ("sie", "epl"), "deflector.profile")
+        _one_of(self.distances, ("angular", "luminosity"), "deflector.distances")
+        _exactly_one(self, "deflector", "theta_E", "mass")
+        _positive(self.theta_E or self.mass, "deflector.theta_E" if self.theta_E else "deflector.mass")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The lensed galaxy: an elliptical Sérsic profile, or images of real galaxies (``images``, a ``.npy`` stack)."""
+
+    profile: str = "sersic"
+    amp: Prior | None = None
+    magnitude: Prior | None = None
+    R_sersic: Prior = Constant(0.25)
+    n_sersic: Prior = Constant(1.0)
+    e1: Prior = Constant(0.0)
+    e2: Prior = Constant(0.0)
+    x: Prior = Constant(0.0)
+    y: Prior = Constant(0.0)
+    images: str | None = None
+    pixel_scale: Prior = Constant(0.01)
+
+    def __post_init__(self) -> None:
+        _one_of(self.profile, ("sersic", "image"), "source.profile")
+        _exactly_one(self, "source", "amp", "magnitude")
+        _positive(self.R_sersic, "source.R_sersic")
+        _positive(self.n_sersic, "source.n_sersic")
+        _positive(self.pixel_scale, "source.pixel_scale")
+        if (self.profile == "image") != (self.images is not None):
+            raise PresetError("source: profile image and images (a .npy stack of galaxies) go together")
+
+
+@dataclass(frozen=True)
+class Subhalos:
+    """A population of subhalos.
+
+    ``count`` is a fixed number, ``mean_count`` the mean of a Poisson number, and ``total_mass`` (M☉) the mean of the
+    summed mass, from which the Poisson mean follows. Positions are uniform in the square of ``half_width`` arcsec
+    (half of the image if not given), or at polar ``radius``. ``profile`` is point_mass, sis, tnfw, or a function
+    ``file.py:name`` whose further arguments are drawn from ``parameters``.
+    """
+
+    profile: str
+    mass: Prior | None = None
+    count: int | None = None
+    mean_count: float | None = None
+    total_mass: float | None = None
+    distances: Distances = "angular"
+    radius: Prior | None = None
+    half_width: float | None = None
+    truncation: Prior = Constant(5.0)
+    parameters: Mapping[str, Prior] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not is_reference(self.profile):
+            _one_of(self.profile, PROFILES, "subhalos.profile")
+            if self.mass is None:
+                raise PresetError(f"subhalos: profile {self.profile} needs a mass")
+            if self.parameters:
+                raise PresetError("subhalos.parameters go with a profile of your own, file.py:name")
+        _one_of(self.distances, ("angular", "luminosity"), "subhalos.distances")
+        _exactly_one(self, "subhalos", "count", "mean_count", "total_mass")
+        for name in ("count", "mean_count", "total_mass", "half_width"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise PresetError(f"subhalos.{name} must be above zero; got {value}")
+        for name in ("mass", "radius", "truncation"):
+            _positive(getattr(self, name), f"subhalos.{name}")
+        if self.total_mass is not None and not isinstance(self.mass, PowerLaw | Constant):
+            raise PresetError("subhalos.total_mass needs a mass with a known mean: a number or a power_law")
+
+    @property
+    def poisson_mean(self) -> float | None:
+        """Mean number, or None where the number is fixed."""
+        if self.total_mass is None:
+            return self.mean_count
+        assert isinstance(self.mass, PowerLaw | Constant)
+        return self.total_mass / (self.mass.mean if isinstance(self.mass, PowerLaw) else self.mass.value)
+
+
+@dataclass(frozen=True)
+class Vortex:
+    """A vortex of axion dark matter: a ``line``, or ``point_masses`` as in the published data.
+
+    Its half-length in arcsec is 0.06 / (2 m) · 1e-22 with the axion mass m in eV, a relation that DeepLense made for
+    deflectors at redshift 0.5; ``half_length`` gives it directly. ``mass`` is in M☉, ``x, y`` its centre in arcsec.
+    """
+
+    profile: str
+    mass: Prior
+    log10_axion_mass: Prior | None = None
+    half_length: Prior | None = None
+    count: int = 100
+    distances: Distances = "angular"
+    x: Prior = Constant(0.0)
+    y: Prior = Constant(0.0)
+
+    def __post_init__(self) -> None:
+        _one_of(self.profile, ("line", "point_masses"), "vortex.profile")
+        _one_of(self.distances, ("angular", "luminosity"), "vortex.distances")
+        _exactly_one(self, "vortex", "log10_axion_mass", "half_length")
+        _positive(self.mass, "vortex.mass")
+        _positive(self.half_length, "vortex.half_length")
+        if self.count < 1:
+            raise PresetError(f"vortex.count must be at least 1; got {self.count}")
+
+
+@dataclass(frozen=True)
+class DarkMatter:
+    """What one class adds to the main deflector: at most one of these."""
+
+    subhalos: Subhalos | None = None
+    vortex: Vortex | None = None
+    add: str | None = None
+
+    def __post_init__(self) -> None:
+        if sum(part is not None for part in (self.subhalos, self.vortex, self.add)) > 1:
+            raise PresetError("a class takes one of subhalos, vortex, add")
+
+    @property
+    def custom(self) -> CustomDeflector | None:
+        """The user's own function, where there is one; loading it runs the user's file."""
+        if self.add is not None:
+            return CustomDeflector(populate=load_function(self.add))
+        if self.subhalos is not None and is_reference(self.subhalos.profile):
+            return CustomDeflector(deflection=load_function(self.subhalos.profile))
+        return None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All that defines a simulated data set but its seed and size. `load_preset` makes one.
+
+    With ``z_source_convention`` the Einstein radii and the shear of the preset are taken to be those for a source at
+    that redshift, and are rescaled to ``z_source`` with ``convention_cosmology``: a quirk of published data.
+    """
+
+    name: str
+    description: str
+    pixels: int
+    instrument: Instrument
+    deflector: Deflector
+    source: Source
+    classes: Mapping[str, DarkMatter]
+    noise: Noise
+    z_lens: float
+    z_source: float
+    cosmology: Cosmology = Cosmology()
+    z_source_convention: float | None = None
+    convention_cosmology: Cosmology = Cosmology()
+    supersampling: int = 1
+    conserve_mass: bool = False
+    resolved: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _one_of(self.noise, NOISES, "noise")
+        for name in ("pixels", "supersampling"):
+            if (value := getattr(self, name)) < 1:
+                raise PresetError(f"{name} must be at least 1; got {value}")
+        if not 0 < self.z_lens < self.z_source:
+            raise PresetError(
+                f"z_source must be above z_lens, and both above zero: z_lens={self.z_lens}, z_source={self.z_source}"
+            )
+        if self.z_source_convention is not None and self.z_source_convention <= self.z_lens:
+            raise PresetError(f"z_source_convention must be above z_lens; got {self.z_source_convention}")
+        if not self.classes:
+            raise PresetError("classes: at least one is needed")
+        if self.source.magnitude is not None and self.instrument.zero_point is None:
+            raise PresetError("source.magnitude needs instrument.zero_point")
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names, in the order of their label numbers."""
+        return list(self.classes)
+
+    @property
+    def half_width(self) -> float:
+        """From the centre of the image to its edge, arcsec."""
+        return self.pixels * self.instrument.pixel_scale / 2
+
+    @property
+    def deflection_scale(self) -> float:
+        """What all reduced deflection angles are multiplied with."""
+        if self.z_source_convention is None:
+            return 1.0
+        return deflection_rescaling(self.z_lens, self.z_source, self.z_source_convention, self.convention_cosmology)
+
+    @property
+    def unit(self) -> str:
+        """Unit of a pixel."""
+        return "counts" if self.noise == "deeplense-twice" else "e-/s"
+
+
+def _one_of(value: str, allowed: tuple[str, ...], where: str) -> None:
+    if value not in allowed:
+        raise PresetError(f"{where}: no {value!r}; there are {', '.join(allowed)}")
+
+
+def _exactly_one(part: object, where: str, *names: str) -> None:
+    if sum(getattr(part, name) is not None for name in names) != 1:
+        raise PresetError(f"{where}: give exactly one of {', '.join(names)}")
+
+
+def _positive(prior: Prior | None, where: str) -> None:
+    # Normal is meant for quantities of either sign; it has no lowest value.
+    if prior is not None and prior.lowest < 0 or isinstance(prior, Constant) and prior.value == 0:
+        raise PresetError(f"{where} must be above zero; its lowest value is {prior.lowest}")

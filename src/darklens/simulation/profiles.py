@@ -1,0 +1,87 @@
+"""The deflectors of dark matter by name, and their parameters as tensors, padded to equal number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darklens.errors import PresetError
+from darklens.physics import (
+    line_mass_deflection,
+    point_mass_deflection,
+    sis_deflection,
+    truncated_nfw_deflection,
+)
+from darklens.simulation.custom import is_reference, load_function
+
+Deflection = Callable[..., tuple[Tensor, Tensor]]
+
+PROFILES: dict[str, Deflection] = {
+    "point_mass": point_mass_deflection,
+    "sis": sis_deflection,
+    "tnfw": truncated_nfw_deflection,
+    "line": line_mass_deflection,
+}
+
+
+@dataclass(frozen=True)
+class Substructure:
+    """Deflectors of a batch of images: parameters (N, K) and weights (N, K), 0 where an image has fewer than K."""
+
+    deflection: Deflection
+    parameters: list[Tensor]
+    weights: Tensor
+
+
+def deflection_function(profile: str) -> Deflection:
+    """The deflection of a profile: one of `PROFILES`, or the user's ``file.py:name``."""
+    return load_function(profile) if is_reference(profile) else PROFILES[profile]
+
+
+def parameter_names(deflection: Deflection) -> list[str]:
+    """Parameters of a deflection after the position in the image plane."""
+    return list(signature(deflection).parameters)[2:]
+
+
+def gather(profile: str, columns: Mapping[str, Sequence[Any]], like: Tensor) -> Substructure:
+    """Pad one profile's parameters (a list of arrays for each image) to the largest number in the batch.
+
+    ``columns`` maps parameter names (``x, y, theta_E, …``) to lists of 1-d arrays; ``like`` gives dtype and device.
+    """
+    deflection = deflection_function(profile)
+    names = [{"x0": "x", "y0": "y"}.get(name, name) for name in parameter_names(deflection)]
+    if missing := [name for name in names if name not in columns]:
+        raise PresetError(f"profile {profile} needs {', '.join(names)}; missing: {', '.join(missing)}")
+    counts = np.array([len(values) for values in columns["x"]])
+    width = int(counts.max(initial=0))
+    present = np.arange(width) < counts[:, None]
+    # Where an image has fewer, the weight is 0 and the parameters are harmless copies of real ones.
+    tensors = []
+    for name in names:
+        flat = np.concatenate([np.asarray(values, dtype=np.float64) for values in columns[name]])
+        padded = np.full(present.shape, flat[0] if len(flat) else 1.0)
+        padded[present] = flat
+        tensors.append(torch.from_numpy(padded).to(like))
+    return Substructure(deflection, tensors, torch.from_numpy(present).to(like))
+
+
+def custom_profile(drawn: Any, reference: str) -> dict[str, Any]:
+    """Check what a user's population function returned, and name its profile so that a catalogue can hold it."""
+    if not isinstance(drawn, Mapping) or not {"profile", "x", "y"} <= set(drawn):
+        raise PresetError(f"{reference} must return a dict with profile, x, y and the profile's parameters")
+    profile = drawn["profile"]
+    if callable(profile):
+        profile = f"{reference.rpartition(':')[0]}:{profile.__name__}"
+    elif profile not in PROFILES:
+        raise PresetError(f"{reference}: no profile {profile!r}; there are {', '.join(PROFILES)}, or a function")
+    arrays = {name: np.atleast_1d(np.asarray(v, dtype=np.float64)) for name, v in drawn.items() if name != "profile"}
+    if len({len(values) for values in arrays.values()}) != 1:
+        lengths = {name: len(values) for name, values in arrays.items()}
+        raise PresetError(f"{reference}: all parameters need one value for each deflector; got {lengths}")
+    return {"profile": profile} | arrays
