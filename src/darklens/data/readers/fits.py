@@ -66,7 +66,7 @@ def read_fits_cutout(path: Path) -> FitsCutout:
         by_name = {file[i].get_extname().upper(): i for i in range(len(file))}
         rms = [_sibling(file, by_name, band, "RMS") for band in bands]
         psf = {b.name: kernel for b in bands if (kernel := _sibling(file, by_name, b, "PSF")) is not None}
-        headers = [Header.fromstring(str(fitsio.read_header(str(path), ext=band.hdu))) for band in bands]
+        headers = [Header.fromstring(str(fitsio.read_header(str(path), ext=band.hdu)), sep="\n") for band in bands]
     cutout = FitsCutout(path, images, [band.name for band in bands], psf=psf)
     cutout.zero_points = [zero_point(header) for header in headers]
     if all(r is not None for r in rms):

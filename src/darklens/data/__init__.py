@@ -1,0 +1,1 @@
+"""The dataset on disk, readers for every layout in the wild, splits, preprocessing, augmentation, loaders."""

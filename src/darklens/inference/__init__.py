@@ -1,0 +1,1 @@
+"""A trained model as one portable folder, and what it predicts."""

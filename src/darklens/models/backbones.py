@@ -1,0 +1,93 @@
+"""Backbones from timm, with ImageNet weights where they can be had."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from darklens.errors import ModelError
+
+
+def timm_network(
+    architecture: str,
+    in_channels: int,
+    outputs: int,
+    pretrained: bool = False,
+    weights: str | None = None,
+    dropout: float = 0.0,
+) -> nn.Module:
+    """A timm model with ``outputs`` numbers in place of its ImageNet classes.
+
+    Parameters
+    ----------
+    pretrained
+        Start from timm's weights, which are fetched from the hub once and cached.
+    weights
+        A local file of weights instead (``.safetensors``, or a ``.pth`` state dict, which is read without running
+        code). The classifier is left out, and the first layer adapted to ``in_channels``.
+
+    Raises
+    ------
+    ModelError
+        If there is no such architecture, or its weights cannot be fetched or do not fit.
+    """
+    import timm
+
+    if not timm.is_model(architecture):
+        near = ", ".join(timm.list_models(f"*{architecture.split('_')[0]}*")[:6])
+        raise ModelError(f"timm has no model {architecture!r}{f'; near are {near}' if near else ''}")
+    options = {"num_classes": outputs, "in_chans": in_channels, "drop_rate": dropout}
+    if weights is not None:
+        network: nn.Module = timm.create_model(architecture, pretrained=False, **options)
+        _load_weights(network, Path(weights), architecture)
+        return network
+    try:
+        return timm.create_model(architecture, pretrained=pretrained, **options)
+    except Exception as error:
+        if not pretrained:
+            raise
+        where = os.environ.get("HF_HOME", "the hub's cache")
+        raise ModelError(
+            f"the pretrained weights of {architecture} cannot be fetched ({type(error).__name__}). Fetch them once where "
+            f"there is a network and bring {where} along, name a file with --network.weights, or start from random "
+            "weights with --network.pretrained false"
+        ) from error
+
+
+def _load_weights(network: nn.Module, path: Path, architecture: str) -> None:
+    own = network.state_dict()
+    state = _read_state(path)
+    if not set(state) & set(own) and len(state) == len(own):
+        # Another code base's names for the same layers, in the same order.
+        state = dict(zip(own, state.values(), strict=True))
+    fitting: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name in own and own[name].shape == tensor.shape:
+            fitting[name] = tensor
+        elif name in own and tensor.ndim == 4 and own[name].shape[1] == 1 and own[name].shape[0] == tensor.shape[0]:
+            fitting[name] = tensor.sum(1, keepdim=True)  # colours to one channel, as timm does
+    backbone = {name for name in own if not name.startswith(("classifier", "fc", "head"))}
+    if missing := sorted(backbone - set(fitting)):
+        raise ModelError(
+            f"{path}: {len(missing)} of {len(backbone)} tensors of {architecture} are missing or of another shape, "
+            f"the first is {missing[0]}; are these its weights?"
+        )
+    network.load_state_dict(own | fitting)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be read as weights: {error}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ModelError(f"{path}: expected a dict of tensors")
+    return state

@@ -1,0 +1,1 @@
+"""Lightning modules: what is learned from what, with which loss, optimiser and metrics."""

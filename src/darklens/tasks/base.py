@@ -1,0 +1,95 @@
+"""What all tasks on images share: preprocessing, augmentation, optimiser and schedule, and seeds that make runs repeat."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from darklens.data.augmentation import Augmentation, augment
+from darklens.data.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Optimiser and schedule; names and meanings are those of recipes."""
+
+    optimizer: str = "AdamW"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    step_epochs: int = 8
+    step_factor: float = 0.1
+
+
+class ImageTask(LightningModule):
+    """Train a network on batches ``{"image": (N, C, H, W), "target": …}``.
+
+    Everything random in an epoch follows from ``seed`` and the epoch's number, so that a run that was interrupted
+    between epochs goes on to the same result.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        optimization: Optimization,
+        augmentation: Augmentation = "none",
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.network = network
+        self.preprocessing = preprocessing
+        self.optimization = optimization
+        self.augmentation: Augmentation = augmentation
+        self.seed = seed
+        self._generator = torch.Generator()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The network's output for images as they come from the detector."""
+        output: Tensor = self.network(self.preprocessing(images))
+        return output.float()
+
+    def on_train_epoch_start(self) -> None:
+        """Seed augmentation and dropout for this epoch and process."""
+        key = (self.seed * 1_000_003 + self.current_epoch) * 1009 + self.global_rank
+        self._generator.manual_seed(key)
+        torch.manual_seed(key)
+
+    def augmented_output(self, images: Tensor) -> Tensor:
+        """The network's output for augmented images."""
+        prepared = augment(self.preprocessing(images), self.augmentation, self._generator)
+        output: Tensor = self.network(prepared)
+        return output.float()
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, and a schedule stepped after every batch."""
+        o = self.optimization
+        decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
+        spared = [p for p in self.network.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": o.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+        extra: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if o.optimizer == "SGD" else {"foreach": True}
+        optimizer = getattr(torch.optim, o.optimizer)(groups, lr=o.lr, **extra)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _factor(self) -> Any:
+        o = self.optimization
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        per_epoch = max(1, steps // max(1, self.trainer.max_epochs or 1))
+        warmup = max(1, round(o.warmup * steps))
+
+        def cosine(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+        def stepped(step: int) -> float:
+            return float(o.step_factor ** (step // per_epoch // o.step_epochs))
+
+        return {"cosine": cosine, "step": stepped, "constant": lambda step: 1.0}[o.schedule]

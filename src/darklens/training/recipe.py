@@ -1,0 +1,326 @@
+"""Recipes: a network, a loss, an optimiser, a schedule, preprocessing and augmentation, under one name. No PyTorch here.
+
+A recipe is a YAML file; every value can be overridden on the command line. Adding a system whose parts exist is adding
+a file to ``darklens/recipes``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+
+from darklens.errors import RecipeError
+
+RECIPES = resources.files("darklens.recipes")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network.
+
+    Parameters
+    ----------
+    name
+        compact, timm, or your own as my_network.py:Class.
+    architecture
+        timm's name of the backbone.
+    pretrained
+        Start from timm's ImageNet weights, fetched once.
+    weights
+        A local file of such weights instead.
+    dropout
+        Dropout before the last layer.
+    widths
+        Channels of each stage (compact).
+    blocks
+        Residual blocks of each stage (compact).
+    """
+
+    name: str = "compact"
+    architecture: str | None = None
+    pretrained: bool | None = None
+    weights: str | None = None
+    dropout: float | None = None
+    widths: list[int] | None = None
+    blocks: list[int] | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of the network that are set."""
+        return {f.name: v for f in dataclasses.fields(self) if f.name != "name" and (v := getattr(self, f.name)) is not None}
+
+
+@dataclass(frozen=True)
+class PreprocessingConfig:
+    """From detector to network.
+
+    Parameters
+    ----------
+    crop
+        Side of the central square that is kept, pixels.
+    stretch
+        How brightness is scaled.
+    resize
+        Side to which the image is interpolated, pixels.
+    repeat_channels
+        Repeat one channel for weights that ask for three.
+    """
+
+    crop: int | None = None
+    stretch: Literal["none", "sqrt", "asinh", "minmax"] = "sqrt"
+    resize: int | None = None
+    repeat_channels: int = 1
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser.
+
+    Parameters
+    ----------
+    name
+        Which one.
+    lr
+        Peak learning rate.
+    weight_decay
+        Decay of weights; biases and norms are spared by AdamW.
+    """
+
+    name: Literal["Adam", "AdamW", "SGD"] = "AdamW"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over time.
+
+    Parameters
+    ----------
+    name
+        cosine (after a linear warm-up), step, or constant.
+    warmup
+        Fraction of all steps over which the rate rises.
+    step_epochs
+        Epochs between steps.
+    step_factor
+        Factor of each step.
+    """
+
+    name: Literal["cosine", "step", "constant"] = "cosine"
+    warmup: float = 0.1
+    step_epochs: int = 8
+    step_factor: float = 0.1
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long, and on what.
+
+    Parameters
+    ----------
+    epochs
+        Passes over the training images; with simulated images, over --epoch_images of them.
+    batch_size
+        Images in a step, over all devices.
+    precision
+        Lightning's precision; auto takes bfloat16 where the hardware computes in it.
+    max_minutes
+        Stop after this long.
+    patience
+        Stop after this many epochs without a better validation result.
+    ema
+        Decay of an exponential moving average of the weights, which is then what is evaluated.
+    gradient_clip
+        Largest norm of a gradient.
+    epoch_images
+        Images in an epoch when they are simulated as it goes.
+    workers
+        Processes that load or simulate images.
+    devices
+        Number of devices, or auto.
+    nodes
+        Number of machines.
+    accelerator
+        cpu, gpu, or auto.
+    strategy
+        Lightning's strategy, such as ddp.
+    compile
+        Compile the network with torch.compile.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    precision: str = "auto"
+    max_minutes: float | None = None
+    patience: int | None = None
+    ema: float | None = None
+    gradient_clip: float | None = None
+    epoch_images: int = 30720
+    workers: int = 0
+    devices: str = "auto"
+    nodes: int = 1
+    accelerator: str = "auto"
+    strategy: str = "auto"
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training recipe.
+
+    Parameters
+    ----------
+    name
+        Where it is in the library.
+    task
+        classify or regress.
+    description
+        What it is.
+    source
+        The published system that it follows.
+    differs
+        How it differs from its source.
+    target
+        The catalogue column to regress; a mass is taken in log10.
+    network
+        The network.
+    preprocessing
+        From detector to network.
+    augmentation
+        Random symmetries of the square.
+    label_smoothing
+        Of the cross-entropy.
+    optimizer
+        The optimiser.
+    schedule
+        The learning rate over time.
+    trainer
+        How long, and on what.
+    """
+
+    name: str
+    task: Literal["classify", "regress"]
+    description: str = ""
+    source: str = ""
+    differs: str = ""
+    target: str | None = None
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
+    augmentation: Literal["dihedral", "flips", "none"] = "dihedral"
+    label_smoothing: float = 0.0
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        if self.task == "regress" and not self.target:
+            raise RecipeError(f"recipe {self.name}: a regression needs a target, the catalogue column to learn")
+        for name in ("epochs", "batch_size", "epoch_images"):
+            if getattr(self.trainer, name) < 1:
+                raise RecipeError(f"recipe {self.name}: trainer.{name} must be at least 1")
+        if self.optimizer.lr <= 0:
+            raise RecipeError(f"recipe {self.name}: optimizer.lr must be above zero; got {self.optimizer.lr}")
+
+
+def list_recipes() -> dict[str, str]:
+    """Names of the library's recipes, with a line on each."""
+    return {name: " ".join(_builtin(name).get("description", "").split()) for name in recipe_names()}
+
+
+def recipe_names() -> list[str]:
+    """Names of the library's recipes: ``substructure/resnet18`` and so on."""
+    return sorted(
+        f"{folder.name}/{file.name.removesuffix('.yaml')}"
+        for folder in RECIPES.iterdir()
+        if folder.is_dir() and not folder.name.startswith("_")
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by name or from a user's YAML file, with dotted overrides such as ``{"trainer.epochs": 5}``.
+
+    Raises
+    ------
+    RecipeError
+        If it does not exist, a key is misspelt, or a value is not of its type.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        content = {"name": path.stem} | _read(path)
+    elif name in recipe_names():
+        content = {"name": name} | _builtin(name)
+    else:
+        hint = difflib.get_close_matches(name, recipe_names(), 1)
+        raise RecipeError(
+            f"no recipe {name!r}.{f' Did you mean {hint[0]!r}?' if hint else ''} There are {', '.join(recipe_names())}; "
+            "your own is a .yaml file"
+        )
+    for key, value in (overrides or {}).items():
+        _set(content, key.split("."), value)
+    return recipe_from(content, name)
+
+
+def recipe_from(content: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from its content; ``where`` names it in errors."""
+    from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe, "recipe")
+    try:
+        parsed = parser.parse_object(Namespace({"recipe": _unknown_refused(Recipe, content, where)}))
+    except ArgumentError as error:
+        raise RecipeError(f"recipe {where}: {_readable(str(error))}") from error
+    recipe: Recipe = parser.instantiate_classes(parsed).recipe
+    return recipe
+
+
+def _unknown_refused(kind: type, content: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    """The content, if all its keys are those of the dataclass and of the dataclasses inside."""
+    hints = get_type_hints(kind)
+    for key, value in content.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, 1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; it takes {', '.join(hints)}"
+            raise RecipeError(f"recipe {where}: unknown key {prefix}{key}{hint}")
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
+            _unknown_refused(hints[key], value, where, f"{prefix}{key}.")
+    return dict(content)
+
+
+def _readable(message: str) -> str:
+    """The parser's message without the prefix that only this module knows."""
+    lines = [line.strip() for line in message.replace("recipe.", "").splitlines() if line.strip()]
+    return " ".join(lines)
+
+
+def _builtin(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
+    return content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: expected keys and values, like 'task: classify'")
+    return content
+
+
+def _set(content: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        content[key] = dict(content.get(key) or {})
+        content = content[key]
+    content[keys[-1]] = value

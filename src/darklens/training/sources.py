@@ -1,0 +1,192 @@
+"""What a run learns from: a dataset on disk or in the wild, or a preset simulated as it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from darklens.data.dataset import Cutouts
+from darklens.data.layouts import open_data
+from darklens.data.loading import Batch, Batches, CutoutDataset, FreshBlocks, SimulatedDataset, batch_loader, blocks_of
+from darklens.data.splits import ensure_split
+from darklens.data.synthesis import simulated_info
+from darklens.errors import DataError, RecipeError
+from darklens.simulation import BLOCK, Simulator, load_preset
+from darklens.training.recipe import Recipe
+
+VALIDATION_IMAGES = 24 * BLOCK
+STATISTICS_IMAGES = 2048
+
+
+@dataclass
+class Source:
+    """Loaders and what a model must remember of its data.
+
+    ``sample`` are training images for fitting the preprocessing, ``target_sample`` training targets (n, outputs).
+    """
+
+    train: Any
+    validation: Any
+    train_images: int
+    sample: Tensor
+    target_sample: np.ndarray
+    classes: list[str]
+    shape: tuple[int, int, int]
+    bands: list[str]
+    pixel_scale: float | None
+    unit: str | None
+    description: dict[str, Any]
+    split: pl.DataFrame | None
+    recipe: Recipe
+    seed: int
+
+    def train_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
+        """Training batches of one process."""
+        per_process = max(1, self.recipe.trainer.batch_size // world_size)
+        batches: Any
+        if isinstance(self.train, SimulatedDataset):
+            blocks = blocks_of(self.recipe.trainer.epoch_images)
+            batches = FreshBlocks(blocks, max(1, per_process // BLOCK), rank, world_size)
+        else:
+            batches = Batches(self.train_images, per_process, self.seed, True, rank, world_size)
+        return batch_loader(self.train, batches, self.recipe.trainer.workers)
+
+    def validation_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
+        """Validation batches of one process, in order."""
+        batches = Batches(len(self.validation), 256, self.seed, False, rank, world_size)
+        return batch_loader(self.validation, batches)
+
+
+def open_source(
+    data: str, recipe: Recipe, seed: int, layout: str | None = None, catalog: str | None = None, mask: bool = False
+) -> Source:
+    """What ``--data`` names: ``preset:NAME``, or a path in any layout.
+
+    Raises
+    ------
+    DataError, PresetError, RecipeError
+        If it cannot be opened, or does not hold what the recipe's task needs.
+    """
+    if data.startswith("preset:"):
+        return _simulated(data.removeprefix("preset:"), recipe, seed)
+    return _stored(open_data(Path(data), layout, catalog), recipe, seed, mask)
+
+
+def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
+    classes, targets = targets_of(cutouts, recipe)
+    known = np.flatnonzero(np.isfinite(targets).reshape(len(targets), -1).all(1))
+    if len(known) < len(cutouts):
+        cutouts, targets = cutouts.subset(known), targets[known]
+    catalog = ensure_split(cutouts.catalog, seed)
+    split = catalog["split"].to_numpy()
+    train, validation = (np.flatnonzero(split == name) for name in ("train", "validation"))
+    refuse = recipe.preprocessing.stretch == "minmax"
+    crop = recipe.preprocessing.crop
+    parts = [
+        CutoutDataset(cutouts.subset(rows), targets[rows], crop, mask, refuse) for rows in (train, validation)
+    ]
+    if len(train) < recipe.trainer.batch_size:
+        raise DataError(
+            f"{cutouts.info.source}: {len(train)} training images are fewer than a batch of {recipe.trainer.batch_size}; "
+            "choose a smaller --trainer.batch_size"
+        )
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:STATISTICS_IMAGES])
+    info = cutouts.info
+    return Source(
+        *parts,
+        train_images=len(train),
+        sample=parts[0][chosen]["image"],
+        target_sample=targets[train],
+        classes=classes,
+        shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
+        bands=info.bands,
+        pixel_scale=info.pixel_scale,
+        unit=info.unit,
+        description={
+            "source": info.source if info.source.startswith("preset:") else Path(info.source).name,
+            "layout": info.layout,
+            "seed": info.seed,
+            "train_images": len(train),
+            "validation_images": len(validation),
+            "checksum": info.checksum,
+        },
+        split=catalog.select(pl.col("id").cast(pl.String), "split"),
+        recipe=recipe,
+        seed=seed,
+    )
+
+
+def targets_of(cutouts: Cutouts, recipe: Recipe) -> tuple[list[str], np.ndarray]:
+    """Class names and label numbers (N,), or no classes and float32 values (N, 1)."""
+    if recipe.task == "classify":
+        names = cutouts.info.classes or sorted(set(cutouts.catalog["label"].drop_nulls()) if _labelled(cutouts) else [])
+        labels = cutouts.labels(names)
+        present = [name for i, name in enumerate(names) if (labels == i).any()]
+        if len(present) < 2:
+            raise DataError(f"{cutouts.info.source}: a classification needs at least two classes; there is {present}")
+        return names, labels
+    assert recipe.target is not None
+    return [], cutouts.values(recipe.target).astype(np.float32)[:, None]
+
+
+def _labelled(cutouts: Cutouts) -> bool:
+    return "label" in cutouts.catalog.columns
+
+
+def _simulated(name: str, recipe: Recipe, seed: int) -> Source:
+    """Training images never repeat; validation images are of another seed."""
+    preset = load_preset(name)
+    if recipe.trainer.batch_size % BLOCK:
+        raise RecipeError(f"simulated images come in blocks of {BLOCK}; {recipe.trainer.batch_size} is no multiple")
+    train, validation = Simulator(preset, seed, compile=True), Simulator(preset, seed + 1_000_003)
+    if recipe.task == "regress":
+        assert recipe.target is not None
+        if recipe.target not in train.catalog(BLOCK).columns:
+            raise DataError(f"preset {preset.name} has no truth {recipe.target!r}: {', '.join(train.catalog(1).columns)}")
+    target = recipe.target if recipe.task == "regress" else None
+    made = SimulatedDataset(train, target)
+    sample = made[range(STATISTICS_IMAGES // 4 // BLOCK)]
+    held_out = SimulatedDataset(validation, target)[range(VALIDATION_IMAGES // BLOCK)]
+    info = simulated_info(preset, seed)
+    return Source(
+        made,
+        Held(held_out),
+        train_images=recipe.trainer.epoch_images,
+        sample=sample["image"],
+        target_sample=sample["target"].numpy(),
+        classes=preset.labels if target is None else [],
+        shape=(1, preset.pixels, preset.pixels),
+        bands=info.bands,
+        pixel_scale=info.pixel_scale,
+        unit=info.unit,
+        description={
+            "source": f"preset:{preset.name}",
+            "layout": "simulated as it goes",
+            "seed": seed,
+            "train_images": recipe.trainer.epoch_images * recipe.trainer.epochs,
+            "validation_images": len(held_out["image"]),
+        },
+        split=None,
+        recipe=recipe,
+        seed=seed,
+    )
+
+
+class Held(torch.utils.data.Dataset[Batch]):
+    """Batches from tensors in memory."""
+
+    def __init__(self, tensors: Batch):
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors["image"])
+
+    def __getitem__(self, rows: Any) -> Batch:
+        return {name: tensor[rows] for name, tensor in self.tensors.items()}
