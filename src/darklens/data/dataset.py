@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from darklens.errors import DataError
+from darklens.paths import check_absent
 
 FORMAT = 1
 
@@ -289,14 +290,6 @@ class DatasetWriter:
     def discard(self) -> None:
         """Remove what was written."""
         shutil.rmtree(self.partial, ignore_errors=True)
-
-
-def check_absent(path: Path) -> None:
-    """Refuse to write over anything."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise DataError(f"{path}: exists already, and nothing is overwritten; remove it or choose another name")
-    if path.is_dir():
-        path.rmdir()
 
 
 def checksum(path: Path) -> str:

@@ -20,6 +20,7 @@ from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout
 from darklens.data.readers.stacks import Hdf5Stack, open_npy_stack
 from darklens.data.unpickle import load_npy, read_header
 from darklens.errors import DataError
+from darklens.paths import check_present
 
 CLASS_NAMES = ["no_sub", "cdm", "axion", "no", "sphere", "vort", "vortex", "sub", "nonlenses", "lenses"]
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -50,10 +51,7 @@ def open_data(path: str | Path, layout: str | None = None, catalog: str | Path |
         If there is nothing, or nothing known, or it is damaged.
     """
     where = Path(path)
-    if not where.exists():
-        raise DataError(f"{where}: there is no such file or folder")
-    if where.is_dir() and not any(where.iterdir()):
-        raise DataError(f"{where}: the folder is empty")
+    check_present(where)
     if layout is not None and layout not in LAYOUTS:
         raise DataError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
     openers = LAYOUTS if layout is None else {layout: LAYOUTS[layout]}
@@ -248,6 +246,7 @@ def _single_file(path: Path) -> Cutouts | None:
 
 def _file_images(paths: list[Path], catalog: pl.DataFrame, where: Path, layout: str, classes: list[str]) -> Cutouts:
     kind = kind_of(paths[0])
+    catalog = catalog.with_columns(pl.Series("path", [str(p) for p in paths]))
     info = DatasetInfo(str(where), classes, layout=layout)
     images: Images
     if kind == "npy":
@@ -261,7 +260,6 @@ def _file_images(paths: list[Path], catalog: pl.DataFrame, where: Path, layout: 
     elif kind == "fits":
         images = fits = FitsFiles(paths)
         first = read_fits_cutout(paths[0])
-        info.bands[:] = fits.bands
         info = DatasetInfo(
             str(where), classes, fits.bands, first.pixel_scale, first.zero_points, layout=layout, notes=info.notes
         )

@@ -142,4 +142,4 @@ def source_light(preset: Preset, rows: Rows, like: torch.dtype | Tensor, galaxie
 
 def _columns(rows: Rows, names: list[str], like: torch.dtype | Tensor) -> list[Tensor]:
     dtype, device = (like.dtype, like.device) if isinstance(like, Tensor) else (like, torch.device("cpu"))
-    return [torch.as_tensor(np.asarray(rows[n], dtype=np.float64)).to(device, dtype) for n in names]
+    return [torch.tensor(np.asarray(rows[n], dtype=np.float64), dtype=dtype, device=device) for n in names]

@@ -93,9 +93,39 @@ class Simulator:
 
     def _render(self, columns: Rows, noise: bool, dtype: torch.dtype, compile: bool) -> Tensor:
         images = self._noise_free(columns, dtype, compile)
-        times = torch.as_tensor(np.asarray(columns["exposure_time"]), device=self.device).to(dtype)
+        times = torch.tensor(np.asarray(columns["exposure_time"]), device=self.device, dtype=dtype)
         images = self._with_noise(images, times, np.asarray(columns["id"])) if noise else self._expected(images, times)
         return images[:, None]
+
+    def without_substructure(self, rows: pl.DataFrame | Rows, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Noise-free images (N, H, W) of the same main deflectors and sources, without what their class adds."""
+        columns = to_rows(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
+        preset = self.preset
+        x, y = (
+            c[None]
+            for c in pixel_coordinates(
+                preset.pixels, preset.instrument.pixel_scale, preset.supersampling, dtype, self.device
+            )
+        )
+        like = torch.empty(0, dtype=dtype, device=self.device)
+        ax, ay = main_deflection(preset, columns, like)(x, y)
+        light = source_light(preset, columns, like, self._galaxies)(x - ax, y - ay)
+        times = torch.tensor(np.asarray(columns["exposure_time"]), device=self.device, dtype=dtype)
+        return self._expected(self._observe(light * preset.instrument.pixel_scale**2), times)
+
+    def noise_sigma(self, rows: pl.DataFrame | Rows, expected: Tensor) -> Tensor:
+        """Standard deviation of the noise in each pixel of expected images (N, H, W), in `Preset.unit`.
+
+        For presets without noise it is that of their instrument.
+        """
+        instrument, noise = self.preset.instrument, self.preset.noise
+        times = torch.tensor(np.asarray(rows["exposure_time"])).to(expected)[:, None, None]
+        background = torch.tensor([instrument.background(float(t)) for t in times.flatten()]).to(expected)[:, None, None]
+        if noise == "deeplense-twice":  # a Gaussian and a Poisson draw, each with the variance of the counts
+            return (2 * expected + (background * times).square()).sqrt()
+        factor = 2.0 if noise == "deeplense-doubled" else 1.0
+        flux = expected / factor
+        return factor * (flux / (times * instrument.exposures) + background.square()).sqrt()
 
     def blocks(
         self, count: int, start: int = 0, noise: bool = True, threads: int | None = None

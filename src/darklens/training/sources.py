@@ -116,6 +116,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
             "train_images": len(train),
             "validation_images": len(validation),
             "checksum": info.checksum,
+            "typical_peak": _typical_peak(parts[0][chosen]["image"]),
         },
         split=catalog.select(pl.col("id").cast(pl.String), "split"),
         recipe=recipe,
@@ -134,6 +135,12 @@ def targets_of(cutouts: Cutouts, recipe: Recipe) -> tuple[list[str], np.ndarray]
         return names, labels
     assert recipe.target is not None
     return [], cutouts.values(recipe.target).astype(np.float32)[:, None]
+
+
+def _typical_peak(images: Tensor) -> float:
+    """Median over images of the 99.5th percentile of their pixels: what the network takes for bright."""
+    peaks = torch.stack([torch.quantile(image.flatten(), 0.995) for image in images])
+    return float(peaks.median())
 
 
 def _labelled(cutouts: Cutouts) -> bool:
@@ -172,6 +179,7 @@ def _simulated(name: str, recipe: Recipe, seed: int) -> Source:
             "seed": seed,
             "train_images": recipe.trainer.epoch_images * recipe.trainer.epochs,
             "validation_images": len(held_out["image"]),
+            "typical_peak": _typical_peak(sample["image"]),
         },
         split=None,
         recipe=recipe,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Model
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.console import Console
 
-from darklens.data.dataset import check_absent, versions
+from darklens.data.dataset import versions
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import DataError, RecipeError
 from darklens.inference.model import ModelConfig, save_model
@@ -27,11 +29,17 @@ from darklens.models.registry import build_network, count_parameters
 from darklens.tasks.base import ImageTask, Optimization
 from darklens.tasks.classify import Classification
 from darklens.tasks.regress import Regression
+from darklens.paths import check_absent
 from darklens.training.card import model_card
 from darklens.training.recipe import Recipe, recipe_from
 from darklens.training.sources import Source, open_source
 
-console = Console()
+console = Console(soft_wrap=True)
+# What Lightning says to everyone at every start.
+warnings.filterwarnings("ignore", module="lightning")
+warnings.filterwarnings("ignore", message=".*treespec.*")
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +81,17 @@ def train(job: Job, out: Path) -> Path:
         raise
 
 
-def resume(out: Path) -> Path:
-    """Go on with a run that was interrupted, from its last finished epoch; a finished one is left as it is."""
+def resume(out: Path, asked: Job | None = None) -> Path:
+    """Go on with a run that was interrupted, from its last finished epoch; a finished one is left as it is.
+
+    Raises
+    ------
+    RecipeError
+        If ``asked`` is given and is not the job of the run.
+    """
     job = read_job(out)
+    if asked is not None and asked != job:
+        raise RecipeError(f"{out}: was started with another recipe, data or seed; --resume takes the same command again")
     if (out / "model" / "config.json").is_file():
         console.print(f"{out}: already finished")
         return out

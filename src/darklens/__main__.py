@@ -1,0 +1,3 @@
+from darklens.cli import main
+
+main()

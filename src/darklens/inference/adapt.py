@@ -1,0 +1,116 @@
+"""Make cutouts of another telescope fit a model: choose bands, resample pixels, crop or pad, and say what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from darklens.data.dataset import DatasetInfo
+from darklens.errors import ModelError
+from darklens.inference.model import ModelConfig
+
+SAME_SCALE = 0.005
+"""Pixel scales that differ by less than this fraction are the same."""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What has to be done to cutouts before a model sees them.
+
+    ``bands`` are channel numbers, ``zoom`` is the cutouts' pixel scale over the model's, ``pixels`` the side in the end,
+    ``brightness`` the model's usual peak where units differ.
+    """
+
+    bands: list[int]
+    zoom: float
+    pixels: int
+    brightness: float | None
+    notes: list[str]
+
+    def __call__(self, images: np.ndarray) -> Tensor:
+        """Adapted images (N, C, pixels, pixels), float32; flux is kept in resampling."""
+        batch = torch.from_numpy(np.asarray(images[:, self.bands], dtype=np.float32))
+        if self.zoom != 1:
+            size = [max(1, round(n * self.zoom)) for n in batch.shape[-2:]]
+            area = batch.shape[-1] * batch.shape[-2] / (size[0] * size[1])
+            batch = interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True) * area
+        batch = _fit(batch, self.pixels)
+        if self.brightness is not None:
+            peak = torch.quantile(batch.flatten(1), 0.995, dim=1).clamp_min(1e-30)
+            batch = batch * (self.brightness / peak)[:, None, None, None]
+        return batch
+
+
+def adaptation(config: ModelConfig, info: DatasetInfo, shape: Sequence[int], band: str | None = None) -> Adaptation:
+    """How cutouts described by ``info``, of shape (…, C, H, W), are made to fit a model.
+
+    Raises
+    ------
+    ModelError
+        If the model needs more channels than the cutouts have, or a named band is not there.
+    """
+    channels, height, width = shape[-3:]
+    notes: list[str] = []
+    bands = _choose_bands(config, info.bands, channels, band, notes)
+    zoom = 1.0
+    if config.pixel_scale and info.pixel_scale:
+        ratio = info.pixel_scale / config.pixel_scale
+        if abs(ratio - 1) > SAME_SCALE:
+            zoom = ratio
+            notes.append(f"resampled from {info.pixel_scale:.4g}″ to the model's {config.pixel_scale:.4g}″ per pixel")
+    elif config.pixel_scale and (height, width) != (config.pixels, config.pixels):
+        notes.append(f"pixel scale unknown; taken to be the model's {config.pixel_scale:g}″")
+    side = round(min(height, width) * zoom)
+    if side > config.pixels:
+        notes.append(f"cropped to the central {config.pixels} of {side} pixels")
+    elif side < config.pixels:
+        notes.append(f"padded from {side} to the model's {config.pixels} pixels with each image's border level")
+    brightness = None
+    if config.unit != info.unit and config.data.get("typical_peak"):
+        brightness = float(config.data["typical_peak"])
+        notes.append(
+            f"brightness in {info.unit or 'an unknown unit'}, the model's is {config.unit or 'unknown'}: scaled to the "
+            "usual peak of the training images"
+        )
+    return Adaptation(bands, zoom, config.pixels, brightness, notes)
+
+
+def _choose_bands(
+    config: ModelConfig, names: Sequence[str], channels: int, band: str | None, notes: list[str]
+) -> list[int]:
+    if band is not None:
+        wanted = band.split(",")
+        if missing := [name for name in wanted if name not in names]:
+            raise ModelError(f"no band {', '.join(missing)} in these cutouts; there are {', '.join(names) or 'none named'}")
+        chosen = [list(names).index(name) for name in wanted]
+    elif channels == config.channels:
+        return list(range(channels))
+    elif config.bands and set(config.bands) <= set(names):
+        chosen = [list(names).index(name) for name in config.bands]
+    elif config.channels == 1:
+        chosen = [list(names).index("VIS") if "VIS" in names else 0]
+    else:
+        chosen = []
+    if len(chosen) != config.channels:
+        raise ModelError(f"the model needs {config.channels} bands, these cutouts have {channels}; choose with --band")
+    notes.append(f"band {', '.join(names[i] if names else str(i) for i in chosen)} of {channels}")
+    return chosen
+
+
+def _fit(batch: Tensor, pixels: int) -> Tensor:
+    """Crop or pad the last two axes about the centre to ``pixels``."""
+    height, width = batch.shape[-2:]
+    top, left = max(0, (height - pixels) // 2), max(0, (width - pixels) // 2)
+    batch = batch[..., top : top + pixels, left : left + pixels]
+    missing_y, missing_x = pixels - batch.shape[-2], pixels - batch.shape[-1]
+    if not (missing_y or missing_x):
+        return batch
+    border = torch.cat([batch[..., 0, :], batch[..., -1, :], batch[..., :, 0], batch[..., :, -1]], dim=-1)
+    level = border.median(-1).values[..., None, None]
+    edges = (missing_x // 2, missing_x - missing_x // 2, missing_y // 2, missing_y - missing_y // 2)
+    return pad(batch - level, edges) + level

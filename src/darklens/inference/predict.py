@@ -1,0 +1,111 @@
+"""Predict everything in a dataset, whatever its layout, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from darklens.data.checks import check_finite
+from darklens.data.dataset import Cutouts
+from darklens.errors import DataError
+from darklens.inference.adapt import adaptation
+from darklens.inference.model import Prediction, TrainedModel
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Predicted:
+    """Predictions of some rows of a dataset, what was done to fit them to the model, and what was left out and why."""
+
+    rows: np.ndarray
+    prediction: Prediction
+    notes: list[str]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def predict_cutouts(
+    model: TrainedModel,
+    cutouts: Cutouts,
+    band: str | None = None,
+    mask: bool = False,
+    skip: bool = False,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> Predicted:
+    """Predict all images of a dataset.
+
+    Parameters
+    ----------
+    band
+        Names of the bands to use, with commas between.
+    mask
+        Set pixels that are nan or infinite to 0 instead of refusing the image.
+    skip
+        Leave out images that cannot be read or used, and list them, instead of stopping.
+    """
+    adapt = adaptation(model.config, cutouts.info, cutouts.images.shape, band)
+    ids, skipped = cutouts.ids, {}
+    done: list[np.ndarray] = []
+    parts: list[Prediction] = []
+    for start in range(0, len(cutouts), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(cutouts)))
+        try:
+            images = _read(cutouts, rows, ids, mask)
+        except DataError:
+            if not skip:
+                raise
+            rows, images = _readable(cutouts, rows, ids, mask, skipped)
+        if len(rows):
+            parts.append(model.predict(adapt(images), batch_size))
+            done.append(rows)
+        if progress:
+            progress(min(start + batch_size, len(cutouts)), len(cutouts))
+    everything = np.concatenate(done) if done else np.zeros(0, dtype=int)
+    return Predicted(everything, _join(model, parts), adapt.notes, skipped)
+
+
+def prediction_table(predicted: Predicted, cutouts: Cutouts) -> pl.DataFrame:
+    """One row an image: ``id``, ``path``, then ``predicted`` and ``p_<class>``, or the values."""
+    catalog = cutouts.catalog[predicted.rows]
+    path = catalog["path"] if "path" in catalog.columns else pl.Series("path", [cutouts.info.source] * len(catalog))
+    columns = [catalog["id"].cast(pl.String).alias("id"), path.alias("path")]
+    p = predicted.prediction
+    if p.probabilities is not None:
+        names = np.array(p.classes)[p.probabilities.argmax(1)]
+        columns.append(pl.Series("predicted", names.tolist(), dtype=pl.String))
+        columns += [pl.Series(f"p_{name}", p.probabilities[:, i]) for i, name in enumerate(p.classes)]
+    else:
+        assert p.values is not None
+        columns += [pl.Series(name, p.values[:, i]) for i, name in enumerate(p.outputs)]
+    return pl.DataFrame(columns)
+
+
+def _read(cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool) -> np.ndarray:
+    return check_finite(cutouts.images[rows], [ids[row] for row in rows], cutouts.info.source, mask)
+
+
+def _readable(
+    cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool, skipped: dict[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
+    good, images = [], []
+    for row in rows:
+        try:
+            images.append(_read(cutouts, np.array([row]), ids, mask))
+            good.append(row)
+        except DataError as error:
+            skipped[ids[row]] = str(error)
+    return np.array(good, dtype=int), np.concatenate(images) if images else np.zeros((0, *cutouts.images.shape[1:]))
+
+
+def _join(model: TrainedModel, parts: list[Prediction]) -> Prediction:
+    width = len(model.classes or model.config.outputs)
+    empty = np.zeros((0, width))
+    if model.config.task == "classify":
+        probabilities = [p.probabilities for p in parts if p.probabilities is not None]
+        return Prediction(model.classes, [], probabilities=np.concatenate(probabilities or [empty]))
+    values = [p.values for p in parts if p.values is not None]
+    return Prediction([], model.config.outputs, values=np.concatenate(values or [empty]))

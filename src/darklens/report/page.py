@@ -1,0 +1,184 @@
+"""The page: one self-contained HTML file for one run or several, with nothing to fetch."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from darklens.errors import DataError
+from darklens.report import plots
+from darklens.report.figures import draw_image
+from darklens.report.style import style
+
+HEADLINES = {
+    "classify": ["accuracy", "macro_auc", "micro_auc", "ece"],
+    "regress": ["rmse", "mae", "r2", "bias"],
+}
+NAMES = {
+    "accuracy": "Accuracy", "macro_auc": "Macro AUC", "micro_auc": "Micro AUC", "ece": "Calibration error (ECE)",
+    "log_loss": "Log loss", "mse": "MSE", "rmse": "RMSE", "mae": "Mean absolute error", "r2": "R²", "bias": "Bias",
+    "scatter": "Scatter",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder says of itself."""
+
+    path: Path
+    run: dict[str, Any]
+    config: dict[str, Any]
+    evaluations: list[dict[str, Any]]
+    epochs: list[dict[str, float]]
+
+
+def write_report(runs: Sequence[Path], out: Path) -> Path:
+    """Write the page of one run, or of several with a table that compares them.
+
+    Raises
+    ------
+    DataError
+        If a run is not trained, or has no evaluation to report.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    records = [read_run(run) for run in runs]
+    environment = Environment(
+        loader=PackageLoader("darklens.report", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["figure"] = _figure_text
+    environment.filters["named"] = lambda key: NAMES.get(key, f"AUC {key.removeprefix('auc_')}")
+    sections = [_section(record) for record in records]
+    css = (resources.files("darklens.report") / "templates" / "report.css").read_text("utf-8")
+    page = environment.get_template("report.html").render(
+        title=sections[0]["name"] if len(sections) == 1 else f"{len(sections)} runs compared",
+        css=css,
+        sections=sections,
+        comparison=_comparison(sections) if len(sections) > 1 else None,
+        version=records[0].run["versions"]["darklens"],
+    )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_name(out.name + ".tmp")
+        temporary.write_text(page, "utf-8")
+        temporary.replace(out)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error.strerror or error}") from error
+    return out
+
+
+def read_run(path: Path) -> RunRecord:
+    """A trained and evaluated run."""
+    try:
+        run = json.loads((path / "run.json").read_text("utf-8"))
+        config = json.loads((path / "model" / "config.json").read_text("utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: not a trained run ({Path(error.filename).name} is missing)") from error
+    found = sorted(path.glob("evaluations/*/evaluation.json"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise DataError(f"{path}: nothing to report yet; first: darklens evaluate {path} --data DIR")
+    evaluations = [json.loads(p.read_text("utf-8")) | {"folder": p.parent} for p in found]
+    return RunRecord(path, run, config, evaluations, _epochs(path))
+
+
+def _epochs(path: Path) -> list[dict[str, float]]:
+    """Logged values of each epoch, over all attempts of a resumed run; later ones win."""
+    epochs: dict[int, dict[str, float]] = {}
+    for log in sorted(path.glob("logs/csv-*/metrics.csv"), key=lambda p: int(p.parent.name.rpartition("-")[2])):
+        with log.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("epoch"):
+                    values = {k: float(v) for k, v in row.items() if v and not k.endswith("_step")}
+                    epochs.setdefault(int(float(row["epoch"])), {}).update(values)
+    return [epochs[number] for number in sorted(epochs) if "validation/loss" in epochs[number]]
+
+
+def _section(record: RunRecord) -> dict[str, Any]:
+    evaluation = record.evaluations[-1]
+    task = record.config["task"]
+    training = record.run["training"]
+    drawn = {"curves": plots.learning_curves(record.epochs, training["best_epoch"])}
+    if task == "classify":
+        classes = evaluation["classes"]
+        drawn["roc"] = plots.roc(evaluation["roc"], evaluation["figures"], classes)
+        drawn["confusion"] = plots.confusion(evaluation["confusion"], classes)
+        drawn["calibration"] = plots.calibration(evaluation["reliability"], evaluation["figures"]["ece"])
+    else:
+        table = pl.read_parquet(evaluation["folder"] / "predictions.parquet")
+        output = evaluation["output"]
+        drawn["scatter"] = plots.true_against_predicted(table["true"].to_numpy(), table[output].to_numpy(), output)
+    pictures = np.load(evaluation["folder"] / "pictures.npy", allow_pickle=False)
+    examples = [
+        {"caption": caption, "src": thumbnail(image)} for image, caption in zip(pictures, evaluation["examples"], strict=False)
+    ]
+    mistakes = [
+        mistake | {"src": thumbnail(image)}
+        for image, mistake in zip(pictures[len(examples) :], evaluation["mistakes"], strict=True)
+    ]
+    return {
+        "name": record.path.name,
+        "task": task,
+        "run": record.run,
+        "config": record.config,
+        "training": training,
+        "evaluation": evaluation,
+        "headlines": [(key, evaluation["figures"][key]) for key in HEADLINES[task]],
+        "plots": {name: svg(figure) for name, figure in drawn.items()},
+        "examples": examples,
+        "mistakes": mistakes,
+        "reproduce": _reproduce(record, evaluation),
+    }
+
+
+def _comparison(sections: list[dict[str, Any]]) -> dict[str, Any]:
+    keys = list(dict.fromkeys(key for s in sections for key in s["evaluation"]["figures"]))
+    sets = {(s["evaluation"]["data"]["source"], s["evaluation"]["n"]) for s in sections}
+    return {"keys": keys, "same_set": len(sets) == 1}
+
+
+def _reproduce(record: RunRecord, evaluation: dict[str, Any]) -> list[str]:
+    return [
+        record.run["command"],
+        f"darklens evaluate {record.path.name} --data {Path(evaluation['data']['source']).name}",
+        f"darklens report {record.path.name} --out report.html",
+    ]
+
+
+def _figure_text(figure: dict[str, Any]) -> str:
+    digits = 4 if abs(figure["value"]) < 100 else 1
+    return f"{figure['value']:.{digits}f}"
+
+
+def svg(figure: Any) -> str:
+    """A figure as SVG text for the page, without what would make each run's file differ."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "darklens", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """An image as a PNG in a data address."""
+    with style() as plt:
+        figure = plt.figure(figsize=(1.4, 1.4), dpi=110)
+        draw_image(figure.add_axes((0, 0, 1, 1)), image)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        plt.close(figure)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,118 @@
+"""Plots of a run: learning curves, ROC, calibration, confusion, true against predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from darklens.report.style import INK, QUIET, colour, style
+
+SIZE = (4.6, 3.7)
+
+
+def learning_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> Any:
+    """Training and validation loss, and on the right axis the AUC (or the absolute error), over epochs."""
+    right = "validation/auc" if any("validation/auc" in e for e in epochs) else "validation/mae"
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=SIZE, layout="constrained")
+        for key, name, tint in (("train/loss_epoch", "training loss", QUIET), ("validation/loss", "validation loss", colour(0))):
+            points = [(e["epoch"] + 1, e[key]) for e in epochs if key in e]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", markersize=3.5, color=tint, label=name)
+        axis.set(xlabel="epoch", ylabel="loss", title="Learning curves")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        points = [(e["epoch"] + 1, e[right]) for e in epochs if right in e]
+        if points:
+            twin = axis.twinx()
+            label = "validation macro AUC" if right.endswith("auc") else "validation absolute error"
+            twin.plot(*zip(*points, strict=True), marker="s", markersize=3.5, color=colour(1), label=label)
+            twin.set_ylabel(label)
+            twin.grid(False)
+            twin.spines["right"].set_visible(True)
+            handles = [h for a in (axis, twin) for h in a.get_legend_handles_labels()[0]]
+            axis.legend(handles=handles, loc="center right")
+        if best is not None:
+            axis.axvline(best, color=QUIET, linestyle=":", linewidth=1)
+        return figure
+
+
+def roc(curves: Mapping[str, Mapping[str, list[float]]], figures: Mapping[str, Any], classes: Sequence[str]) -> Any:
+    """ROC curves of each class and their macro average, with AUC and interval in the legend."""
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=SIZE, layout="constrained")
+        for i, name in enumerate([*classes, "macro"]):
+            if name not in curves:
+                continue
+            auc = figures["macro_auc" if name == "macro" else f"auc_{name}"]
+            text = f"{name}  {auc['value']:.4f} [{auc['low']:.4f}, {auc['high']:.4f}]"
+            look = {"color": INK, "linestyle": "--"} if name == "macro" else {"color": colour(i)}
+            axis.plot(curves[name]["fpr"], curves[name]["tpr"], linewidth=1.6, label=text, **look)
+        axis.plot([0, 1], [0, 1], color="#d6dbe0", linewidth=1, zorder=0)
+        axis.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, one class against the rest")
+        axis.set(xlim=(-0.01, 1), ylim=(0, 1.01))
+        axis.legend(loc="lower right", title="AUC with 95% interval", title_fontsize=8, fontsize=8)
+        return figure
+
+
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Any:
+    """Confusion matrix: numbers, shaded by the share of the true class."""
+    counts = np.asarray(matrix)
+    share = counts / counts.sum(1, keepdims=True).clip(1)
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=SIZE, layout="constrained")
+        axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for (i, j), count in np.ndenumerate(counts):
+            tint = "white" if share[i, j] > 0.55 else INK
+            axis.text(j, i - 0.06, f"{count:,}", ha="center", va="center", color=tint, fontsize=11)
+            axis.text(j, i + 0.2, f"{share[i, j]:.1%}", ha="center", va="center", color=tint, fontsize=7.5)
+        axis.set(xticks=range(len(classes)), yticks=range(len(classes)), xlabel="called", ylabel="true")
+        axis.set(xticklabels=classes, yticklabels=classes, title="Confusion")
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+        axis.tick_params(length=0, colors=INK)
+        return figure
+
+
+def calibration(reliability: Mapping[str, list[float]], ece: Mapping[str, float]) -> Any:
+    """How often the called class is right, against how sure the model was, with the number of images below."""
+    with style() as plt:
+        figure, (top, bottom) = plt.subplots(
+            2, 1, figsize=SIZE, sharex=True, layout="constrained", gridspec_kw={"height_ratios": [3.2, 1]}
+        )
+        confidence, accuracy = reliability["confidence"], reliability["accuracy"]
+        number = np.asarray(reliability["number"])
+        error = np.sqrt(np.asarray(accuracy) * (1 - np.asarray(accuracy)) / number)
+        top.plot([0, 1], [0, 1], color="#d6dbe0", linewidth=1)
+        top.errorbar(confidence, accuracy, yerr=error, fmt="o-", markersize=4, linewidth=1.4, color=colour(0))
+        top.set(ylabel="share right", title="Calibration", ylim=(0, 1.03))
+        top.text(
+            0.03, 0.9, f"ECE {ece['value']:.4f} [{ece['low']:.4f}, {ece['high']:.4f}]", transform=top.transAxes, fontsize=8.5
+        )
+        bottom.bar(confidence, number, width=0.03, color=QUIET)
+        bottom.set(xlabel="probability of the called class", ylabel="images", xlim=(min(confidence) - 0.05, 1.02))
+        return figure
+
+
+def true_against_predicted(true: np.ndarray, predicted: np.ndarray, output: str) -> Any:
+    """Predicted against true values, with the median and the central 68% in bins of the truth."""
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=(SIZE[0], SIZE[0]), layout="constrained")
+        low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
+        axis.plot([low, high], [low, high], color=QUIET, linewidth=1)
+        axis.scatter(true, predicted, s=5, alpha=min(1.0, 300 / len(true) + 0.08), color=colour(0), linewidths=0)
+        edges = np.quantile(true, np.linspace(0, 1, 11))
+        centres, bands = [], []
+        for a, b in zip(edges[:-1], edges[1:], strict=True):
+            inside = (true >= a) & (true <= b)
+            if inside.sum() >= 5:
+                centres.append(float(np.median(true[inside])))
+                bands.append(np.quantile(predicted[inside], [0.16, 0.5, 0.84]))
+        if bands:
+            lower, median, upper = np.array(bands).T
+            axis.fill_between(centres, lower, upper, color=colour(1), alpha=0.18, linewidth=0, label="central 68%")
+            axis.plot(centres, median, color=colour(1), linewidth=1.8, label="median")
+            axis.legend(loc="upper left")
+        axis.set(xlabel=f"true {output}", ylabel=f"predicted {output}", title="True against predicted", aspect="equal")
+        return figure

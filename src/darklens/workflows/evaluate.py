@@ -1,0 +1,151 @@
+"""Evaluate a trained run on a labelled dataset, and keep what a report needs beside the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from darklens.data.dataset import Cutouts
+from darklens.data.layouts import open_data
+from darklens.errors import DataError
+from darklens.evaluation.classification import Classified, evaluate_classification
+from darklens.evaluation.regression import Regressed, evaluate_regression
+from darklens.inference.model import TrainedModel, load_model
+from darklens.inference.predict import Progress, predict_cutouts, prediction_table
+
+EXAMPLES = 4
+MISTAKES = 12
+
+
+def evaluate_run(
+    run: Path,
+    data: Path,
+    name: str | None = None,
+    layout: str | None = None,
+    catalog: Path | None = None,
+    band: str | None = None,
+    mask: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate and write ``RUN/evaluations/<name>/``: figures as JSON, predictions as Parquet, images for the report.
+
+    Of a dataset with a column ``split``, only rows marked ``test`` count, if there are any. Raises DataError if the
+    images are those of the training.
+    """
+    model = load_model(run)
+    cutouts = _test_rows(open_data(data, layout, catalog), model, run)
+    truth = _truth(cutouts, model)
+    known = np.flatnonzero(np.isfinite(truth))
+    if not len(known):
+        raise DataError(f"{data}: no image has a value of {model.config.outputs[0]}")
+    cutouts, truth = cutouts.subset(known), truth[known]
+    started = time.perf_counter()
+    predicted = predict_cutouts(model, cutouts, band, mask, progress=progress)
+    seconds = time.perf_counter() - started
+    result: Classified | Regressed
+    if model.config.task == "classify":
+        assert predicted.prediction.probabilities is not None
+        result = evaluate_classification(predicted.prediction.probabilities, truth, model.classes, seed)
+    else:
+        assert predicted.prediction.values is not None
+        result = evaluate_regression(predicted.prediction.values[:, 0], truth, model.config.outputs[0], seed)
+    record = {
+        "name": name or data.resolve().name,
+        "data": {"source": cutouts.info.source, "layout": cutouts.info.layout, "checksum": cutouts.info.checksum},
+        "n": len(cutouts),
+        "seed": seed,
+        "rounds": 1000,
+        "seconds": round(seconds, 2),
+        "images_per_second": round(len(cutouts) / seconds, 1),
+        "notes": predicted.notes,
+        "figures": {key: dataclasses.asdict(value) for key, value in result.figures.items()},
+    } | _details(result)
+    out = run / "evaluations" / str(record["name"])
+    out.mkdir(parents=True, exist_ok=True)
+    table = prediction_table(predicted, cutouts)
+    truths = [model.classes[i] for i in truth] if isinstance(result, Classified) else truth
+    table.with_columns(pl.Series("true", truths)).write_parquet(out / "predictions.parquet")
+    _keep_pictures(out, cutouts, truth, predicted.prediction, record, model)
+    (out / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    return record
+
+
+def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:
+    if "split" in cutouts.catalog.columns and "test" in cutouts.catalog["split"].to_list():
+        return cutouts.subset(np.flatnonzero((cutouts.catalog["split"] == "test").to_numpy()))
+    trained = model.config.data
+    same = cutouts.info.checksum is not None and cutouts.info.checksum == trained.get("checksum")
+    if same or (run / "split.parquet").is_file() and trained.get("source") == Path(cutouts.info.source).name:
+        ids = set(pl.read_parquet(run / "split.parquet")["id"]) if (run / "split.parquet").is_file() else set()
+        if same or set(cutouts.ids) <= ids:
+            raise DataError(
+                f"{cutouts.info.source}: these are the images the model was trained on; evaluate on others, or import "
+                "them with --split 0.8,0.1,0.1 and train again"
+            )
+    return cutouts
+
+
+def _truth(cutouts: Cutouts, model: TrainedModel) -> np.ndarray:
+    if model.config.task == "classify":
+        return cutouts.labels(model.classes)
+    return cutouts.values(model.config.outputs[0])
+
+
+def _details(result: Classified | Regressed) -> dict[str, Any]:
+    if isinstance(result, Regressed):
+        return {"output": result.output}
+    return {
+        "classes": result.classes,
+        "confusion": result.confusion.tolist(),
+        "roc": {name: _thin(*curve) for name, curve in result.roc.items()},
+        "reliability": {name: values.tolist() for name, values in result.reliability.items()},
+    }
+
+
+def _thin(false: np.ndarray, true: np.ndarray, points: int = 400) -> dict[str, list[float]]:
+    """A curve of fewer points, dense where it is steep: every corner matters only to the eye here."""
+    length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(false), np.diff(true)))])
+    keep = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points)).clip(0, len(false) - 1))
+    return {"fpr": np.round(false[keep], 5).tolist(), "tpr": np.round(true[keep], 5).tolist()}
+
+
+def _keep_pictures(
+    out: Path, cutouts: Cutouts, truth: np.ndarray, prediction: Any, record: dict[str, Any], model: TrainedModel
+) -> None:
+    """First images of each class, and the worst mistakes, as small arrays."""
+    if prediction.probabilities is not None:
+        wrong = prediction.probabilities.argmax(1) != truth
+        sureness = np.where(wrong, prediction.probabilities.max(1), -1)
+        examples = [np.flatnonzero(truth == i)[:EXAMPLES] for i in range(len(model.classes))]
+        captions = [[model.classes[i]] * len(rows) for i, rows in enumerate(examples)]
+    else:
+        sureness = np.abs(prediction.values[:, 0] - truth)
+        order = np.argsort(truth)
+        examples = [order[np.linspace(0, len(order) - 1, EXAMPLES * 2).astype(int)]]
+        captions = [[f"{model.config.outputs[0]} = {truth[row]:.2f}" for row in examples[0]]]
+    worst = np.argsort(-sureness)[:MISTAKES]
+    worst = worst[sureness[worst] > 0]
+    record["mistakes"] = [_describe(row, cutouts, truth, prediction, model) for row in worst]
+    record["examples"] = [caption for group in captions for caption in group]
+    rows = np.concatenate([*examples, worst]).astype(int)
+    np.save(out / "pictures.npy", np.asarray(cutouts.images[rows][:, 0], dtype=np.float32))
+
+
+def _describe(row: int, cutouts: Cutouts, truth: np.ndarray, prediction: Any, model: TrainedModel) -> dict[str, Any]:
+    if prediction.probabilities is None:
+        value = float(prediction.values[row, 0])
+        return {"id": cutouts.ids[row], "true": f"{truth[row]:.2f}", "called": f"{value:.2f}", "p": None}
+    p = prediction.probabilities[row]
+    return {
+        "id": cutouts.ids[row],
+        "true": model.classes[truth[row]],
+        "called": model.classes[int(p.argmax())],
+        "p": round(float(p.max()), 4),
+    }

@@ -1,0 +1,95 @@
+"""Say what a path holds, and draw it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from darklens.data.checks import constant_images
+from darklens.data.dataset import Cutouts
+from darklens.data.layouts import open_data
+from darklens.report.figures import mosaic, save
+
+SAMPLE = 512
+PER_CLASS = 6
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was seen: lines of fact and lines of warning."""
+
+    facts: list[str]
+    warnings: list[str]
+
+
+def look(path: Path, layout: str | None = None, catalog: Path | None = None, out: Path | None = None) -> Findings:
+    """Open a path in any layout, examine up to 512 of its images, and draw a mosaic to ``out``."""
+    cutouts = open_data(path, layout, catalog)
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.permutation(len(cutouts))[:SAMPLE])
+    images = np.asarray(cutouts.images[rows], dtype=np.float32)
+    findings = Findings(_facts(cutouts), _warnings(images, len(cutouts)))
+    if out is not None:
+        pictures, captions = _chosen(cutouts)
+        save(mosaic(pictures, captions, columns=PER_CLASS, pixel_scale=cutouts.info.pixel_scale), out)
+    return findings
+
+
+def _facts(cutouts: Cutouts) -> list[str]:
+    info = cutouts.info
+    n, channels, height, width = cutouts.images.shape
+    facts = [f"layout: {info.layout}", f"{n:,} images, {channels}×{height}×{width} {cutouts.images.dtype}"]
+    if "label" in cutouts.catalog.columns:
+        counts = dict(cutouts.catalog["label"].value_counts().iter_rows())
+        facts.append("classes: " + ", ".join(f"{name} {counts.get(name, 0):,}" for name in info.classes or counts))
+    if "split" in cutouts.catalog.columns:
+        counts = dict(cutouts.catalog["split"].value_counts(sort=True).iter_rows())
+        facts.append("splits: " + ", ".join(f"{name} {number:,}" for name, number in counts.items()))
+    if info.bands:
+        facts.append("bands: " + ", ".join(info.bands))
+    if info.pixel_scale:
+        side = width * info.pixel_scale
+        facts.append(f"pixel scale: {info.pixel_scale:.4g}″, so {side:.3g}″ a side")
+    if any(z is not None for z in info.zero_points):
+        facts.append("AB zero points: " + ", ".join("unknown" if z is None else f"{z:g}" for z in info.zero_points))
+    numeric = [c for c, t in cutouts.catalog.schema.items() if t.is_numeric() and c != "id"]
+    if numeric:
+        facts.append("numbers in the catalogue: " + ", ".join(numeric))
+    return facts + info.notes
+
+
+def _warnings(images: np.ndarray, total: int) -> list[str]:
+    of = f"of {len(images)} images looked at" + (f" (all are {total:,})" if len(images) < total else "")
+    warnings = []
+    bad = ~np.isfinite(images)
+    if bad.any():
+        count = int(bad.reshape(len(images), -1).any(1).sum())
+        warnings.append(f"{count} {of} have pixels that are nan or infinite, {int(bad.sum())} in all; --mask sets them to 0")
+    finite = np.where(bad, 0, images)
+    if constant := int(constant_images(finite).sum()):
+        warnings.append(f"{constant} {of} are constant: there is nothing in them")
+    low, high = finite.min((1, 2, 3)), finite.max((1, 2, 3))
+    if np.allclose(low, 0, atol=1e-6) and np.allclose(high, 1, atol=1e-6):
+        warnings.append("each image is min-max scaled to 0..1: its counts and noise level are lost")
+    elif np.allclose(high, 1, atol=1e-6):
+        warnings.append("each image is divided by its maximum: its brightness is lost")
+    return warnings
+
+
+def _chosen(cutouts: Cutouts) -> tuple[np.ndarray, list[str]]:
+    if "label" in cutouts.catalog.columns:
+        names = cutouts.info.classes or cutouts.catalog["label"].unique(maintain_order=True).to_list()
+        rows = [np.flatnonzero((cutouts.catalog["label"] == name).to_numpy())[:PER_CLASS] for name in names]
+        chosen = np.concatenate(rows)
+        captions = cutouts.catalog["label"].cast(pl.String)[chosen].to_list()
+    elif len(cutouts) == 1 and cutouts.images.shape[1] > 1:
+        bands = cutouts.info.bands or [str(i) for i in range(cutouts.images.shape[1])]
+        return np.nan_to_num(cutouts.images[[0]][0]), list(bands)
+    else:
+        chosen = np.arange(min(len(cutouts), 4 * PER_CLASS))
+        captions = [cutouts.ids[i] for i in chosen]
+    band = cutouts.info.bands.index("VIS") if "VIS" in cutouts.info.bands else 0
+    return np.nan_to_num(np.asarray(cutouts.images[chosen], dtype=np.float32)[:, band]), captions

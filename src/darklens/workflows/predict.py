@@ -1,0 +1,58 @@
+"""Predict paths of any kind into one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from darklens.data.layouts import open_data
+from darklens.errors import DataError
+from darklens.inference.model import load_model
+from darklens.inference.predict import Progress, predict_cutouts, prediction_table
+
+
+@dataclass(frozen=True)
+class Written:
+    """How many images are in the table, what was done to fit them to the model, and which were left out and why."""
+
+    images: int
+    notes: list[str]
+    skipped: dict[str, str]
+
+
+def predict_paths(
+    run: Path,
+    paths: Sequence[Path],
+    out: Path,
+    layout: str | None = None,
+    catalog: Path | None = None,
+    band: str | None = None,
+    mask: bool = False,
+    skip: bool = False,
+    progress: Progress | None = None,
+) -> Written:
+    """Write one row an image to ``out`` (``.parquet`` or ``.csv``), whole or not at all."""
+    model = load_model(run)
+    tables, notes, skipped = [], [], {}
+    for path in paths:
+        cutouts = open_data(path, layout, catalog)
+        predicted = predict_cutouts(model, cutouts, band, mask, skip, progress=progress)
+        tables.append(prediction_table(predicted, cutouts))
+        notes += [f"{path}: {note}" for note in predicted.notes]
+        skipped |= predicted.skipped
+    table = pl.concat(tables)
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".csv":
+            table.write_csv(temporary)
+        else:
+            table.write_parquet(temporary)
+        temporary.replace(out)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"{out}: cannot be written: {error.strerror or error}") from error
+    return Written(len(table), notes, skipped)
