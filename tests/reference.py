@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from lenstronomy.Data.imaging_data import ImageData
@@ -23,8 +23,9 @@ class LineMass(LensProfileBase):
     The integrand peaks where the line passes the pixel; the nodes are crowded there by t = t0 + d sinh(u).
     """
 
-    param_names = ["theta_E", "half_length", "phi", "center_x", "center_y"]
-    lower_limit_default = upper_limit_default = dict.fromkeys(param_names, 0.0)
+    param_names: ClassVar = ["theta_E", "half_length", "phi", "center_x", "center_y"]
+    lower_limit_default: ClassVar = dict.fromkeys(param_names, 0.0)
+    upper_limit_default: ClassVar = lower_limit_default
 
     def derivatives(self, x, y, theta_E, half_length, phi, center_x=0, center_y=0):
         cos, sin = np.cos(phi), np.sin(phi)
@@ -78,7 +79,9 @@ def render(preset: Preset, row: dict[str, Any]) -> np.ndarray:
         image_data=np.zeros((n, n)), ra_at_xy_0=ra, dec_at_xy_0=dec, transform_pix2angle=matrix,
         background_rms=1, exposure_time=1,
     )  # fmt: skip
-    psf = PSF("GAUSSIAN", fwhm=instrument.psf_fwhm, pixel_size=instrument.pixel_scale, truncation=instrument.psf_truncation)
+    psf = PSF(
+        "GAUSSIAN", fwhm=instrument.psf_fwhm, pixel_size=instrument.pixel_scale, truncation=instrument.psf_truncation
+    )
     model, kwargs = lens_model(preset, row)
     source = {k: row[f"source_{k}"] for k in ("R_sersic", "n_sersic", "e1", "e2")}
     source |= {"center_x": row["source_x"], "center_y": row["source_y"]}

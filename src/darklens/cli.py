@@ -49,7 +49,9 @@ def simulate(
         return
     with _progress("simulating") as progress:
         simulate_dataset(loaded, count, seed, out, noise, device, progress)
-    _say(f"{count:,} images of {loaded.name} → {out}", f"darklens train substructure/demo --data {out} --out runs/first")
+    _say(
+        f"{count:,} images of {loaded.name} → {out}", f"darklens train substructure/demo --data {out} --out runs/first"
+    )
 
 
 def import_(
@@ -345,7 +347,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{error.filename or 'writing'}: {error.strerror}")
     except KeyboardInterrupt:
         again = " --resume" if verb == "train" else ""
-        _fail(f"interrupted; to go on: {' '.join(['darklens', *sys.argv[1:]])}{again if again not in sys.argv else ''}", 130)
+        _fail(
+            f"interrupted; to go on: {' '.join(['darklens', *sys.argv[1:]])}{again if again not in sys.argv else ''}",
+            130,
+        )
 
 
 def _parser() -> Any:
@@ -401,7 +406,9 @@ def _options(verb: Callable[..., None]) -> set[str]:
     import inspect
 
     parameters = inspect.signature(verb).parameters
-    return {name for name in ("out", "data") if name in parameters and parameters[name].default is inspect.Parameter.empty}
+    return {
+        name for name in ("out", "data") if name in parameters and parameters[name].default is inspect.Parameter.empty
+    }
 
 
 def _fractions(split: str | None) -> dict[str, float] | None:
@@ -429,7 +436,13 @@ def _training_time(job: Any) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def _say(text: str | None, next_command: str | None = None) -> None:

@@ -237,7 +237,7 @@ class DatasetWriter:
             if self.done == 0:
                 with images.open("wb") as file:
                     header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+                    np.lib.format.write_array_header_1_0(file, header)
                     _allocate(file.fileno(), file.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize)
             self.images = np.load(images, mmap_mode="r+")
         except OSError as error:
@@ -249,7 +249,9 @@ class DatasetWriter:
         if state.is_file():
             content = json.loads(state.read_text())
             if content["fingerprint"] != json.loads(json.dumps(self._fingerprint)):
-                raise DataError(f"{self.partial}: left by a run with other settings; remove it, or choose another --out")
+                raise DataError(
+                    f"{self.partial}: left by a run with other settings; remove it, or choose another --out"
+                )
             return int(content["done"])
         self.partial.mkdir(parents=True, exist_ok=True)
         self._progress(0)

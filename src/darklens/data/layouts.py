@@ -148,7 +148,7 @@ def _class_folders(path: Path) -> Cutouts | None:
 def _halo_mass(path: Path) -> Cutouts | None:
     folder = path / "lens_data" if (path / "lens_data").is_dir() else path
     files = _files(folder, ".npy") if folder.is_dir() else []
-    if not files or folder == path and not read_header(files[0])[1].hasobject:
+    if not files or (folder == path and not read_header(files[0])[1].hasobject):
         return None
     opened = _file_images(files, pl.DataFrame({"id": [p.stem for p in files]}), path, "halo-mass", [])
     splits: dict[str, str] = {}
@@ -166,7 +166,7 @@ def _labelled_stack(path: Path) -> Cutouts | None:
     """A folder with one array of all images and one of their labels."""
     files = sorted(path.glob("*.npy")) if path.is_dir() else []
     shapes = {p: read_header(p)[0] for p in files}
-    stacks = [p for p, shape in shapes.items() if len(shape) == 4 or len(shape) == 3 and shape[0] > 4]
+    stacks = [p for p, shape in shapes.items() if len(shape) == 4 or (len(shape) == 3 and shape[0] > 4)]
     if len(stacks) != 1 or len(files) > 2:
         return None
     images = open_npy_stack(stacks[0])

@@ -86,7 +86,9 @@ def _choose_bands(
     if band is not None:
         wanted = band.split(",")
         if missing := [name for name in wanted if name not in names]:
-            raise ModelError(f"no band {', '.join(missing)} in these cutouts; there are {', '.join(names) or 'none named'}")
+            raise ModelError(
+                f"no band {', '.join(missing)} in these cutouts; there are {', '.join(names) or 'none named'}"
+            )
         chosen = [list(names).index(name) for name in wanted]
     elif channels == config.channels:
         return list(range(channels))

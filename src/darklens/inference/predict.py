@@ -48,7 +48,8 @@ def predict_cutouts(
         Leave out images that cannot be read or used, and list them, instead of stopping.
     """
     adapt = adaptation(model.config, cutouts.info, cutouts.images.shape, band)
-    ids, skipped = cutouts.ids, {}
+    ids = cutouts.ids
+    skipped: dict[str, str] = {}
     done: list[np.ndarray] = []
     parts: list[Prediction] = []
     for start in range(0, len(cutouts), batch_size):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -115,7 +115,7 @@ def _deeplense_radius_of_one_solar_mass(z_lens: float, z_source: float, cosmolog
     return _radius((d_source - d_lens) / (d_lens * d_source)) * ARCSEC_PER_RADIAN_DEEPLENSE
 
 
-def _radius(inverse_distance) -> float:
+def _radius(inverse_distance: Any) -> float:
     from astropy import constants
 
     return float(np.sqrt((4 * constants.G * constants.M_sun / constants.c**2 * inverse_distance).to_value("")))

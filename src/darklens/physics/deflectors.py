@@ -31,9 +31,7 @@ def sis_deflection(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, theta_E: Tensor
     return scale * dx, scale * dy
 
 
-def sie_deflection(
-    x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor
-) -> Deflection:
+def sie_deflection(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor) -> Deflection:
     """Deflection by singular isothermal ellipsoids.
 
     ``theta_E`` (arcsec) is the product average √(ab) of the critical ellipse, as in lenstronomy.
@@ -59,8 +57,7 @@ def epl_deflection(
     from caustics.lenses.func import reduced_deflection_angle_epl
 
     q, phi = axis_ratio_and_angle(e1, e2)
-    x, y, x0, y0, q, phi, theta_E, slope = torch.broadcast_tensors(x, y, x0, y0, q, phi, theta_E, gamma - 1)
-    return reduced_deflection_angle_epl(x0, y0, q, phi, theta_E, slope, x, y, n_iter=40, chunk_size=1)
+    return reduced_deflection_angle_epl(x0, y0, q, phi, theta_E, gamma - 1, x, y, n_iter=40, chunk_size=1)
 
 
 def shear_deflection(x: Tensor, y: Tensor, gamma1: Tensor, gamma2: Tensor) -> Deflection:

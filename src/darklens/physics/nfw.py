@@ -68,6 +68,4 @@ def _nfw_function(u: Tensor) -> Tensor:
     near = 1 + d * (-2 / 3 + d * (7 / 15 + d * (-12 / 35 + d * 83 / 315)))
     inner, outer = u.clamp_max(1 - series), u.clamp_min(1 + series)
     w_in, w_out = torch.sqrt(1 - inner.square()), torch.sqrt(outer.square() - 1)
-    return torch.where(
-        d.abs() < series, near, torch.where(d < 0, torch.atanh(w_in) / w_in, torch.atan(w_out) / w_out)
-    )
+    return torch.where(d.abs() < series, near, torch.where(d < 0, torch.atanh(w_in) / w_in, torch.atan(w_out) / w_out))

@@ -20,7 +20,10 @@ def mosaic(
     rows = -(-len(images) // columns)
     with style() as plt:
         figure, axes = plt.subplots(
-            rows, min(columns, len(images)), figsize=(side * min(columns, len(images)), (side + 0.22) * rows), squeeze=False
+            rows,
+            min(columns, len(images)),
+            figsize=(side * min(columns, len(images)), (side + 0.22) * rows),
+            squeeze=False,
         )
         for axis in axes.flat:
             axis.set_axis_off()

@@ -120,7 +120,8 @@ def _section(record: RunRecord) -> dict[str, Any]:
         drawn["scatter"] = plots.true_against_predicted(table["true"].to_numpy(), table[output].to_numpy(), output)
     pictures = np.load(evaluation["folder"] / "pictures.npy", allow_pickle=False)
     examples = [
-        {"caption": caption, "src": thumbnail(image)} for image, caption in zip(pictures, evaluation["examples"], strict=False)
+        {"caption": caption, "src": thumbnail(image)}
+        for image, caption in zip(pictures, evaluation["examples"], strict=False)
     ]
     mistakes = [
         mistake | {"src": thumbnail(image)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,10 @@ def learning_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> 
     right = "validation/auc" if any("validation/auc" in e for e in epochs) else "validation/mae"
     with style() as plt:
         figure, axis = plt.subplots(figsize=SIZE, layout="constrained")
-        for key, name, tint in (("train/loss_epoch", "training loss", QUIET), ("validation/loss", "validation loss", colour(0))):
+        for key, name, tint in (
+            ("train/loss_epoch", "training loss", QUIET),
+            ("validation/loss", "validation loss", colour(0)),
+        ):
             points = [(e["epoch"] + 1, e[key]) for e in epochs if key in e]
             if points:
                 axis.plot(*zip(*points, strict=True), marker="o", markersize=3.5, color=tint, label=name)
@@ -88,7 +92,11 @@ def calibration(reliability: Mapping[str, list[float]], ece: Mapping[str, float]
         top.errorbar(confidence, accuracy, yerr=error, fmt="o-", markersize=4, linewidth=1.4, color=colour(0))
         top.set(ylabel="share right", title="Calibration", ylim=(0, 1.03))
         top.text(
-            0.03, 0.9, f"ECE {ece['value']:.4f} [{ece['low']:.4f}, {ece['high']:.4f}]", transform=top.transAxes, fontsize=8.5
+            0.03,
+            0.9,
+            f"ECE {ece['value']:.4f} [{ece['low']:.4f}, {ece['high']:.4f}]",
+            transform=top.transAxes,
+            fontsize=8.5,
         )
         bottom.bar(confidence, number, width=0.03, color=QUIET)
         bottom.set(xlabel="probability of the called class", ylabel="images", xlim=(min(confidence) - 0.05, 1.02))
@@ -104,7 +112,7 @@ def true_against_predicted(true: np.ndarray, predicted: np.ndarray, output: str)
         axis.scatter(true, predicted, s=5, alpha=min(1.0, 300 / len(true) + 0.08), color=colour(0), linewidths=0)
         edges = np.quantile(true, np.linspace(0, 1, 11))
         centres, bands = [], []
-        for a, b in zip(edges[:-1], edges[1:], strict=True):
+        for a, b in itertools.pairwise(edges):
             inside = (true >= a) & (true <= b)
             if inside.sum() >= 5:
                 centres.append(float(np.median(true[inside])))

@@ -57,7 +57,8 @@ def load_function(reference: str) -> Callable[..., Any]:
     if not path.is_file():
         raise PresetError(f"{reference}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(f"darklens_user_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -77,9 +77,7 @@ def _source(preset: Preset, rng: np.random.Generator) -> Rows:
     return rows
 
 
-def _dark_matter(
-    preset: Preset, matter: DarkMatter, rng: np.random.Generator, rows: Rows, chosen: np.ndarray
-) -> Rows:
+def _dark_matter(preset: Preset, matter: DarkMatter, rng: np.random.Generator, rows: Rows, chosen: np.ndarray) -> Rows:
     if matter.subhalos is not None:
         return _subhalos(preset, matter.subhalos, rng, len(chosen))
     if matter.vortex is not None:
@@ -102,16 +100,14 @@ def _subhalos(preset: Preset, subhalos: Subhalos, rng: np.random.Generator, imag
         flat["Rs"] = nfw_scale_radius(flat["mass"], preset.z_lens, preset.cosmology)
         flat["r_trunc"] = subhalos.truncation.sample(rng, total) * flat["Rs"]
         sigma_crit = critical_surface_density(preset.z_lens, preset.z_source, preset.cosmology)
-        tensors = (torch.from_numpy(flat[name]) for name in ("mass", "Rs", "r_trunc"))
-        flat["alpha_Rs"] = truncated_nfw_scale_deflection(*tensors, sigma_crit).numpy()
+        mass, Rs, r_trunc = (torch.from_numpy(flat[name]) for name in ("mass", "Rs", "r_trunc"))
+        flat["alpha_Rs"] = truncated_nfw_scale_deflection(mass, Rs, r_trunc, sigma_crit).numpy()
     flat |= {name: prior.sample(rng, total) for name, prior in subhalos.parameters.items()}
     splits = np.cumsum(counts)[:-1]
     return {f"subhalo_{name}": np.split(values, splits) for name, values in flat.items()}
 
 
-def _positions(
-    preset: Preset, subhalos: Subhalos, rng: np.random.Generator, total: int
-) -> tuple[Floats, Floats]:
+def _positions(preset: Preset, subhalos: Subhalos, rng: np.random.Generator, total: int) -> tuple[Floats, Floats]:
     if subhalos.radius is None:
         half = subhalos.half_width or preset.half_width
         return rng.uniform(-half, half, total), rng.uniform(-half, half, total)
@@ -135,15 +131,18 @@ def _vortex(preset: Preset, vortex: Vortex, rng: np.random.Generator, images: in
         "vortex_theta_E": _theta_E(preset, vortex.mass.sample(rng, images), vortex.distances),
     }
     if vortex.profile == "point_masses":
-        line = [torch.from_numpy(rows[f"vortex_{name}"]) for name in ("x", "y", "half_length", "phi", "theta_E")]
-        masses = vortex_point_masses(*line, vortex.count)
+        names = ("x", "y", "half_length", "phi", "theta_E")
+        x, y, half, phi, theta_E = (torch.from_numpy(rows[f"vortex_{name}"]) for name in names)
+        masses = vortex_point_masses(x, y, half, phi, theta_E, vortex.count)
         rows |= {f"subhalo_{n}": list(m.numpy()) for n, m in zip(("x", "y", "theta_E"), masses, strict=True)}
     return rows
 
 
 def _populated(matter: DarkMatter, rng: np.random.Generator, rows: Rows, chosen: np.ndarray) -> Rows:
     custom, reference = matter.custom, matter.add
-    assert custom is not None and custom.populate is not None and reference is not None
+    assert custom is not None
+    assert custom.populate is not None
+    assert reference is not None
     drawn: list[dict[str, Any]] = []
     for i in chosen:
         lens = {name: float(rows[name][i]) for name in ("theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2")}
@@ -183,5 +182,3 @@ def _scatter(rows: Rows, chosen: np.ndarray, values: Rows) -> None:
             whole = rows.setdefault(name, [None] * BLOCK)
             for i, value in zip(chosen, column, strict=True):
                 whole[i] = value
-
-

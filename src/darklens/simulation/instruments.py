@@ -70,7 +70,8 @@ class Instrument:
         """Standard deviation of read-out and sky in one pixel, in the image's units (e-/s)."""
         if self.background_rms is not None:
             return self.background_rms
-        assert self.sky_brightness is not None and self.zero_point is not None
+        assert self.sky_brightness is not None
+        assert self.zero_point is not None
         return background_rms(
             self.read_noise,
             exposure_time,

@@ -106,6 +106,8 @@ def _is_prior(value: Mapping[str, Any]) -> bool:
 def _absolute(value: Any, folder: Path, key: str = "") -> Any:
     if isinstance(value, Mapping):
         return {k: _absolute(v, folder, str(k)) for k, v in value.items()}
-    if isinstance(value, str) and (key in ("images", "psf_file") or (key in ("add", "profile") and is_reference(value))):
+    if isinstance(value, str) and (
+        key in ("images", "psf_file") or (key in ("add", "profile") and is_reference(value))
+    ):
         return str((folder / value).resolve())
     return value

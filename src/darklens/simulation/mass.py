@@ -51,7 +51,12 @@ def edge_flux(preset: Preset, deflect: Deflect) -> Floats:
     half = preset.half_width
     t = (torch.arange(POINTS_PER_SIDE, dtype=torch.float64) + 0.5) / POINTS_PER_SIDE * 2 * half - half
     edge = torch.full_like(t, half)
-    sides: list[tuple[Tensor, Tensor, int, int]] = [(edge, t, 0, 1), (-edge, t, 0, -1), (t, edge, 1, 1), (t, -edge, 1, -1)]
+    sides: list[tuple[Tensor, Tensor, int, int]] = [
+        (edge, t, 0, 1),
+        (-edge, t, 0, -1),
+        (t, edge, 1, 1),
+        (t, -edge, 1, -1),
+    ]
     flux = sum(sign * deflect(x[None], y[None])[axis].mean(-1) for x, y, axis, sign in sides)
     assert isinstance(flux, Tensor)
     return (flux * 2 * half).numpy()

@@ -239,5 +239,5 @@ def _exactly_one(part: object, where: str, *names: str) -> None:
 
 def _positive(prior: Prior | None, where: str) -> None:
     # Normal is meant for quantities of either sign; it has no lowest value.
-    if prior is not None and prior.lowest < 0 or isinstance(prior, Constant) and prior.value == 0:
+    if (prior is not None and prior.lowest < 0) or (isinstance(prior, Constant) and prior.value == 0):
         raise PresetError(f"{where} must be above zero; its lowest value is {prior.lowest}")

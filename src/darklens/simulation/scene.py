@@ -46,9 +46,9 @@ def main_deflection(preset: Preset, rows: Rows, like: torch.dtype | Tensor, shea
         shape = (-1,) + (1,) * (x.ndim - 1)
         main = [value.view(shape) for value in (x0, y0, theta_E, e1, e2)]
         if gamma is None:
-            alpha = sie_deflection(x, y, *main)
+            alpha = sie_deflection(x, y, main[0], main[1], main[2], main[3], main[4])
         else:
-            alpha = epl_deflection(x, y, *main[:3], gamma.view(shape), *main[3:])
+            alpha = epl_deflection(x, y, main[0], main[1], main[2], gamma.view(shape), main[3], main[4])
         if gamma1 is None or gamma2 is None:
             return alpha
         beta = shear_deflection(x, y, gamma1.view(shape), gamma2.view(shape))
@@ -62,19 +62,20 @@ def substructure(preset: Preset, label: str, rows: Rows, like: torch.dtype | Ten
     matter = preset.classes[label]
     example = like if isinstance(like, Tensor) else torch.empty(0, dtype=like)
     if matter.vortex is not None and matter.vortex.profile == "line":
-        columns = {n: [np.atleast_1d(v) for v in rows[f"vortex_{n}"]] for n in ("x", "y", "half_length", "phi", "theta_E")}
+        columns = {
+            n: [np.atleast_1d(v) for v in rows[f"vortex_{n}"]] for n in ("x", "y", "half_length", "phi", "theta_E")
+        }
         return gather("line", columns, example)
     if matter.subhalos is None and matter.vortex is None and matter.add is None:
         return None
-    prefix = "subhalo_"
-    columns = {k.removeprefix(prefix): v for k, v in rows.items() if k.startswith(prefix)}
-    profiles = set(columns.pop("profile", None) or []) if matter.add is not None else set()
-    if len(profiles) > 1:
-        raise PresetError(f"class {label}: one profile for all images of a class; got {', '.join(sorted(profiles))}")
-    if matter.vortex is not None:
-        profile = "point_mass"
+    columns: dict[str, Any] = {k.removeprefix("subhalo_"): v for k, v in rows.items() if k.startswith("subhalo_")}
+    profiles = columns.pop("profile", [])
+    if matter.add is not None:
+        if len(set(profiles)) > 1:
+            raise PresetError(f"class {label}: one profile for all its images; got {', '.join(sorted(set(profiles)))}")
+        profile = profiles[0]
     else:
-        profile = profiles.pop() if profiles else matter.subhalos.profile  # type: ignore[union-attr]
+        profile = "point_mass" if matter.subhalos is None else matter.subhalos.profile
     return gather(profile, columns, example)
 
 

@@ -120,7 +120,9 @@ class Simulator:
         """
         instrument, noise = self.preset.instrument, self.preset.noise
         times = torch.tensor(np.asarray(rows["exposure_time"])).to(expected)[:, None, None]
-        background = torch.tensor([instrument.background(float(t)) for t in times.flatten()]).to(expected)[:, None, None]
+        background = torch.tensor([instrument.background(float(t)) for t in times.flatten()]).to(expected)[
+            :, None, None
+        ]
         if noise == "deeplense-twice":  # a Gaussian and a Poisson draw, each with the variance of the counts
             return (2 * expected + (background * times).square()).sqrt()
         factor = 2.0 if noise == "deeplense-doubled" else 1.0
@@ -141,7 +143,9 @@ class Simulator:
         workers = threads or (torch.get_num_threads() if self.device.type == "cpu" else 1)
 
         def make(block: int) -> tuple[Tensor, Rows]:
-            rows = select(draw_block(self.preset, self.seed, block), np.arange(min(BLOCK, start + count - block * BLOCK)))
+            rows = select(
+                draw_block(self.preset, self.seed, block), np.arange(min(BLOCK, start + count - block * BLOCK))
+            )
             return self._render(rows, noise, torch.float32, self.compile), rows
 
         with _one_core_each(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:

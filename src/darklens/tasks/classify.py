@@ -17,8 +17,6 @@ from darklens.tasks.base import ImageTask, Optimization
 class Classification(ImageTask):
     """Cross-entropy over classes; validated by accuracy and macro AUC."""
 
-    monitor, monitor_mode = "validation/loss", "min"
-
     def __init__(
         self,
         network: nn.Module,

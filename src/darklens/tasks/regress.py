@@ -21,7 +21,6 @@ class Regression(ImageTask):
     ``center`` and ``scale`` (outputs,) are mean and standard deviation of the training targets.
     """
 
-    monitor, monitor_mode = "validation/loss", "min"
     center: Tensor
     scale: Tensor
 

@@ -53,7 +53,9 @@ class NetworkConfig:
 
     def options(self) -> dict[str, Any]:
         """Arguments of the network that are set."""
-        return {f.name: v for f in dataclasses.fields(self) if f.name != "name" and (v := getattr(self, f.name)) is not None}
+        return {
+            f.name: v for f in dataclasses.fields(self) if f.name != "name" and (v := getattr(self, f.name)) is not None
+        }
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
     train, validation = (np.flatnonzero(split == name) for name in ("train", "validation"))
     refuse = recipe.preprocessing.stretch == "minmax"
     crop = recipe.preprocessing.crop
-    parts = [
-        CutoutDataset(cutouts.subset(rows), targets[rows], crop, mask, refuse) for rows in (train, validation)
-    ]
+    parts = [CutoutDataset(cutouts.subset(rows), targets[rows], crop, mask, refuse) for rows in (train, validation)]
     if len(train) < recipe.trainer.batch_size:
         raise DataError(
             f"{cutouts.info.source}: {len(train)} training images are fewer than a batch of {recipe.trainer.batch_size}; "
@@ -100,7 +98,8 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
     chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:STATISTICS_IMAGES])
     info = cutouts.info
     return Source(
-        *parts,
+        parts[0],
+        parts[1],
         train_images=len(train),
         sample=parts[0][chosen]["image"],
         target_sample=targets[train],
@@ -156,7 +155,9 @@ def _simulated(name: str, recipe: Recipe, seed: int) -> Source:
     if recipe.task == "regress":
         assert recipe.target is not None
         if recipe.target not in train.catalog(BLOCK).columns:
-            raise DataError(f"preset {preset.name} has no truth {recipe.target!r}: {', '.join(train.catalog(1).columns)}")
+            raise DataError(
+                f"preset {preset.name} has no truth {recipe.target!r}: {', '.join(train.catalog(1).columns)}"
+            )
     target = recipe.target if recipe.task == "regress" else None
     made = SimulatedDataset(train, target)
     sample = made[range(STATISTICS_IMAGES // 4 // BLOCK)]

@@ -26,15 +26,19 @@ from darklens.data.preprocessing import Preprocessing
 from darklens.errors import DataError, RecipeError
 from darklens.inference.model import ModelConfig, save_model
 from darklens.models.registry import build_network, count_parameters
+from darklens.paths import check_absent
 from darklens.tasks.base import ImageTask, Optimization
 from darklens.tasks.classify import Classification
 from darklens.tasks.regress import Regression
-from darklens.paths import check_absent
 from darklens.training.card import model_card
 from darklens.training.recipe import Recipe, recipe_from
 from darklens.training.sources import Source, open_source
 
 console = Console(soft_wrap=True)
+
+MONITOR = "validation/loss"
+"""What decides which epoch is best, and when to stop."""
+
 # What Lightning says to everyone at every start.
 warnings.filterwarnings("ignore", module="lightning")
 warnings.filterwarnings("ignore", message=".*treespec.*")
@@ -91,7 +95,9 @@ def resume(out: Path, asked: Job | None = None) -> Path:
     """
     job = read_job(out)
     if asked is not None and asked != job:
-        raise RecipeError(f"{out}: was started with another recipe, data or seed; --resume takes the same command again")
+        raise RecipeError(
+            f"{out}: was started with another recipe, data or seed; --resume takes the same command again"
+        )
     if (out / "model" / "config.json").is_file():
         console.print(f"{out}: already finished")
         return out
@@ -112,15 +118,12 @@ def read_job(out: Path) -> Job:
 
 def build_task(recipe: Recipe, source: Source) -> ImageTask:
     """The Lightning module of a recipe, with preprocessing and target scale fitted to training images."""
-    if recipe.task == "classify":
-        outputs = len(source.classes)
-    else:
-        outputs = 1
+    outputs = len(source.classes) if recipe.task == "classify" else 1
     preprocessing = Preprocessing(**dataclasses.asdict(recipe.preprocessing)).fit(source.sample)
     channels, _, _ = preprocessing.output_shape(source.shape)
     seed_everything(source.seed, verbose=False)
     network = build_network(recipe.network.name, channels, outputs, recipe.network.options())
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     if recipe.trainer.compile:
         network.compile()
     o, s = recipe.optimizer, recipe.schedule
@@ -179,8 +182,7 @@ def _fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path 
     best = ModelCheckpoint(
         out / "checkpoints",
         filename="best",
-        monitor=task.monitor,
-        mode=task.monitor_mode,
+        monitor=MONITOR,
         save_last=True,
         enable_version_counter=False,
         save_on_train_epoch_end=False,
@@ -189,7 +191,7 @@ def _fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path 
     if console.is_terminal:
         callbacks.append(RichProgressBar())
     if config.patience is not None:
-        callbacks.append(EarlyStopping(task.monitor, mode=task.monitor_mode, patience=config.patience))
+        callbacks.append(EarlyStopping(MONITOR, patience=config.patience))
     if config.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=config.ema))
     if config.max_minutes is not None:
@@ -226,9 +228,7 @@ def _fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path 
     return out
 
 
-def _finish(
-    job: Job, source: Source, task: ImageTask, out: Path, best: Path, trainer: Trainer, seconds: float
-) -> None:
+def _finish(job: Job, source: Source, task: ImageTask, out: Path, best: Path, trainer: Trainer, seconds: float) -> None:
     state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     network = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
     task.network.load_state_dict(network)
@@ -345,5 +345,3 @@ def _loggers(job: Job, out: Path) -> list[Logger]:
         offline = os.environ.get("WANDB_MODE") == "offline"
         loggers.append(WandbLogger(name=out.name, project=job.wandb, save_dir=out, offline=offline))
     return loggers
-
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -43,15 +42,15 @@ def known_bad(versions: dict[str, str | None]) -> list[str]:
     """Combinations that do not work, or must not be used."""
     problems = []
     if versions.get("lightning") in MALICIOUS:
-        problems.append("this lightning is a malicious release that steals credentials: remove it, and change passwords")
+        problems.append(
+            "this lightning is a malicious release that steals credentials: remove it, and change passwords"
+        )
     torch, vision = versions.get("torch"), versions.get("torchvision")
     if torch and vision and not _pair(torch, vision):
         problems.append(f"torch {torch} and torchvision {vision} are not a pair: install them together")
     numpy = versions.get("numpy")
     if numpy and numpy.startswith("1."):
         problems.append(f"numpy {numpy}: darklens needs 2")
-    if sys.version_info < (3, 11):
-        problems.append("Python is older than 3.11")
     return problems
 
 

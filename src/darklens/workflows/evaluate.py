@@ -82,7 +82,7 @@ def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:
         return cutouts.subset(np.flatnonzero((cutouts.catalog["split"] == "test").to_numpy()))
     trained = model.config.data
     same = cutouts.info.checksum is not None and cutouts.info.checksum == trained.get("checksum")
-    if same or (run / "split.parquet").is_file() and trained.get("source") == Path(cutouts.info.source).name:
+    if same or ((run / "split.parquet").is_file() and trained.get("source") == Path(cutouts.info.source).name):
         ids = set(pl.read_parquet(run / "split.parquet")["id"]) if (run / "split.parquet").is_file() else set()
         if same or set(cutouts.ids) <= ids:
             raise DataError(

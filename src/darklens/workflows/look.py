@@ -67,7 +67,9 @@ def _warnings(images: np.ndarray, total: int) -> list[str]:
     bad = ~np.isfinite(images)
     if bad.any():
         count = int(bad.reshape(len(images), -1).any(1).sum())
-        warnings.append(f"{count} {of} have pixels that are nan or infinite, {int(bad.sum())} in all; --mask sets them to 0")
+        warnings.append(
+            f"{count} {of} have pixels that are nan or infinite, {int(bad.sum())} in all; --mask sets them to 0"
+        )
     finite = np.where(bad, 0, images)
     if constant := int(constant_images(finite).sum()):
         warnings.append(f"{constant} {of} are constant: there is nothing in them")

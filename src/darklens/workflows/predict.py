@@ -36,7 +36,9 @@ def predict_paths(
 ) -> Written:
     """Write one row an image to ``out`` (``.parquet`` or ``.csv``), whole or not at all."""
     model = load_model(run)
-    tables, notes, skipped = [], [], {}
+    tables: list[pl.DataFrame] = []
+    notes: list[str] = []
+    skipped: dict[str, str] = {}
     for path in paths:
         cutouts = open_data(path, layout, catalog)
         predicted = predict_cutouts(model, cutouts, band, mask, skip, progress=progress)

@@ -57,7 +57,7 @@ class NpyFiles(ImageFiles):
         self.masses: list[float | None] = []
         for path in paths:
             shape, dtype, _ = read_header(path)
-            if dtype == object:
+            if dtype.hasobject:
                 image, mass = split_pair(load_npy(path), path)
                 shape, self.has_masses = image.shape, True
             else:

@@ -1,0 +1,36 @@
+# Two commands for a new machine: make demo, make test. Both set up .venv first, from the lock file.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test lint docs lock clean
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+demo: setup
+	$(BIN)/darklens demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+
+lock: setup
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra test --extra docs --extra lint --extra wandb \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+		--python-version 3.11 -o requirements.lock
+
+clean:
+	rm -rf .venv runs docs/_build
