@@ -62,10 +62,9 @@ def substructure(preset: Preset, label: str, rows: Rows, like: torch.dtype | Ten
     matter = preset.classes[label]
     example = like if isinstance(like, Tensor) else torch.empty(0, dtype=like)
     if matter.vortex is not None and matter.vortex.profile == "line":
-        columns = {
-            n: [np.atleast_1d(v) for v in rows[f"vortex_{n}"]] for n in ("x", "y", "half_length", "phi", "theta_E")
-        }
-        return gather("line", columns, example)
+        names = ("x", "y", "half_length", "phi", "theta_E")
+        line = {name: [np.atleast_1d(v) for v in rows[f"vortex_{name}"]] for name in names}
+        return gather("line", line, example)
     if matter.subhalos is None and matter.vortex is None and matter.add is None:
         return None
     columns: dict[str, Any] = {k.removeprefix("subhalo_"): v for k, v in rows.items() if k.startswith("subhalo_")}
@@ -73,7 +72,7 @@ def substructure(preset: Preset, label: str, rows: Rows, like: torch.dtype | Ten
     if matter.add is not None:
         if len(set(profiles)) > 1:
             raise PresetError(f"class {label}: one profile for all its images; got {', '.join(sorted(set(profiles)))}")
-        profile = profiles[0]
+        profile = str(profiles[0])
     else:
         profile = "point_mass" if matter.subhalos is None else matter.subhalos.profile
     return gather(profile, columns, example)

@@ -1,0 +1,77 @@
+"""What several tests share: a grid, small datasets, and one trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from darklens.data.synthesis import simulate_dataset
+from darklens.simulation import load_preset
+from darklens.training.recipe import load_recipe
+from darklens.training.train import Job, train
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+EXAMPLES = Path(__file__).resolve().parents[1] / "src" / "darklens" / "examples"
+
+TINY = {
+    "network.widths": [8, 8],
+    "network.blocks": [1, 1],
+    "preprocessing.crop": None,
+    "trainer.epochs": 2,
+    "trainer.batch_size": 32,
+    "trainer.precision": "32-true",
+}
+"""A network and training for tests: seconds, not skill."""
+
+
+@pytest.fixture
+def grid() -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions across a lens, off any centre, (23, 23) float64."""
+    axis = torch.linspace(-2.51, 2.47, 23, dtype=torch.float64)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return x, y
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """192 images of model-3-noisy as a dataset folder."""
+    return simulate_dataset(load_preset("model-3-noisy"), 192, 1, tmp_path_factory.mktemp("data") / "train")
+
+
+@pytest.fixture(scope="session")
+def test_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 other images of the same."""
+    return simulate_dataset(load_preset("model-3-noisy"), 96, 2, tmp_path_factory.mktemp("data") / "test")
+
+
+@pytest.fixture(scope="session")
+def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny classifier trained on it."""
+    return train(Job(load_recipe("substructure/demo", TINY), str(dataset)), tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def mass_run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny regression of the axion mass."""
+    return train(Job(load_recipe("mass/demo", TINY), str(dataset)), tmp_path_factory.mktemp("runs") / "mass")
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
+    """``no_sub/ cdm/ axion/`` with plain images and pickled pairs, as DeepLense has them."""
+    rng = np.random.default_rng(0)
+    for name in ("no_sub", "cdm", "axion"):
+        (tmp_path / "deeplense" / name).mkdir(parents=True)
+        for i in range(4):
+            image = rng.normal(10, 1, (16, 16))
+            path = tmp_path / "deeplense" / name / f"{name}_{i}.npy"
+            if name == "axion":
+                pair = np.empty(2, dtype=object)
+                pair[0], pair[1] = image, 10.0 ** (-23 + 0.1 * i)
+                np.save(path, pair, allow_pickle=True)
+            else:
+                np.save(path, image)
+    return tmp_path / "deeplense"
