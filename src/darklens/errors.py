@@ -21,5 +21,9 @@ class ModelError(DarklensError):
     """A trained model cannot be read, or does not fit the data it is given."""
 
 
+class UserCodeError(DarklensError):
+    """A file of the user's own code is missing, fails, or does not hold what was named."""
+
+
 class UnsafePickleError(DataError):
     """A pickle asks for something other than numpy arrays and plain values."""

@@ -171,9 +171,14 @@ def test_own_yaml_adds_a_class_with_its_own_deflection(tmp_path):
 
 
 def test_own_function_adds_deflectors(tmp_path):
-    reference = write(tmp_path / "models.py", "import numpy as np\n\ndef sidm(rng, lens):\n"
-          "    n = rng.poisson(3)\n"
-          "    return dict(profile='sis', x=rng.normal(0, 1, n), y=rng.normal(0, 1, n), theta_E=np.full(n, 0.05))\n")  # fmt: skip
+    code = """
+import numpy as np
+
+def sidm(rng, lens):
+    n = rng.poisson(3)
+    return {"profile": "sis", "x": rng.normal(0, 1, n), "y": rng.normal(0, 1, n), "theta_E": np.full(n, 0.05)}
+"""
+    reference = write(tmp_path / "models.py", code)
     simulator = Simulator(f"{reference}:sidm", seed=1)
     assert "sidm" in simulator.preset.labels
     rows = simulator.catalog(64)
@@ -219,8 +224,7 @@ def test_rows_of_another_preset_are_refused():
     rows = Simulator("model-1").catalog(3)
     with pytest.raises(DataError, match="no column"):
         Simulator("model-1").render(rows.drop("theta_E"))
+    classes = {"no_sub": {}, "cdm": resolve_preset("model-1")["classes"]["cdm"]}
+    simulator = Simulator(resolve_preset("model-1") | {"classes": classes})
     with pytest.raises(DataError, match="'axion' is not a class"):
-        content = resolve_preset("model-1") | {
-            "classes": {"no_sub": {}, "cdm": resolve_preset("model-1")["classes"]["cdm"]}
-        }
-        Simulator(content).render(rows)
+        simulator.render(rows)

@@ -11,7 +11,7 @@ from torch import nn
 from darklens.errors import ModelError
 from darklens.models.backbones import timm_network
 from darklens.models.compact import CompactResNet
-from darklens.simulation.custom import is_reference, load_function
+from darklens.usercode import is_reference, load_function
 
 NETWORKS = {"compact": CompactResNet, "timm": timm_network}
 

@@ -20,6 +20,7 @@ from darklens.simulation.mass import conserve_mass
 from darklens.simulation.presets import DarkMatter, Distances, Preset, Subhalos, Vortex
 from darklens.simulation.priors import Floats
 from darklens.simulation.profiles import custom_profile
+from darklens.usercode import load_function
 
 BLOCK = 64
 """Images are drawn in blocks of this many: an image depends on preset, seed and its block, and on nothing else."""
@@ -82,8 +83,8 @@ def _dark_matter(preset: Preset, matter: DarkMatter, rng: np.random.Generator, r
         return _subhalos(preset, matter.subhalos, rng, len(chosen))
     if matter.vortex is not None:
         return _vortex(preset, matter.vortex, rng, len(chosen))
-    if matter.custom is not None:
-        return _populated(matter, rng, rows, chosen)
+    if matter.add is not None:
+        return _populated(matter.add, rng, rows, chosen)
     return {}
 
 
@@ -138,15 +139,12 @@ def _vortex(preset: Preset, vortex: Vortex, rng: np.random.Generator, images: in
     return rows
 
 
-def _populated(matter: DarkMatter, rng: np.random.Generator, rows: Rows, chosen: np.ndarray) -> Rows:
-    custom, reference = matter.custom, matter.add
-    assert custom is not None
-    assert custom.populate is not None
-    assert reference is not None
+def _populated(reference: str, rng: np.random.Generator, rows: Rows, chosen: np.ndarray) -> Rows:
+    populate = load_function(reference)
     drawn: list[dict[str, Any]] = []
     for i in chosen:
         lens = {name: float(rows[name][i]) for name in ("theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2")}
-        drawn.append(custom_profile(custom.populate(rng, lens), reference))
+        drawn.append(custom_profile(populate(rng, lens), reference))
     columns: Rows = {"subhalo_profile": [d["profile"] for d in drawn]}
     for name in sorted({name for d in drawn for name in d} - {"profile"}):
         columns[f"subhalo_{name}"] = [d.get(name, np.zeros(0)) for d in drawn]

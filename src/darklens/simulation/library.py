@@ -1,7 +1,7 @@
 """The library of presets as YAML: the built-in ones, and a user's own that extend them. Needs no PyTorch.
 
 A user's own preset is a YAML file in the same format as the built-in ones (``extends`` takes over all that it does
-not say), or a Python function that adds deflectors (see `darklens.simulation.custom`).
+not say), or a Python function that adds deflectors (see `darklens.usercode`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from darklens.errors import PresetError
-from darklens.simulation.custom import is_reference
 from darklens.simulation.priors import DISTRIBUTIONS
+from darklens.usercode import is_reference
 
 BUILTIN = resources.files("darklens.simulation") / "presets"
 

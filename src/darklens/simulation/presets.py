@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from darklens.errors import PresetError
 from darklens.physics import Cosmology, deflection_rescaling
-from darklens.simulation.custom import CustomDeflector, is_reference, load_function
 from darklens.simulation.instruments import Instrument
 from darklens.simulation.priors import Constant, PowerLaw, Prior
+from darklens.usercode import is_reference
 
 Noise = Literal["physical", "deeplense-twice", "deeplense-doubled"]
 Distances = Literal["angular", "luminosity"]
@@ -143,7 +143,7 @@ class Vortex:
 
 @dataclass(frozen=True)
 class DarkMatter:
-    """What one class adds to the main deflector: at most one of these."""
+    """What one class adds to the main deflector: at most one of these; ``add`` names a function of the user's."""
 
     subhalos: Subhalos | None = None
     vortex: Vortex | None = None
@@ -152,15 +152,6 @@ class DarkMatter:
     def __post_init__(self) -> None:
         if sum(part is not None for part in (self.subhalos, self.vortex, self.add)) > 1:
             raise PresetError("a class takes one of subhalos, vortex, add")
-
-    @property
-    def custom(self) -> CustomDeflector | None:
-        """The user's own function, where there is one; loading it runs the user's file."""
-        if self.add is not None:
-            return CustomDeflector(populate=load_function(self.add))
-        if self.subhalos is not None and is_reference(self.subhalos.profile):
-            return CustomDeflector(deflection=load_function(self.subhalos.profile))
-        return None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from darklens.physics import (
     sis_deflection,
     truncated_nfw_deflection,
 )
-from darklens.simulation.custom import is_reference, load_function
+from darklens.usercode import is_reference, load_function
 
 Deflection = Callable[..., tuple[Tensor, Tensor]]
 

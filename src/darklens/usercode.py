@@ -1,4 +1,6 @@
-"""A user's own dark matter: one Python function, named as ``file.py:function``.
+"""Code of the user's own, named as ``file.py:name``: a deflection, a population, a network.
+
+It is run when, and only when, a preset or recipe that the user wrote names it; reading data never runs code.
 
 Either a deflection, for subhalos whose parameters a preset draws::
 
@@ -19,20 +21,11 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from darklens.errors import PresetError
-
-
-@dataclass(frozen=True)
-class CustomDeflector:
-    """A user's function: ``populate`` draws deflectors, ``deflection`` bends light."""
-
-    populate: Callable[..., dict[str, Any]] | None = None
-    deflection: Callable[..., Any] | None = None
+from darklens.errors import UserCodeError
 
 
 def is_reference(text: object) -> bool:
@@ -49,13 +42,13 @@ def load_function(reference: str) -> Callable[..., Any]:
 
     Raises
     ------
-    PresetError
+    UserCodeError
         If there is no such file or function, or the file fails.
     """
     text, _, name = reference.rpartition(":")
     path = Path(text)
     if not path.is_file():
-        raise PresetError(f"{reference}: there is no file {path}")
+        raise UserCodeError(f"{reference}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(f"darklens_user_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -63,8 +56,8 @@ def load_function(reference: str) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise PresetError(f"{path}: the file fails with {type(error).__name__}: {error}") from error
+        raise UserCodeError(f"{path}: the file fails with {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise PresetError(f"{reference}: {path.name} has no function {name}")
+        raise UserCodeError(f"{reference}: {path.name} has no function {name}")
     return function

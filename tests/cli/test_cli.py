@@ -1,0 +1,94 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from darklens.cli import main
+from darklens.workflows.doctor import known_bad
+
+LIGHT = {
+    "--help": (0, "VERB"),
+    "--version": (0, "darklens 0."),
+    "train --help": (0, "--trainer.epochs"),
+    "presets": (0, "fair-hst"),
+    "recipes": (0, "substructure/resnet18"),
+    "simulate modle-1 --out x": (2, "Did you mean 'model-1'"),
+    "simulate model-1 --count 0 --out x": (2, "--count must be at least 1"),
+    "simulate model-1": (2, "out"),
+    "train substructure/resnet --data x --out y": (2, "Did you mean 'substructure/resnet18'"),
+    "train substructure/demo --data nowhere --out y": (2, "nowhere: there is no such file"),
+    "train substructure/demo --data preset:modle-1 --out y": (2, "Did you mean 'model-1'"),
+    "train substructure/demo --data . --out y --trainer.epoch 3": (2, "trainer.epoch"),
+    "train substructure/demo --data . --out y --trainer.epochs x": (2, "trainer.epochs"),
+    "import nowhere --out y": (2, "there is no such file"),
+    "import . --out y --split 1,2": (2, "--split takes three numbers"),
+    "evaluate nowhere --data .": (2, "there is no such file"),
+    "predict nowhere . --out a.csv": (2, "there is no such file"),
+    "predict . . --out a.txt": (2, "a table ends in .parquet or .csv"),
+    "report nowhere": (2, "there is no such file"),
+    "look nowhere": (2, "there is no such file"),
+    "preview nothing": (2, "no preset 'nothing'"),
+    "frobnicate": (2, "frobnicate"),
+}
+
+
+@pytest.mark.parametrize(("line", "status", "said"), [(k, *v) for k, v in LIGHT.items()])
+def test_help_lists_and_argument_errors_load_no_torch(line, status, said, tmp_path):
+    """What makes them answer at once: PyTorch, polars and matplotlib stay out."""
+    (tmp_path / "file").write_text("")
+    code = (
+        "import sys\nfrom darklens.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n    code = 0\nexcept SystemExit as stop:\n    code = stop.code or 0\n"
+        "heavy = {'torch', 'lightning', 'polars', 'matplotlib', 'astropy', 'timm'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy))\nsys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *line.split()], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, done.stderr
+    assert said in re.sub(r"\s+", " ", done.stdout + done.stderr)
+    assert "HEAVY []" in done.stdout
+
+
+def run_verb(capsys, line):
+    main(line.split())
+    return capsys.readouterr().out
+
+
+def test_verbs_from_simulation_to_report(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "MiB, at most" in run_verb(capsys, "simulate model-3-noisy --count 300 --out train --dry-run")
+    assert not (tmp_path / "train").exists()
+    assert "300 images" in run_verb(capsys, "simulate model-3-noisy --count 300 --out train")
+    run_verb(capsys, "simulate model-3-noisy --count 96 --seed 1 --out test")
+    tiny = "--network.widths=[8,8] --network.blocks=[1,1] --trainer.epochs 1 --trainer.batch_size 64"
+    train = f"train substructure/demo --data train --out run {tiny}"
+    assert "about" in run_verb(capsys, f"{train} --dry-run")
+    assert "darklens evaluate run" in run_verb(capsys, train)
+    with pytest.raises(SystemExit):
+        main(train.split())
+    assert "holds a run already; --resume goes on with it" in capsys.readouterr().err
+    run_verb(capsys, f"{train} --resume")
+    assert "macro_auc" in run_verb(capsys, "evaluate run --data test")
+    assert "96 images, 0 skipped" in run_verb(capsys, "predict run test --out p.csv")
+    assert "report.html" in run_verb(capsys, "report run --out report.html")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["recipe"]["network"]["widths"] == [8, 8]
+    assert "300 images (dataset)" in run_verb(capsys, "import train --out again --split 0.8,0.1,0.1")
+    assert "splits: train" in run_verb(capsys, "look again")
+
+
+def test_doctor_prints_versions_and_knows_what_is_bad(capsys):
+    out = run_verb(capsys, "doctor")
+    assert re.search(r"torch +\d", out)
+    assert "threads" in out
+    assert known_bad({"lightning": "2.6.3"})[0].startswith("this lightning is a malicious release")
+    assert known_bad({"torch": "2.15.0", "torchvision": "0.22.0"})
+    assert not known_bad({"torch": "2.15.0", "torchvision": "0.29.2", "lightning": "2.6.6", "numpy": "2.4.0"})
+
+
+def test_module_runs():
+    done = subprocess.run([sys.executable, "-m", "darklens", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("darklens 0.")

@@ -1,0 +1,62 @@
+"""fitsio's pixels and our reading of headers against astropy."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_scales
+from conftest import EXAMPLES, SHARED
+
+from darklens.data.readers.fits import read_fits_cutout
+from darklens.errors import DataError
+
+FILES = [EXAMPLES / "euclid" / "102018665_VIS.fits", *sorted((SHARED / "euclid_q1").glob("*.fits"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem[:14])
+def test_euclid_cutouts_agree_with_astropy(path):
+    cutout = read_fits_cutout(path)
+    with fits.open(path) as file:
+        names = [h.name for h in file if h.name.endswith(("_BGSUB", "_FLUX"))]
+        assert cutout.bands == [name.rsplit("_", 1)[0] for name in names]
+        for i, name in enumerate(names):
+            band = cutout.bands[i]
+            np.testing.assert_array_equal(cutout.images[i], file[name].data)
+            np.testing.assert_array_equal(cutout.psf[band], file[f"{band}_PSF"].data)
+            np.testing.assert_array_equal(cutout.rms[i], file[f"{band}_RMS"].data)
+            assert cutout.zero_points[i] == file[name].header["MAGZERO"]
+        wcs = WCS(file[names[0]].header)
+        assert cutout.pixel_scale == pytest.approx(proj_plane_pixel_scales(wcs)[0] * 3600, rel=1e-9)
+        side = (cutout.images.shape[1] - 1) / 2
+        np.testing.assert_allclose(cutout.position, wcs.wcs_pix2world([[side, side]], 0)[0], rtol=1e-9)
+    assert cutout.mask.shape == cutout.images.shape
+
+
+def test_noise_maps_without_data_are_masked(tmp_path):
+    rms = np.ones((8, 8), dtype=np.float32)
+    rms[2, 3], rms[4, 5] = 1e13, np.nan
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8)), name="VIS_BGSUB"), fits.ImageHDU(rms, name="VIS_RMS")]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    assert np.argwhere(read_fits_cutout(tmp_path / "a.fits").mask[0]).tolist() == [[2, 3], [4, 5]]
+
+
+def test_cube_is_bands_and_hst_zero_point_is_computed(tmp_path):
+    header = fits.Header({"PHOTFLAM": 1.9275602e-20, "PHOTPLAM": 15369.176})  # WFC3/F160W
+    fits.writeto(tmp_path / "cube.fits", np.zeros((3, 8, 8), dtype=np.float32), header)
+    cutout = read_fits_cutout(tmp_path / "cube.fits")
+    assert cutout.images.shape == (3, 8, 8)
+    assert cutout.zero_points[0] == pytest.approx(25.946, abs=0.01)
+
+
+def test_damaged_files_are_named(tmp_path):
+    path = tmp_path / "a.fits"
+    fits.writeto(path, np.zeros((64, 64)))
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(DataError, match=r"a\.fits"):
+        read_fits_cutout(path)
+    path.write_text("not fits")
+    with pytest.raises(DataError, match=r"a\.fits: not a readable FITS file"):
+        read_fits_cutout(path)
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns([])]).writeto(tmp_path / "t.fits")
+    with pytest.raises(DataError, match=r"t\.fits: no image HDU"):
+        read_fits_cutout(tmp_path / "t.fits")

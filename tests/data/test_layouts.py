@@ -1,0 +1,235 @@
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from conftest import EXAMPLES, SHARED
+from PIL import Image
+
+from darklens.data.importing import import_data
+from darklens.data.layouts import LAYOUTS, open_data
+from darklens.errors import DataError
+
+RNG = np.random.default_rng(0)
+
+
+def save_images(folder, names, shape=(16, 16)):
+    folder.mkdir(parents=True, exist_ok=True)
+    images = RNG.normal(5, 1, (len(names), *shape)).astype(np.float32)
+    for name, image in zip(names, images, strict=True):
+        np.save(folder / f"{name}.npy", image)
+    return images
+
+
+def test_class_folders_with_pickled_axions(class_folders):
+    data = open_data(class_folders)
+    assert data.info.layout == "classes"
+    assert data.info.classes == ["no_sub", "cdm", "axion"]
+    assert data.images.shape == (12, 1, 16, 16)
+    axion = data.catalog.filter(label="axion")
+    np.testing.assert_allclose(axion["log10_axion_mass"], [-23, -22.9, -22.8, -22.7])
+    assert data.catalog.filter(label="cdm")["axion_mass"].null_count() == 4
+    row = data.catalog["id"].to_list().index("cdm/cdm_2")
+    np.testing.assert_allclose(data.images[[row]][0, 0], np.load(class_folders / "cdm" / "cdm_2.npy"), rtol=1e-6)
+
+
+def test_train_and_validation_folders(tmp_path):
+    for split in ("train", "val"):
+        for name in ("no", "sphere", "vort"):
+            save_images(tmp_path / split / name, ["a", "b"], (1, 8, 8))
+    data = open_data(tmp_path)
+    assert data.info.classes == ["no", "sphere", "vort"]
+    assert data.catalog["split"].to_list() == ["train"] * 6 + ["validation"] * 6
+    # DeepLense calls the same classes by two sets of names.
+    assert data.labels(["no_sub", "cdm", "axion"]).tolist() == [0, 0, 1, 1, 2, 2] * 2
+    with pytest.raises(DataError, match=r"label .sphere.; expected one of no, vort"):
+        data.labels(["no", "vort"])
+
+
+def test_lens_finding_folders(tmp_path):
+    for folder, n in (("train_lenses", 3), ("train_nonlenses", 4), ("test_lenses", 1), ("test_nonlenses", 5)):
+        save_images(tmp_path / folder, [f"{i}" for i in range(n)], (3, 8, 8))
+    data = open_data(tmp_path)
+    assert data.info.layout == "lens-finding"
+    assert data.images.shape == (13, 3, 8, 8)
+    assert data.catalog.filter(split="test")["label"].to_list() == ["lenses"] + ["nonlenses"] * 5
+
+
+def test_halo_masses_with_lists_of_splits(tmp_path):
+    (tmp_path / "lens_data").mkdir()
+    for i in range(6):
+        pair = np.empty(2, dtype=object)
+        pair[0], pair[1] = RNG.random((12, 12)), 1e9 * (i + 1)
+        np.save(tmp_path / "lens_data" / f"sim_{i}.npy", pair, allow_pickle=True)
+    (tmp_path / "train.csv").write_text("sim_0.npy\nsim_1.npy\nsim_2.npy\n")
+    (tmp_path / "test.csv").write_text("sim_3.npy\nsim_4.npy\nsim_5.npy\n")
+    data = open_data(tmp_path)
+    assert data.info.layout == "halo-mass"
+    np.testing.assert_allclose(data.values("log10_mass"), np.log10(1e9 * np.arange(1, 7)))
+    assert data.catalog["split"].to_list() == ["train"] * 3 + ["test"] * 3
+
+
+def test_super_resolution_pairs(tmp_path):
+    high = save_images(tmp_path / "HR", ["a", "b"], (1, 16, 16))
+    save_images(tmp_path / "LR", ["a", "b"], (1, 8, 8))
+    data = open_data(tmp_path)
+    assert data.targets is not None
+    np.testing.assert_array_equal(data.targets[[1]], high[[1]])
+    (tmp_path / "LR" / "b.npy").unlink()
+    with pytest.raises(DataError, match=r"b\.npy is in one only"):
+        open_data(tmp_path)
+
+
+def test_one_array_with_labels(tmp_path):
+    images = RNG.random((10, 1, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "labels.npy", np.arange(10)[:, None] % 2)
+    data = open_data(tmp_path)
+    assert data.labels(["0", "1"]).tolist() == [0, 1] * 5
+    np.testing.assert_array_equal(data.images[[3, 7]], images[[3, 7]])
+    np.save(tmp_path / "labels.npy", np.arange(9))
+    with pytest.raises(DataError, match="9 labels for the 10 images"):
+        open_data(tmp_path)
+
+
+def test_hdf5_stack(tmp_path):
+    images = RNG.random((10, 8, 8)).astype(np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["images"] = images
+        file["label"] = np.array([b"lens", b"other"] * 5)
+        file["z"] = np.linspace(0, 1, 10)
+    data = open_data(tmp_path / "a.h5")
+    assert data.info.classes == ["lens", "other"]
+    np.testing.assert_array_equal(data.images[[7, 2, 2]][:, 0], images[[7, 2, 2]])
+    assert data.values("z")[-1] == 1
+
+
+def test_png_files(tmp_path):
+    Image.fromarray(RNG.integers(0, 255, (8, 8), dtype=np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(RNG.integers(0, 255, (8, 8), dtype=np.uint8)).save(tmp_path / "b.png")
+    assert open_data(tmp_path).images.shape == (2, 1, 8, 8)
+    colour = RNG.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(colour).save(tmp_path / "c.png")
+    np.testing.assert_array_equal(open_data(tmp_path / "c.png").images[[0]][0], np.moveaxis(colour, -1, 0))
+    with pytest.raises(DataError, match=r"c\.png: shape \(3, 8, 8\); the first image has \(1, 8, 8\)"):
+        open_data(tmp_path).images[:]
+
+
+def test_challenge_bands_and_catalogue_with_leaks(tmp_path):
+    for number in (100001, 100002, 100003):
+        for band, side in (("EUC_VIS", 20), ("EUC_J", 10)):
+            (tmp_path / band).mkdir(exist_ok=True)
+            image = np.full((side, side), 3.0, dtype=np.float32)
+            fits.writeto(tmp_path / band / f"image{band}-{number}.fits", image)
+    table = {"ID": [100001, 100002, 100003], "mag_lens": [20.0, 21, 22], "is_lens": [1, 0, 1]}
+    pl.DataFrame(table).write_csv(tmp_path / "log.csv")
+    data = open_data(tmp_path)
+    assert data.info.layout == "bands"
+    assert data.info.bands == ["EUC_VIS", "EUC_J"]
+    assert data.images.shape == (3, 2, 20, 20)
+    _, near = data.images[[0]][0]
+    np.testing.assert_allclose(near.sum(), 3 * 100, rtol=1e-5)  # flux is kept in resampling
+    assert data.labels(["0", "1"]).tolist() == [1, 0, 1]
+    assert any("no observer knows" in note and "mag_lens" in note for note in data.info.notes)
+
+
+def test_fits_folder_with_catalogue(tmp_path):
+    for i in range(3):
+        fits.writeto(tmp_path / f"obj{i}.fits", np.full((8, 8), float(i), dtype=np.float32))
+    Table({"SourceID": ["obj0", "obj1", "obj9"], "RIGHT_ASCENSION": [1.0, 2.0, 3.0]}).write(tmp_path / "c.ecsv")
+    data = open_data(tmp_path)
+    assert data.catalog["ra"].to_list() == [1.0, 2.0, None]
+    assert any("2 of 3 images have a row" in note for note in data.info.notes)
+    assert any("RIGHT_ASCENSION read as ra" in note for note in data.info.notes)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "fits"])
+def test_catalogue_formats(tmp_path, suffix):
+    save_images(tmp_path / "cutouts", ["a", "b"])
+    table = Table({"object_id": ["a", "b"], "mag_g": [20.5, 21.5]})
+    path = tmp_path / f"objects.{suffix}"
+    if suffix == "parquet":
+        pl.DataFrame({"object_id": ["a", "b"], "mag_g": [20.5, 21.5]}).write_parquet(path)
+    else:
+        table.write(path)
+    assert open_data(tmp_path / "cutouts", catalog=path).values("mag_g").tolist() == [20.5, 21.5]
+
+
+def test_published_samples_read_as_they_are():
+    data = open_data(EXAMPLES / "deeplense")
+    assert data.catalog["label"].to_list() == ["axion", "cdm", "no_sub"]
+    assert data.images.shape == (3, 1, 64, 64)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the samples are not beside this checkout")
+def test_shared_samples_read_as_they_are():
+    assert open_data(SHARED / "deeplense_model2").info.classes == ["no_sub", "cdm", "axion"]
+    for path, bands, side in (("102018665_NEG570040238507752998", 8, 100), ("102044185_NEG528176967277992842", 4, 300)):
+        data = open_data(SHARED / "euclid_q1" / f"{path}.fits")
+        assert data.images.shape == (1, bands, side, side)
+        assert data.info.pixel_scale == pytest.approx(0.1)
+
+
+def test_shards_are_one_dataset(dataset, test_set, tmp_path):
+    (tmp_path / "a").symlink_to(dataset)
+    (tmp_path / "b").symlink_to(test_set)
+    data = open_data(tmp_path)
+    assert len(data) == 288
+    np.testing.assert_array_equal(
+        data.images[[200, 3]], [*open_data(test_set).images[[8]], *open_data(dataset).images[[3]]]
+    )
+
+
+BAD = {
+    "mixed shapes": lambda p: [save_images(p, ["a"], (8, 8)), save_images(p, ["b"], (9, 9))],
+    "mixed kinds": lambda p: [save_images(p, ["a"]), Image.new("L", (4, 4)).save(p / "b.png")],
+    "one dimension": lambda p: save_images(p, ["a"], (8,)),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [("mixed shapes", r"b\.npy: shape \(9, 9\), but .*a\.npy has \(8, 8\)"), ("mixed kinds", "mixes npy, png"),
+     ("one dimension", r"shape \(8,\); expected one image")],
+)  # fmt: skip
+def test_unusable_folder_says_why(tmp_path, case, message):
+    BAD[case](tmp_path)
+    with pytest.raises(DataError, match=message):
+        open_data(tmp_path)
+
+
+def test_nothing_and_nothing_known(tmp_path):
+    with pytest.raises(DataError, match="there is no such file"):
+        open_data(tmp_path / "none")
+    with pytest.raises(DataError, match="the folder is empty"):
+        open_data(tmp_path)
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match=r"no layout recognised \(notes.txt\)"):
+        open_data(tmp_path)
+    with pytest.raises(DataError, match=f"no layout 'x'; there are {', '.join(LAYOUTS)}"):
+        open_data(tmp_path, layout="x")
+
+
+def test_import_writes_what_it_read(class_folders, tmp_path):
+    source = open_data(class_folders)
+    out = import_data(source, tmp_path / "out", fractions={"train": 0.5, "validation": 0.25, "test": 0.25}, seed=3)
+    data = open_data(out)
+    np.testing.assert_array_equal(data.images[:], source.images[:].astype(np.float32))
+    assert data.info.classes == source.info.classes
+    counts = data.catalog.group_by("label", "split").len().sort("label", "split")["len"].to_list()
+    assert counts == [1, 2, 1] * 3
+    assert data.catalog["log10_axion_mass"].null_count() == 8
+
+
+def test_bad_pixels_are_refused_or_masked(tmp_path):
+    images = save_images(tmp_path / "in" / "cdm", ["a", "b"])
+    save_images(tmp_path / "in" / "no_sub", ["a"])
+    images[1, 2, 3], images[1, 4, 5] = np.nan, np.inf
+    np.save(tmp_path / "in" / "cdm" / "b.npy", images[1])
+    data = open_data(tmp_path / "in")
+    with pytest.raises(DataError, match="image cdm/b has 2 pixels that are nan or infinite"):
+        import_data(data, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [tmp_path / "in"], "nothing is left behind"
+    out = import_data(data, tmp_path / "out", mask=True)
+    assert np.isfinite(open_data(out).images[:]).all()

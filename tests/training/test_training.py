@@ -1,0 +1,194 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from conftest import TINY
+from safetensors.torch import load_file
+from torch import nn
+
+from darklens.data.dataset import read_dataset
+from darklens.data.layouts import open_data
+from darklens.data.preprocessing import Preprocessing
+from darklens.errors import DataError, RecipeError
+from darklens.inference.model import load_model
+from darklens.tasks.base import Optimization
+from darklens.tasks.classify import Classification
+from darklens.training import train as training
+from darklens.training.recipe import load_recipe
+from darklens.training.train import Job, read_job, resume, train
+
+
+def weights(run):
+    return load_file(run / "model" / "model.safetensors")
+
+
+def assert_same_weights(a, b):
+    for name, tensor in weights(a).items():
+        assert torch.equal(tensor, weights(b)[name]), name
+
+
+def test_run_records_everything(run, dataset):
+    record = json.loads((run / "run.json").read_text())
+    assert record["recipe"]["trainer"]["epochs"] == 2
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["training"]["steps"] == 10
+    assert record["training"]["images"] == 320
+    split = pl.read_parquet(run / "split.parquet")
+    assert dict(split["split"].value_counts().iter_rows()) == {"train": 171, "validation": 21}
+    assert (run / "logs" / "csv-0" / "metrics.csv").is_file()
+    assert list((run / "logs" / "tensorboard").glob("events*"))
+    assert read_job(run).recipe == load_recipe("substructure/demo", TINY)
+    assert "no_sub, cdm, axion" in (run / "model" / "README.md").read_text()
+    assert str(dataset.parent) not in (run / "model" / "config.json").read_text(), "no absolute path in a model"
+
+
+def test_same_run_gives_the_same_weights(run, dataset, tmp_path):
+    again = train(Job(load_recipe("substructure/demo", TINY), str(dataset)), tmp_path / "again")
+    assert_same_weights(run, again)
+
+
+def test_interrupted_run_resumes_to_the_same_result(dataset, tmp_path, monkeypatch):
+    recipe = load_recipe("substructure/demo", TINY | {"trainer.epochs": 3, "network.dropout": 0.2})
+    whole = train(Job(recipe, str(dataset)), tmp_path / "whole")
+    epochs = []
+
+    class Kill(training.EpochLines):
+        def on_train_epoch_start(self, trainer, pl_module):
+            epochs.append(trainer.current_epoch)
+            if trainer.current_epoch == 2 and len(epochs) == 3:
+                raise RuntimeError("killed")
+
+    monkeypatch.setattr(training, "EpochLines", Kill)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(Job(recipe, str(dataset)), tmp_path / "run")
+    with pytest.raises(RecipeError, match="another recipe, data or seed"):
+        resume(tmp_path / "run", Job(recipe, str(dataset), seed=1))
+    resume(tmp_path / "run", Job(recipe, str(dataset)))
+    assert epochs == [0, 1, 2, 2]
+    assert_same_weights(whole, tmp_path / "run")
+    resume(tmp_path / "run")  # a finished run is left alone
+
+
+def test_network_learns_what_can_be_learnt(tmp_path):
+    """Two classes of images that differ in brightness are told apart on images not trained on."""
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(("dark", "bright")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for k in range(80):
+            np.save(tmp_path / "data" / name / f"{k}.npy", rng.normal(1 + i, 0.5, (16, 16)))
+    recipe = load_recipe("substructure/demo", TINY | {"trainer.epochs": 6, "preprocessing.stretch": "none"})
+    run = train(Job(recipe, str(tmp_path / "data")), tmp_path / "run")
+    fresh = np.concatenate([rng.normal(1 + i, 0.5, (50, 1, 16, 16)) for i in range(2)])
+    model = load_model(run)
+    truth = np.repeat([model.classes.index("dark"), model.classes.index("bright")], 50)
+    right = model.predict(fresh).probabilities.argmax(1) == truth
+    assert right.mean() > 0.95
+
+
+def test_regression_is_in_units_of_its_target(mass_run, test_set):
+    model = load_model(mass_run)
+    assert model.config.outputs == ["log10_axion_mass"]
+    data = read_dataset(test_set)
+    values = model.predict(data.images[:]).values
+    assert values.shape == (96, 1)
+    assert -24.5 < values.mean() < -21.5
+
+
+def test_training_on_images_simulated_as_it_goes(tmp_path):
+    options = TINY | {"trainer.batch_size": 64, "trainer.epoch_images": 128, "trainer.workers": 1}
+    recipe = load_recipe("mass/demo", options)
+    run = train(Job(recipe, "preset:model-3-noisy"), tmp_path / "run")
+    assert load_model(run).config.data["source"] == "preset:model-3-noisy"
+    with pytest.raises(RecipeError, match="blocks of 64; 32 is no multiple"):
+        train(Job(load_recipe("mass/demo", TINY), "preset:model-3-noisy"), tmp_path / "other")
+
+
+def test_training_on_a_users_own_folder_and_early_stopping(class_folders, tmp_path):
+    options = TINY | {"trainer.batch_size": 4, "trainer.patience": 1, "trainer.epochs": 30}
+    options |= {"preprocessing.stretch": "minmax", "optimizer.lr": 1e-9}
+    many = tmp_path / "many"
+    for i, path in enumerate(p for p in class_folders.rglob("*.npy") for _ in range(3)):
+        (many / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (many / path.parent.name / f"{i}.npy").write_bytes(path.read_bytes())
+    run = train(Job(load_recipe("substructure/demo", options), str(many)), tmp_path / "run")
+    assert json.loads((run / "run.json").read_text())["training"]["epochs"] < 30
+
+
+def test_two_processes_train_together(dataset, tmp_path):
+    code = [sys.executable, "-m", "darklens", "train", "substructure/demo", "--data", str(dataset), "--out", "run"]
+    options = TINY | {"trainer.devices": "2", "trainer.accelerator": "cpu", "trainer.strategy": "ddp"}
+    flags = [f"--{key}={'null' if value is None else value}" for key, value in options.items()]
+    done = subprocess.run([*code, *flags], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["training"]
+    assert record["devices"] == 2
+    assert record["steps"] == 10
+    assert len(load_model(tmp_path / "run").classes) == 3
+
+
+def test_weights_and_biases_offline(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    job = Job(load_recipe("substructure/demo", TINY | {"trainer.epochs": 1}), str(dataset), wandb="darklens-test")
+    run = train(job, tmp_path / "run")
+    import wandb
+
+    wandb.finish()
+    assert list(run.rglob("*.wandb"))
+
+
+def test_step_schedule_falls_every_so_many_epochs():
+    task = Classification(nn.Linear(1, 2), Preprocessing(), Optimization(schedule="step", step_epochs=2), ["a", "b"])
+
+    class FakeTrainer:
+        estimated_stepping_batches, max_epochs = 60, 6
+
+    task._trainer = FakeTrainer()
+    factor = task._factor()
+    assert [factor(step) for step in (0, 19, 20, 39, 40)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_unusable_data_leaves_no_run(dataset, tmp_path):
+    recipe = load_recipe("substructure/demo", TINY)
+    data = open_data(dataset)
+    one = tmp_path / "one" / "cdm"
+    one.mkdir(parents=True)
+    (tmp_path / "one" / "axion").mkdir()
+    for i in range(40):
+        np.save(one / f"{i}.npy", np.asarray(data.images[i, 0]))
+    cases = {
+        "no column 'label'": dataset.parent / "stack",
+        "there is no such file": tmp_path / "nothing",
+    }
+    (dataset.parent / "stack").mkdir(exist_ok=True)
+    np.save(dataset.parent / "stack" / "images.npy", np.asarray(data.images[:40]))
+    for message, path in cases.items():
+        with pytest.raises(DataError, match=message):
+            train(Job(recipe, str(path)), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(DataError, match="no column 'log10_mass'"):
+        train(Job(load_recipe("mass/demo", TINY | {"target": "log10_mass"}), str(dataset)), tmp_path / "run")
+    with pytest.raises(DataError, match="fewer than a batch of 5000"):
+        train(
+            Job(load_recipe("substructure/demo", TINY | {"trainer.batch_size": 5000}), str(dataset)), tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(DataError, match="exists already"):
+        train(Job(recipe, str(dataset)), dataset)
+
+
+def test_bad_pixels_stop_a_training_and_leave_no_run(dataset, tmp_path):
+    import shutil
+
+    shutil.copytree(dataset, tmp_path / "bad")
+    images = np.load(tmp_path / "bad" / "images.npy", mmap_mode="r+")
+    images[17, 0, 3, 3] = np.nan
+    del images
+    job = Job(load_recipe("substructure/demo", TINY), str(tmp_path / "bad"))
+    with pytest.raises(DataError, match="image 17 has 1 pixels that are nan or infinite"):
+        train(job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
