@@ -68,7 +68,7 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or width != wider:
             self.shortcut = nn.Sequential(
-                nn.AvgPool2d(stride) if stride > 1 else nn.Identity(),
+                nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity(),
                 nn.Conv2d(width, wider, 1, bias=False),
                 nn.BatchNorm2d(wider),
             )

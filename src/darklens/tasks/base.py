@@ -73,8 +73,7 @@ class ImageTask(LightningModule):
         decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
         spared = [p for p in self.network.parameters() if p.requires_grad and p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": o.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-        extra: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if o.optimizer == "SGD" else {"foreach": True}
-        optimizer = getattr(torch.optim, o.optimizer)(groups, lr=o.lr, **extra)
+        optimizer = _optimizer(o.optimizer, groups, o.lr)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -93,3 +92,14 @@ class ImageTask(LightningModule):
             return float(o.step_factor ** (step // per_epoch // o.step_epochs))
 
         return {"cosine": cosine, "step": stepped, "constant": lambda step: 1.0}[o.schedule]
+
+
+def _optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    if name == "Muon":
+        from timm.optim.muon import Muon
+
+        optimizer: torch.optim.Optimizer = Muon(groups, lr=lr)
+        return optimizer
+    extra: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if name == "SGD" else {"foreach": True}
+    made: torch.optim.Optimizer = getattr(torch.optim, name)(groups, lr=lr, **extra)
+    return made

@@ -87,14 +87,14 @@ class OptimizerConfig:
     Parameters
     ----------
     name
-        Which one.
+        Which one; Muon (Jordan et al. 2024) orthogonalises the steps of weight matrices and leaves the rest to AdamW.
     lr
         Peak learning rate.
     weight_decay
         Decay of weights; biases and norms are spared by AdamW.
     """
 
-    name: Literal["Adam", "AdamW", "SGD"] = "AdamW"
+    name: Literal["Adam", "AdamW", "SGD", "Muon"] = "AdamW"
     lr: float = 1e-3
     weight_decay: float = 0.0
 

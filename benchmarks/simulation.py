@@ -1,0 +1,184 @@
+"""Simulation speed side by side: darklens, lenstronomy, caustics and jaxtronomy, one run, one machine.
+
+    python benchmarks/simulation.py            # about three minutes on two cores
+
+Model I with noise, an equal mix of the three classes. lenstronomy renders and adds noise as DeepLense does, in one
+process and in two. caustics (under vmap) and jaxtronomy (under jit and vmap, its isothermal spheres in place of the
+point masses that it lacks) compute deflection and source alone: no PSF, no noise. Contenders take turns, three rounds;
+medians are compared. With a GPU at hand its rate is printed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from darklens.simulation import Simulator
+from darklens.simulation.draw import draw_block
+from darklens.simulation.simulator import to_frame
+from darklens.training.train import machine
+
+SOURCE = {"R_sersic": 0.25, "n_sersic": 1.0, "amp": 20.0}
+PIXELS, SCALE = 150, 0.05
+
+
+def darklens_rate(simulator: Simulator, images: int) -> float:
+    started = time.perf_counter()
+    done = sum(len(made) for made, _ in simulator.blocks(images))
+    if simulator.device.type == "cuda":
+        torch.cuda.synchronize()
+    return done / (time.perf_counter() - started)
+
+
+def lenstronomy_images(rows: list[dict[str, Any]]) -> int:
+    import lenstronomy.Util.image_util as image_util
+    import reference
+
+    preset = Simulator("model-1").preset
+    for row in rows:
+        image, time_ = reference.render(preset, row), row["exposure_time"]
+        noisy = image + image_util.add_poisson(image, time_) + image_util.add_background(image, 0.01)
+        np.random.poisson((time_ * noisy).clip(min=0))  # noqa: NPY002 (what DeepLense does)
+    return len(rows)
+
+
+def lenstronomy_rate(rows: list[dict[str, Any]], pool: ProcessPoolExecutor | None) -> float:
+    started = time.perf_counter()
+    if pool is None:
+        lenstronomy_images(rows)
+    else:
+        list(pool.map(lenstronomy_images, [rows[0::2], rows[1::2]]))
+    return len(rows) / (time.perf_counter() - started)
+
+
+def positions(count: int, images: int) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    return rng.uniform(-2, 2, (images, count)), rng.uniform(-2, 2, (images, count)), np.full((images, count), 0.02)
+
+
+def caustics_function(count: int, images: int) -> Callable[[], int]:
+    from caustics.lenses.func import (
+        reduced_deflection_angle_external_shear,
+        reduced_deflection_angle_point,
+        reduced_deflection_angle_sie,
+    )
+    from caustics.light.func import brightness_sersic
+
+    axis = (torch.arange(PIXELS) - (PIXELS - 1) / 2) * SCALE
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    number = torch.tensor
+    x0, y0, theta = (torch.tensor(p, dtype=torch.float32) for p in positions(count, images))
+
+    def one(px: Any, py: Any, pt: Any) -> Any:
+        ax, ay = reduced_deflection_angle_sie(
+            number(0.0), number(0.0), number(0.818), number(0.0), number(1.28), x, y, 1e-6
+        )
+        bx, by = reduced_deflection_angle_external_shear(number(0.0), number(0.0), number(0.05), number(0.0), x, y)
+        ax, ay = ax + bx, ay + by
+        if count:
+            cx, cy = torch.vmap(lambda a, b, c: reduced_deflection_angle_point(a, b, c, x, y))(px, py, pt)
+            ax, ay = ax + cx.sum(0), ay + cy.sum(0)
+        sersic = number(0.1), number(0.0), number(0.75), number(1.1), number(1.0), number(0.25), number(20.0)
+        return brightness_sersic(*sersic, x - ax, y - ay, number(1.67), 1e-6)
+
+    batched = torch.vmap(one, chunk_size=4)
+    return lambda: len(batched(x0, y0, theta)) if count else len(torch.stack([one(None, None, None)] * 1)) * 1
+
+
+def jaxtronomy_function(count: int, images: int) -> Callable[[], int]:
+    import jax
+    import jax.numpy as jnp
+    from jaxtronomy.LensModel.Profiles.shear import Shear
+    from jaxtronomy.LensModel.Profiles.sie import SIE
+    from jaxtronomy.LensModel.Profiles.sis import SIS
+    from jaxtronomy.LightModel.Profiles.sersic import SersicElliptic
+
+    axis = (jnp.arange(PIXELS) - (PIXELS - 1) / 2) * SCALE
+    x, y = (c.ravel() for c in jnp.meshgrid(axis, axis))
+    sie, shear, sis, light = SIE(), Shear(), SIS(), SersicElliptic()
+    x0, y0, theta = (jnp.asarray(p, dtype=jnp.float32) for p in positions(max(count, 1), images))
+
+    def one(px: Any, py: Any, pt: Any) -> Any:
+        ax, ay = sie.derivatives(x, y, 1.28, 0.1, 0.0)
+        bx, by = shear.derivatives(x, y, 0.05, 0.0)
+        ax, ay = ax + bx, ay + by
+        if count:
+            cx, cy = jax.vmap(lambda a, b, c: sis.derivatives(x, y, c, a, b))(px, py, pt)
+            ax, ay = ax + cx.sum(0), ay + cy.sum(0)
+        return light.function(x - ax, y - ay, 20.0, 0.25, 1.0, -0.1, 0.1, 0.1 + px[0] * 0, 0.0)
+
+    batched = jax.jit(jax.vmap(one))
+    batched(x0, y0, theta).block_until_ready()
+    return lambda: len(batched(x0, y0, theta).block_until_ready())
+
+
+def mixed_rate(functions: list[Callable[[], int]]) -> float:
+    """Images a second of an equal mix, from the time of each class."""
+    seconds = []
+    for function in functions:
+        started = time.perf_counter()
+        seconds.append((function(), time.perf_counter() - started))
+    return len(functions) / sum(s / n for n, s in seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    options = parser.parse_args()
+    simulator = Simulator("model-1", seed=1, compile=True)
+    darklens_rate(simulator, 256)
+    peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rows = to_frame(draw_block(simulator.preset, 1, 0)).to_dicts()[:60]
+    pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    list(pool.map(lenstronomy_images, [rows[:2], rows[:2]]))
+    contenders: dict[str, Callable[[], float]] = {
+        "darklens": lambda: darklens_rate(simulator, 2048),
+        "lenstronomy, one process": lambda: lenstronomy_rate(rows, None),
+        "lenstronomy, two processes": lambda: lenstronomy_rate(rows * 2, pool),
+    }
+    caustics = [caustics_function(count, 24) for count in (25, 100)]
+    # Without substructure caustics is given the benefit of the doubt: no time at all.
+    contenders["caustics, vmap, no PSF or noise"] = lambda: mixed_rate(caustics) * 3 / 2
+    try:
+        jax_functions = [jaxtronomy_function(count, 63) for count in (0, 25, 100)]
+        contenders["jaxtronomy, jit and vmap, no PSF or noise"] = lambda: mixed_rate(jax_functions)
+    except ImportError:
+        print("jaxtronomy is not installed: pip install 'darklens[bench]'")
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(options.rounds):
+        for name, measure in contenders.items():
+            rates[name].append(measure())
+    ours = statistics.median(rates["darklens"])
+    print(f"Model I, equal mix of classes, {PIXELS}×{PIXELS}; {machine()}, {torch.get_num_threads()} threads")
+    print(f"{'contender':45} {'images/s':>9} {'min':>7} {'max':>7} {'darklens is':>12}")
+    for name, values in rates.items():
+        median = statistics.median(values)
+        print(f"{name:45} {median:9.1f} {min(values):7.1f} {max(values):7.1f} {ours / median:10.1f} ×")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory of darklens alone: {peak_before:.2f} GB (of this process with all contenders: {peak:.2f} GB)")
+    if torch.cuda.is_available():
+        gpu = Simulator("model-1", seed=1, device="cuda", compile=True)
+        darklens_rate(gpu, 4096)
+        print(f"darklens on {torch.cuda.get_device_name()}: {darklens_rate(gpu, 65536):,.0f} images/s")
+    if options.out:
+        options.out.write_text(json.dumps({"machine": machine(), "rates": rates}, indent=1))
+    pool.shutdown()
+
+
+if __name__ == "__main__":
+    main()
