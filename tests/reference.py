@@ -79,18 +79,32 @@ def render(preset: Preset, row: dict[str, Any]) -> np.ndarray:
         image_data=np.zeros((n, n)), ra_at_xy_0=ra, dec_at_xy_0=dec, transform_pix2angle=matrix,
         background_rms=1, exposure_time=1,
     )  # fmt: skip
-    psf = PSF(
-        "GAUSSIAN", fwhm=instrument.psf_fwhm, pixel_size=instrument.pixel_scale, truncation=instrument.psf_truncation
-    )
-    model, kwargs = lens_model(preset, row)
-    source = {k: row[f"source_{k}"] for k in ("R_sersic", "n_sersic", "e1", "e2")}
-    source |= {"center_x": row["source_x"], "center_y": row["source_y"]}
-    light = LightModel(["SERSIC_ELLIPSE"])
-    if row.get("source_amp") is not None:
-        source["amp"] = row["source_amp"]
+    if instrument.psf_file is not None:
+        psf = PSF("PIXEL", kernel_point_source=np.load(instrument.psf_file))
     else:
-        flux = 10 ** ((instrument.zero_point - row["source_magnitude"]) / 2.5)
-        source["amp"] = flux / light.total_flux([source | {"amp": 1.0}], norm=False)[0]
+        scale, cut = instrument.pixel_scale, instrument.psf_truncation
+        psf = PSF("GAUSSIAN", fwhm=instrument.psf_fwhm, pixel_size=scale, truncation=cut)
+    model, kwargs = lens_model(preset, row)
+    light, source = source_model(preset, row)
     numerics = {"supersampling_factor": preset.supersampling, "supersampling_convolution": preset.supersampling > 1}
+    if instrument.psf_file is not None:
+        numerics["supersampling_convolution"] = False
     image = ImageModel(data, psf, lens_model_class=model, source_model_class=light, kwargs_numerics=numerics)
     return image.image(kwargs, [source])
+
+
+def source_model(preset: Preset, row: dict[str, Any]) -> tuple[LightModel, dict[str, Any]]:
+    """lenstronomy's source and its keyword arguments."""
+    centre = {"center_x": row["source_x"], "center_y": row["source_y"]}
+    if preset.source.profile == "image":
+        light = LightModel(["INTERPOL"])
+        stack = np.load(preset.source.images)
+        source = centre | {"phi_G": row["source_phi"], "scale": row["source_pixel_scale"]}
+        source["image"] = stack[int(row["source_image"] * len(stack))]
+    else:
+        light = LightModel(["SERSIC_ELLIPSE"])
+        source = centre | {k: row[f"source_{k}"] for k in ("R_sersic", "n_sersic", "e1", "e2")}
+    if row.get("source_amp") is not None:
+        return light, source | {"amp": row["source_amp"]}
+    flux = 10 ** ((preset.instrument.zero_point - row["source_magnitude"]) / 2.5)
+    return light, source | {"amp": flux / light.total_flux([source | {"amp": 1.0}], norm=False)[0]}

@@ -6,7 +6,7 @@ import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 from darklens.errors import DarklensError
 from darklens.paths import check_absent, check_present
@@ -373,7 +373,7 @@ def _parser() -> Any:
             sub.add_argument(many, type=Path, nargs="+", help="one or more")
         sub.add_function_arguments(verb, skip=skip | flags | {"overrides"} | _options(verb), as_positional=True)
         for option in _options(verb) - flags - skip:
-            sub.add_argument(f"--{option}", type=str if option == "data" else Path, required=True, help=_HELP[option])
+            sub.add_argument(f"--{option}", type=get_type_hints(verb)[option], required=True, help=_HELP[option])
         for flag in sorted(flags & set(_names(verb))):
             sub.add_argument(f"--{flag.replace('_', '-')}", action="store_true", dest=flag, help=_HELP[flag])
         if name == "train":

@@ -54,6 +54,15 @@ def test_supersampling_agrees(supersampling):
     assert_agrees(changed("fine", supersampling=supersampling), count=3)
 
 
+def test_real_galaxies_and_a_pixelated_psf_agree(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "galaxies.npy", rng.random((3, 40, 40)))
+    np.save(tmp_path / "psf.npy", rng.random((9, 9)))
+    source = {"profile": "image", "images": str(tmp_path / "galaxies.npy"), "pixel_scale": {"uniform": [0.01, 0.03]}}
+    preset = changed("real", source=source, instrument={"psf_file": str(tmp_path / "psf.npy")})
+    assert_agrees(preset, count=3)
+
+
 def test_rescaling_of_published_models_is_what_lenstronomy_does():
     """Model II's quirk: reduced angles for a source at 2.5, seen at 1.0."""
     row = Simulator("model-2").catalog(1).to_dicts()[0]

@@ -30,13 +30,12 @@ def learning_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> 
         points = [(e["epoch"] + 1, e[right]) for e in epochs if right in e]
         if points:
             twin = axis.twinx()
-            label = "validation macro AUC" if right.endswith("auc") else "validation absolute error"
+            label = "macro AUC" if right.endswith("auc") else "absolute error"
             twin.plot(*zip(*points, strict=True), marker="s", markersize=3.5, color=colour(1), label=label)
             twin.set_ylabel(label)
             twin.grid(False)
             twin.spines["right"].set_visible(True)
-            handles = [h for a in (axis, twin) for h in a.get_legend_handles_labels()[0]]
-            axis.legend(handles=handles, loc="center right")
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8, columnspacing=1.2, handlelength=1.6)
         if best is not None:
             axis.axvline(best, color=QUIET, linestyle=":", linewidth=1)
         return figure

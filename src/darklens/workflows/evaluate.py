@@ -80,16 +80,22 @@ def evaluate_run(
 def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:
     if "split" in cutouts.catalog.columns and "test" in cutouts.catalog["split"].to_list():
         return cutouts.subset(np.flatnonzero((cutouts.catalog["split"] == "test").to_numpy()))
-    trained = model.config.data
-    same = cutouts.info.checksum is not None and cutouts.info.checksum == trained.get("checksum")
-    if same or ((run / "split.parquet").is_file() and trained.get("source") == Path(cutouts.info.source).name):
-        ids = set(pl.read_parquet(run / "split.parquet")["id"]) if (run / "split.parquet").is_file() else set()
-        if same or set(cutouts.ids) <= ids:
-            raise DataError(
-                f"{cutouts.info.source}: these are the images the model was trained on; evaluate on others, or import "
-                "them with --split 0.8,0.1,0.1 and train again"
-            )
+    if _trained_on(cutouts, model, run):
+        raise DataError(
+            f"{cutouts.info.source}: these are the images the model was trained on; evaluate on others, or import them "
+            "with --split 0.8,0.1,0.1 and train again"
+        )
     return cutouts
+
+
+def _trained_on(cutouts: Cutouts, model: TrainedModel, run: Path) -> bool:
+    """Whether these are the training images: by checksum, or where there is none by folder and ids."""
+    trained = model.config.data
+    if cutouts.info.checksum is not None and trained.get("checksum") is not None:
+        return bool(cutouts.info.checksum == trained["checksum"])
+    split = run / "split.parquet"
+    same_folder = trained.get("source") == Path(cutouts.info.source).name
+    return same_folder and split.is_file() and set(cutouts.ids) <= set(pl.read_parquet(split)["id"])
 
 
 def _truth(cutouts: Cutouts, model: TrainedModel) -> np.ndarray:
