@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "darklens"
 FLOORS = [
-    {"errors", "paths", "usercode"},
+    {"errors"},
+    {"paths", "usercode"},
     {"physics"},
     {"simulation"},
     {"data"},

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from darklens.errors import DarklensError
-from darklens.paths import check_absent, check_present
+from darklens.paths import check_absent, check_present, is_helper_process
 
 
 def simulate(
@@ -118,7 +118,7 @@ def train(
 
     loaded = load_recipe(recipe, overrides)
     going_on = resume and (out / "run.json").is_file()
-    if not going_on:
+    if not going_on and not is_helper_process():
         _check_new_run(out)
     if data.startswith("preset:"):
         from darklens.simulation.library import resolve_preset

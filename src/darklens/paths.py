@@ -1,5 +1,6 @@
 """Checks of paths that users give, before any work is done. Needs nothing but the standard library."""
 
+import os
 from pathlib import Path
 
 from darklens.errors import DataError
@@ -17,6 +18,11 @@ def check_absent(path: Path) -> None:
         path.rmdir()
     if path.exists():
         raise DataError(f"{path}: exists already, and nothing is overwritten; remove it or choose another --out")
+
+
+def is_helper_process() -> bool:
+    """Whether this process was started by another to train with it: then the run folder is there already."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def check_present(path: Path) -> None:

@@ -68,7 +68,7 @@ def test_interrupted_simulation_ends_with_the_same_bytes(tmp_path):
 
 
 def test_killed_simulation_resumes(tmp_path):
-    command = [sys.executable, "-m", "darklens", "simulate", "model-3-noisy", "--count", "9000", "--out", "a"]
+    command = [sys.executable, "-m", "darklens", "simulate", "model-3-noisy", "--count", "6000", "--out", "a"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     state = tmp_path / "a.partial" / "progress.json"
     deadline = time.monotonic() + 120

@@ -21,9 +21,9 @@ def test_euclid_cutouts_agree_with_astropy(path):
         assert cutout.bands == [name.rsplit("_", 1)[0] for name in names]
         for i, name in enumerate(names):
             band = cutout.bands[i]
-            np.testing.assert_array_equal(cutout.images[i], file[name].data)
-            np.testing.assert_array_equal(cutout.psf[band], file[f"{band}_PSF"].data)
-            np.testing.assert_array_equal(cutout.rms[i], file[f"{band}_RMS"].data)
+            np.testing.assert_array_equal(cutout.images[i], file[name].data.astype(np.float32))
+            np.testing.assert_array_equal(cutout.psf[band], file[f"{band}_PSF"].data.astype(np.float32))
+            np.testing.assert_array_equal(cutout.rms[i], file[f"{band}_RMS"].data.astype(np.float32))
             assert cutout.zero_points[i] == file[name].header["MAGZERO"]
         wcs = WCS(file[names[0]].header)
         assert cutout.pixel_scale == pytest.approx(proj_plane_pixel_scales(wcs)[0] * 3600, rel=1e-9)

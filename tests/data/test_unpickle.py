@@ -39,7 +39,7 @@ def test_malicious_pickle_is_refused_and_does_not_run(tmp_path, protocol):
     assert evidence.exists(), "the file was meant to be dangerous"
 
 
-@pytest.mark.parametrize("call", [(eval, ("1",)), (getattr, (np, "zeros")), (np.load, ("x",))])
+@pytest.mark.parametrize("call", [(eval, ("1",)), (getattr, (np.ndarray, "tofile")), (np.load, ("x",))])
 def test_no_other_callable_is_admitted(tmp_path, call):
     class Caller:
         def __reduce__(self):

@@ -75,11 +75,12 @@ def test_damaged_or_newer_models_are_refused(run, tmp_path):
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:500])
     with pytest.raises(ModelError, match="damaged, or not of this network"):
         load_model(folder)
-    with pytest.raises(ModelError, match="no trained model here"):
-        load_model(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
+    unfinished = tmp_path / "unfinished"
+    (unfinished / "checkpoints").mkdir(parents=True)
     with pytest.raises(ModelError, match="training has not finished"):
-        load_model(tmp_path)
+        load_model(unfinished)
+    with pytest.raises(ModelError, match="no trained model here"):
+        load_model(unfinished / "checkpoints")
 
 
 def test_resampling_keeps_flux_and_scale():

@@ -12,9 +12,9 @@ from darklens.errors import ModelError
 
 
 def timm_network(
-    architecture: str,
     in_channels: int,
     outputs: int,
+    architecture: str,
     pretrained: bool = False,
     weights: str | None = None,
     dropout: float = 0.0,

@@ -70,6 +70,10 @@ def line_mass_deflection(
 ) -> Deflection:
     """Deflection by a uniform line mass (an idealised axion vortex), in closed form.
 
+    The complex deflection of the line from -L to L is the integral of that of a point mass,
+    ``conj(α) = θ_E² / 2L · log[(z + L) / (z - L)]``, whose branch cut is the line itself. Written with ``atanh`` and
+    ``atan2`` it keeps its precision far from the line and for short lines.
+
     Parameters
     ----------
     x0, y0
@@ -80,10 +84,6 @@ def line_mass_deflection(
         Its direction, radians counter-clockwise from +x.
     theta_E
         Einstein radius of its whole mass as a point, arcsec.
-
-    The complex deflection of the line from -L to L is the integral of that of a point mass,
-    ``conj(α) = θ_E² / 2L · log[(z + L) / (z - L)]``, whose branch cut is the line itself. Written with ``atanh`` and
-    ``atan2`` it keeps its precision far from the line and for short lines.
     """
     u, v = rotate(x - x0, y - y0, phi)
     r2, l2 = u.square() + v.square(), half_length.square()

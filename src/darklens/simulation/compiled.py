@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import warnings
@@ -58,6 +59,7 @@ def _kernel(deflection: Callable[..., Any] | None) -> Kernel:
 
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "darklens" / "kernels"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # a CUDA toolkit without a GPU is no problem
     # One thread: blocks of images are the unit of parallel work, not pixels.
     return torch.compile(light, dynamic=True, options={"cpp.threads": 1})
 

@@ -26,7 +26,7 @@ from darklens.data.preprocessing import Preprocessing
 from darklens.errors import DataError, RecipeError
 from darklens.inference.model import ModelConfig, save_model
 from darklens.models.registry import build_network, count_parameters
-from darklens.paths import check_absent
+from darklens.paths import check_absent, is_helper_process
 from darklens.tasks.base import ImageTask, Optimization
 from darklens.tasks.classify import Classification
 from darklens.tasks.regress import Regression
@@ -67,7 +67,7 @@ def train(job: Job, out: Path) -> Path:
     DarklensError
         If the folder exists, or data, recipe or weights are not usable; nothing is left behind then.
     """
-    child = int(os.environ.get("LOCAL_RANK", "0")) > 0
+    child = is_helper_process()
     if not child:
         check_absent(out)
     source = open_source(job.data, job.recipe, job.seed, job.layout, job.catalog, job.mask)
