@@ -1,9 +1,12 @@
-"""Checks of paths that users give, before any work is done. Needs nothing but the standard library."""
+"""Checks of paths that users give, before any work is done, and their YAML files. Light: verbs start with it."""
 
 import os
 from pathlib import Path
+from typing import Any
 
-from darklens.errors import DataError
+import yaml
+
+from darklens.errors import DarklensError, DataError
 
 
 def check_absent(path: Path) -> None:
@@ -37,3 +40,16 @@ def check_present(path: Path) -> None:
         raise DataError(f"{path}: there is no such file or folder")
     if path.is_dir() and not any(path.iterdir()):
         raise DataError(f"{path}: the folder is empty")
+
+
+def read_yaml(path: Path, error: type[DarklensError], example: str) -> dict[str, Any]:
+    """Keys and values of a user's YAML file; if there are none, ``error`` with an ``example`` of what would be right."""
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as reason:
+        raise error(f"{path}: cannot be read: {reason.strerror}") from reason
+    except (yaml.YAMLError, UnicodeDecodeError) as reason:
+        raise error(f"{path}: not valid YAML: {reason}") from reason
+    if not isinstance(content, dict):
+        raise error(f"{path}: expected keys and values, like '{example}'")
+    return content

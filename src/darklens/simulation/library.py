@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from darklens.errors import PresetError
+from darklens.paths import read_yaml
 from darklens.simulation.priors import DISTRIBUTIONS
 from darklens.usercode import is_reference
 
@@ -48,7 +49,7 @@ def resolve_preset(source: str | Path) -> dict[str, Any]:
         return {"name": function} | _resolve(content, text, Path.cwd()) | {"description": f"fair-hst with {function}"}
     path = Path(text)
     if path.suffix in (".yaml", ".yml"):
-        return {"name": path.stem} | _resolve(_read(path), text, path.parent)
+        return {"name": path.stem} | _resolve(read_yaml(path, PresetError, "extends: fair-hst"), text, path.parent)
     hint = difflib.get_close_matches(text, builtin_names(), 1)
     raise PresetError(
         f"no preset {text!r}.{f' Did you mean {hint[0]!r}?' if hint else ''} There are {', '.join(builtin_names())}; "
@@ -58,18 +59,6 @@ def resolve_preset(source: str | Path) -> dict[str, Any]:
 
 def _builtin(name: str) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((BUILTIN / f"{name}.yaml").read_text("utf-8"))
-    return content
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise PresetError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PresetError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise PresetError(f"{path}: expected keys and values, like 'extends: fair-hst'")
     return content
 
 
@@ -86,7 +75,7 @@ def _resolve(content: dict[str, Any], name: str, folder: Path | None, depth: int
         base, base_folder = _builtin(parent), None
     else:
         path = Path(str(parent)) if folder is None else folder / str(parent)
-        base, base_folder = _read(path), path.parent
+        base, base_folder = read_yaml(path, PresetError, "extends: fair-hst"), path.parent
     return _merge(_resolve(base, str(parent), base_folder, depth + 1), own)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from darklens.errors import RecipeError
+from darklens.paths import read_yaml
 
 RECIPES = resources.files("darklens.recipes")
 
@@ -257,7 +258,7 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        content = {"name": path.stem} | _read(path)
+        content = {"name": path.stem} | read_yaml(path, RecipeError, "task: classify")
     elif name in recipe_names():
         content = {"name": name} | _builtin(name)
     else:
@@ -306,18 +307,6 @@ def _readable(message: str) -> str:
 
 def _builtin(name: str) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
-    return content
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path}: expected keys and values, like 'task: classify'")
     return content
 
 

@@ -1,13 +1,12 @@
-"""The command line: verbs, and nothing else. What they do lives in the rooms below, imported when a verb runs."""
+"""The verbs: what each takes, checks at once, and hands to the rooms below, which are imported when it runs."""
 
 from __future__ import annotations
 
-import errno
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any
 
+from darklens.cli.console import duration, progress, say, table
 from darklens.errors import DarklensError
 from darklens.paths import check_absent, check_present, is_helper_process
 
@@ -45,13 +44,11 @@ def simulate(
     if dry_run:
         guess = estimate(loaded, count, noise)
         faster = "; compiled kernels will be faster" if count >= COMPILE_FROM else ""
-        _say(f"{count:,} images: {guess.bytes / 2**20:,.0f} MiB, at most {_duration(guess.seconds)}{faster}")
+        say(f"{count:,} images: {guess.bytes / 2**20:,.0f} MiB, at most {duration(guess.seconds)}{faster}")
         return
-    with _progress("simulating") as progress:
-        simulate_dataset(loaded, count, seed, out, noise, device, progress)
-    _say(
-        f"{count:,} images of {loaded.name} → {out}", f"darklens train substructure/demo --data {out} --out runs/first"
-    )
+    with progress("simulating") as advance:
+        simulate_dataset(loaded, count, seed, out, noise, device, advance)
+    say(f"{count:,} images of {loaded.name} → {out}", f"darklens train substructure/demo --data {out} --out runs/first")
 
 
 def import_(
@@ -81,10 +78,10 @@ def import_(
     from darklens.data.layouts import open_data
 
     cutouts = open_data(source, layout, catalog)
-    with _progress("importing") as progress:
-        import_data(cutouts, out, mask, fractions, seed, progress)
+    with progress("importing") as advance:
+        import_data(cutouts, out, mask, fractions, seed, advance)
     notes = "".join(f"\n  {note}" for note in cutouts.info.notes)
-    _say(f"{len(cutouts):,} images ({cutouts.info.layout}) → {out}{notes}", f"darklens look {out}")
+    say(f"{len(cutouts):,} images ({cutouts.info.layout}) → {out}{notes}", f"darklens look {out}")
 
 
 def train(
@@ -130,13 +127,13 @@ def train(
 
     job = training.Job(loaded, data, seed, layout, str(catalog) if catalog else None, mask, wandb)
     if dry_run:
-        _say(_training_time(job))
+        say(_training_time(job))
         return
     if going_on:
         training.resume(out, job)
     else:
         training.train(job, out)
-    _say(None, f"darklens evaluate {out} --data TEST_IMAGES")
+    say(None, f"darklens evaluate {out} --data TEST_IMAGES")
 
 
 def evaluate(
@@ -165,16 +162,16 @@ def evaluate(
     check_present(data)
     from darklens.workflows.evaluate import evaluate_run
 
-    with _progress("evaluating") as progress:
-        record = evaluate_run(run, data, name, layout, catalog, band, mask, seed, progress)
-    _table(
+    with progress("evaluating") as advance:
+        record = evaluate_run(run, data, name, layout, catalog, band, mask, seed, advance)
+    table(
         f"{run} on {record['n']:,} images",
         ["figure", "value", "95% interval"],
         [(k, f"{f['value']:.4f}", f"{f['low']:.4f} – {f['high']:.4f}") for k, f in record["figures"].items()],
     )
     for note in record["notes"]:
-        _say(f"note: {note}")
-    _say(f"→ {run / 'evaluations' / record['name']}", f"darklens report {run} --out report.html")
+        say(f"note: {note}")
+    say(f"→ {run / 'evaluations' / record['name']}", f"darklens report {run} --out report.html")
 
 
 def predict(
@@ -205,13 +202,13 @@ def predict(
         check_present(path)
     from darklens.workflows.predict import predict_paths
 
-    with _progress("predicting") as progress:
-        written = predict_paths(run, paths, out, layout, catalog, band, mask, skip, progress)
+    with progress("predicting") as advance:
+        written = predict_paths(run, paths, out, layout, catalog, band, mask, skip, advance)
     for note in written.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     for name, reason in list(written.skipped.items())[:10]:
-        _say(f"skipped {name}: {reason}")
-    _say(f"{written.images:,} images, {len(written.skipped):,} skipped → {out}")
+        say(f"skipped {name}: {reason}")
+    say(f"{written.images:,} images, {len(written.skipped):,} skipped → {out}")
 
 
 def report(runs: list[Path], out: Path = Path("report.html")) -> None:
@@ -225,7 +222,7 @@ def report(runs: list[Path], out: Path = Path("report.html")) -> None:
     from darklens.report.page import write_report
 
     write_report(runs, out)
-    _say(f"→ {out}")
+    say(f"→ {out}")
 
 
 def look(path: Path, out: Path = Path("look.png"), layout: str | None = None, catalog: Path | None = None) -> None:
@@ -241,8 +238,8 @@ def look(path: Path, out: Path = Path("look.png"), layout: str | None = None, ca
     from darklens.workflows.look import look as look_at
 
     findings = look_at(path, layout, catalog, out)
-    _say("\n".join([str(path), *(f"  {fact}" for fact in findings.facts), *(f"  ! {w}" for w in findings.warnings)]))
-    _say(f"  mosaic → {out}", f"darklens train substructure/demo --data {path} --out runs/first")
+    say("\n".join([str(path), *(f"  {fact}" for fact in findings.facts), *(f"  ! {w}" for w in findings.warnings)]))
+    say(f"  mosaic → {out}", f"darklens train substructure/demo --data {path} --out runs/first")
 
 
 def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0) -> None:
@@ -262,7 +259,7 @@ def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0) -> None
     loaded = load_preset(preset)
     found = draw(loaded, out, seed)
     strengths = [f"{name} {value:.1f} σ" for name, value in found["detectability"].items() if value > 0]
-    _say(
+    say(
         f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure: {', '.join(strengths)}\n"
         f"  mosaic → {out}",
         f"darklens simulate {preset} --count 30000 --out data/{loaded.name}",
@@ -273,14 +270,14 @@ def presets() -> None:
     """List the built-in presets."""
     from darklens.simulation.library import list_presets
 
-    _table("Presets", ["name", "what it is"], list(list_presets().items()))
+    table("Presets", ["name", "what it is"], list(list_presets().items()))
 
 
 def recipes() -> None:
     """List the recipes."""
     from darklens.training.recipe import list_recipes
 
-    _table("Recipes", ["name", "what it is"], list(list_recipes().items()))
+    table("Recipes", ["name", "what it is"], list(list_recipes().items()))
 
 
 def doctor() -> None:
@@ -288,10 +285,10 @@ def doctor() -> None:
     from darklens.workflows.doctor import diagnose
 
     facts, problems = diagnose()
-    _say("\n".join(f"{name:13} {value}" for name, value in facts.items()))
+    say("\n".join(f"{name:13} {value}" for name, value in facts.items()))
     for problem in problems:
-        _say(f"! {problem}")
-    _say("no known problems" if not problems else None)
+        say(f"! {problem}")
+    say("no known problems" if not problems else None)
 
 
 def demo(out: Path = Path("runs/demo"), seed: int = 0) -> None:
@@ -305,110 +302,6 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0) -> None:
     from darklens.workflows.demo import run_demo
 
     run_demo(out, seed)
-
-
-VERBS: dict[str, Callable[..., None]] = {
-    "demo": demo,
-    "simulate": simulate,
-    "preview": preview,
-    "look": look,
-    "import": import_,
-    "train": train,
-    "evaluate": evaluate,
-    "predict": predict,
-    "report": report,
-    "presets": presets,
-    "recipes": recipes,
-    "doctor": doctor,
-}
-MANY = {"predict": "paths", "report": "runs"}
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a verb; errors that a user can mend end in one line and exit status 2."""
-    parsed = _parser().parse_args(arguments, defaults=False)
-    if parsed.get("version"):
-        from darklens import __version__
-
-        _say(f"darklens {__version__}")
-        return
-    verb = parsed.get("subcommand")
-    if verb is None:
-        _parser().print_help()
-        return
-    given = parsed[verb].as_flat().__dict__ if verb in parsed else {}
-    try:
-        VERBS[verb](**given)
-    except DarklensError as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        _fail(f"{error.filename or 'writing'}: {error.strerror}")
-    except KeyboardInterrupt:
-        again = " --resume" if verb == "train" else ""
-        _fail(
-            f"interrupted; to go on: {' '.join(['darklens', *sys.argv[1:]])}{again if again not in sys.argv else ''}",
-            130,
-        )
-
-
-def _parser() -> Any:
-    from jsonargparse import ArgumentParser
-
-    from darklens.training import recipe as recipes_module
-
-    parser = ArgumentParser(prog="darklens", description="Dark matter from strong gravitational lenses.")
-    parser.add_argument("--version", action="store_true", help="print the version")
-    verbs = parser.add_subcommands(required=False, metavar="VERB")
-    for name, verb in VERBS.items():
-        sub = ArgumentParser(description=(verb.__doc__ or "").split("\n\n")[0])
-        many = MANY.get(name)
-        flags = {"resume", "dry_run"}
-        skip: set[str] = {many} if many else set()
-        if name == "predict":
-            sub.add_argument("run", type=Path, help="a run folder, or a model folder")
-            skip.add("run")
-        if many:
-            sub.add_argument(many, type=Path, nargs="+", help="one or more")
-        sub.add_function_arguments(verb, skip=skip | flags | {"overrides"} | _options(verb), as_positional=True)
-        for option in _options(verb) - flags - skip:
-            sub.add_argument(f"--{option}", type=get_type_hints(verb)[option], required=True, help=_HELP[option])
-        for flag in sorted(flags & set(_names(verb))):
-            sub.add_argument(f"--{flag.replace('_', '-')}", action="store_true", dest=flag, help=_HELP[flag])
-        if name == "train":
-            sub.add_argument("--target", type=str, help="the catalogue column to regress")
-            sub.add_argument("--augmentation", type=str, help="dihedral, flips or none")
-            sub.add_argument("--label_smoothing", type=float, help="of the cross-entropy")
-            for part in ("network", "preprocessing", "optimizer", "schedule", "trainer"):
-                kind = getattr(recipes_module, f"{part.capitalize()}Config")
-                sub.add_class_arguments(kind, part)
-        verbs.add_subcommand(name, sub, help=(verb.__doc__ or "").splitlines()[0])
-    return parser
-
-
-_HELP = {
-    "out": "what to make",
-    "data": "a folder or file in any layout, or preset:NAME",
-    "resume": "go on with a run that was interrupted",
-    "dry_run": "only say how long it takes and how big it gets",
-}
-
-
-def _names(verb: Callable[..., None]) -> list[str]:
-    import inspect
-
-    return list(inspect.signature(verb).parameters)
-
-
-def _options(verb: Callable[..., None]) -> set[str]:
-    """Parameters without a default that are options all the same, because a position would not explain them."""
-    import inspect
-
-    parameters = inspect.signature(verb).parameters
-    return {
-        name for name in ("out", "data") if name in parameters and parameters[name].default is inspect.Parameter.empty
-    }
 
 
 def _fractions(split: str | None) -> dict[str, float] | None:
@@ -435,39 +328,17 @@ def _training_time(job: Any) -> str:
     return training_time(job)
 
 
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
-def _say(text: str | None, next_command: str | None = None) -> None:
-    if text is not None:
-        print(text, flush=True)
-    if next_command is not None:
-        print(f"next: {next_command}", flush=True)
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-def _progress(what: str) -> Any:
-    from darklens.workflows.progress import progress_bar
-
-    return progress_bar(what)
-
-
-def _fail(message: str, status: int = 2) -> NoReturn:
-    print(f"darklens: {message}", file=sys.stderr)
-    raise SystemExit(status)
+VERBS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "simulate": simulate,
+    "preview": preview,
+    "look": look,
+    "import": import_,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "report": report,
+    "presets": presets,
+    "recipes": recipes,
+    "doctor": doctor,
+}

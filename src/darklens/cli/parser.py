@@ -1,0 +1,68 @@
+"""From signatures to a command line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from darklens.cli.verbs import VERBS
+
+MANY = {"predict": "paths", "report": "runs"}
+"""Verbs whose last positions are many paths."""
+
+
+def make_parser() -> Any:
+    """The parser of all verbs; it knows types and defaults from their signatures and from the recipe's dataclasses."""
+    from jsonargparse import ArgumentParser
+
+    from darklens.training import recipe as recipes_module
+
+    parser = ArgumentParser(prog="darklens", description="Dark matter from strong gravitational lenses.")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    verbs = parser.add_subcommands(required=False, metavar="VERB")
+    for name, verb in VERBS.items():
+        sub = ArgumentParser(description=(verb.__doc__ or "").split("\n\n")[0])
+        many = MANY.get(name)
+        flags = {"resume", "dry_run"}
+        skip: set[str] = {many} if many else set()
+        if name == "predict":
+            sub.add_argument("run", type=Path, help="a run folder, or a model folder")
+            skip.add("run")
+        if many:
+            sub.add_argument(many, type=Path, nargs="+", help="one or more")
+        sub.add_function_arguments(verb, skip=skip | flags | {"overrides"} | _options(verb), as_positional=True)
+        for option in _options(verb) - flags - skip:
+            sub.add_argument(f"--{option}", type=get_type_hints(verb)[option], required=True, help=_HELP[option])
+        for flag in sorted(flags & set(_names(verb))):
+            sub.add_argument(f"--{flag.replace('_', '-')}", action="store_true", dest=flag, help=_HELP[flag])
+        if name == "train":
+            sub.add_argument("--target", type=str, help="the catalogue column to regress")
+            sub.add_argument("--augmentation", type=str, help="dihedral, flips or none")
+            sub.add_argument("--label_smoothing", type=float, help="of the cross-entropy")
+            for part in ("network", "preprocessing", "optimizer", "schedule", "trainer"):
+                kind = getattr(recipes_module, f"{part.capitalize()}Config")
+                sub.add_class_arguments(kind, part)
+        verbs.add_subcommand(name, sub, help=(verb.__doc__ or "").splitlines()[0])
+    return parser
+
+
+_HELP = {
+    "out": "what to make",
+    "data": "a folder or file in any layout, or preset:NAME",
+    "resume": "go on with a run that was interrupted",
+    "dry_run": "only say how long it takes and how big it gets",
+}
+
+
+def _names(verb: Callable[..., None]) -> list[str]:
+    return list(inspect.signature(verb).parameters)
+
+
+def _options(verb: Callable[..., None]) -> set[str]:
+    """Parameters without a default that are options all the same, because a position would not explain them."""
+    parameters = inspect.signature(verb).parameters
+    return {
+        name for name in ("out", "data") if name in parameters and parameters[name].default is inspect.Parameter.empty
+    }
