@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from darklens.data.dataset import Cutouts, DatasetInfo, Images, read_dataset
-from darklens.data.readers.catalogs import SUFFIXES, join_catalog, read_catalog
+from darklens.data.readers.catalogs import join_catalog, read_catalog
 from darklens.data.readers.files import NpyFiles, PngFiles
 from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout
 from darklens.data.readers.stacks import Hdf5Stack, open_npy_stack
@@ -78,12 +79,11 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
     notes += [f"{catalog.name}: {theirs} read as {ours}" for theirs, ours in mapping.items()]
     if leaks := sorted(LEAKS & set(table.columns)):
         notes.append(f"columns no observer knows, which tell the label: {', '.join(leaks)}; do not train on them")
-    found.catalog = joined
-    found.info.notes[:] = notes
-    if "label" in joined.columns and not found.info.classes:
-        found.info.classes[:] = order_classes(set(joined["label"].drop_nulls().cast(pl.String)))
-        found.catalog = joined.with_columns(pl.col("label").cast(pl.String))
-    return found
+    classes = found.info.classes
+    if "label" in joined.columns:
+        joined = joined.with_columns(pl.col("label").cast(pl.String))
+        classes = classes or order_classes(set(joined["label"].drop_nulls()))
+    return Cutouts(found.images, joined, replace(found.info, notes=notes, classes=classes), found.targets)
 
 
 def order_classes(names: set[str]) -> list[str]:
@@ -304,5 +304,3 @@ LAYOUTS: dict[str, Opener] = {
     "file": _single_file,
 }
 """Layouts by name, in the order in which they are tried."""
-
-__all__ = ["LAYOUTS", "SUFFIXES", "kind_of", "open_data", "order_classes"]
