@@ -137,6 +137,8 @@ def test_paths_of_all_kinds_make_one_table(run, test_set, tmp_path):
     assert_allclose(table.select("p_no_sub", "p_cdm", "p_axion").sum_horizontal(), 1, rtol=1e-6)
     predict_paths(run, [test_set], tmp_path / "out.csv")
     assert len(pl.read_csv(tmp_path / "out.csv")) == 96
+    finer = predict_paths(run, [tmp_path / "stack.npy"], tmp_path / "finer.csv", pixel_scale=0.04)
+    assert any("resampled from 0.04″" in note for note in finer.notes)
 
 
 def test_masses_are_predicted_as_values(mass_run, test_set, tmp_path):

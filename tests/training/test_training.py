@@ -38,7 +38,7 @@ def test_run_records_everything(run, dataset):
     assert record["training"]["steps"] == 10
     assert record["training"]["images"] == 320
     split = pl.read_parquet(run / "split.parquet")
-    assert dict(split["split"].value_counts().iter_rows()) == {"train": 171, "validation": 21}
+    assert dict(split["split"].value_counts().iter_rows()) == {"train": 174, "validation": 18}
     assert (run / "logs" / "csv-0" / "metrics.csv").is_file()
     assert list((run / "logs" / "tensorboard").glob("events*"))
     assert read_job(run).recipe == load_recipe("substructure/demo", TINY)

@@ -183,6 +183,7 @@ def predict(
     band: str | None = None,
     mask: bool = False,
     skip: bool = False,
+    pixel_scale: float | None = None,
 ) -> None:
     """Predict arrays, files, folders or datasets; cutouts of another pixel scale are made to fit.
 
@@ -194,6 +195,7 @@ def predict(
         band: bands to use, with commas between.
         mask: true sets pixels that are nan or infinite to 0.
         skip: true leaves out images that cannot be used, and lists them.
+        pixel_scale: arcsec, for images that do not say their own.
     """
     if out.suffix not in (".parquet", ".csv"):
         raise DarklensError(f"{out}: a table ends in .parquet or .csv")
@@ -203,7 +205,7 @@ def predict(
     from darklens.workflows.predict import predict_paths
 
     with progress("predicting") as advance:
-        written = predict_paths(run, paths, out, layout, catalog, band, mask, skip, advance)
+        written = predict_paths(run, paths, out, layout, catalog, band, mask, skip, pixel_scale, advance)
     for note in written.notes:
         say(f"note: {note}")
     for name, reason in list(written.skipped.items())[:10]:

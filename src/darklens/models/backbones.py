@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def timm_network(
     import timm
 
     if not timm.is_model(architecture):
-        near = ", ".join(timm.list_models(f"*{architecture.split('_')[0]}*")[:6])
+        near = ", ".join(difflib.get_close_matches(architecture, timm.list_models(), 4))
         raise ModelError(f"timm has no model {architecture!r}{f'; near are {near}' if near else ''}")
     options = {"num_classes": outputs, "in_chans": in_channels, "drop_rate": dropout}
     if weights is not None:

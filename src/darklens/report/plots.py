@@ -11,6 +11,8 @@ import numpy as np
 from darklens.report.style import INK, QUIET, colour, style
 
 SIZE = (4.6, 3.7)
+FEWEST = 10
+"""Images that a bin of the calibration plot must have to be drawn."""
 
 
 def learning_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> Any:
@@ -84,21 +86,21 @@ def calibration(reliability: Mapping[str, list[float]], ece: Mapping[str, float]
         figure, (top, bottom) = plt.subplots(
             2, 1, figsize=SIZE, sharex=True, layout="constrained", gridspec_kw={"height_ratios": [3.2, 1]}
         )
-        confidence, accuracy = reliability["confidence"], reliability["accuracy"]
-        number = np.asarray(reliability["number"])
-        error = np.sqrt(np.asarray(accuracy) * (1 - np.asarray(accuracy)) / number)
+        # A bin of a few images says nothing; its dot would only draw the eye.
+        enough = np.asarray(reliability["number"]) >= FEWEST
+        confidence, accuracy, number = (
+            np.asarray(reliability[k])[enough] for k in ("confidence", "accuracy", "number")
+        )
+        error = np.sqrt(accuracy * (1 - accuracy) / number)
         top.plot([0, 1], [0, 1], color="#d6dbe0", linewidth=1)
         top.errorbar(confidence, accuracy, yerr=error, fmt="o-", markersize=4, linewidth=1.4, color=colour(0))
         top.set(ylabel="share right", title="Calibration", ylim=(0, 1.03))
-        top.text(
-            0.03,
-            0.9,
-            f"ECE {ece['value']:.4f} [{ece['low']:.4f}, {ece['high']:.4f}]",
-            transform=top.transAxes,
-            fontsize=8.5,
-        )
+        text = f"ECE {ece['value']:.4f} [{ece['low']:.4f}, {ece['high']:.4f}]"
+        top.text(0.97, 0.06, text, transform=top.transAxes, fontsize=8.5, ha="right")
         bottom.bar(confidence, number, width=0.03, color=QUIET)
-        bottom.set(xlabel="probability of the called class", ylabel="images", xlim=(min(confidence) - 0.05, 1.02))
+        bottom.set(
+            xlabel="probability of the called class", ylabel="images", xlim=(min(confidence, default=0.5) - 0.05, 1.02)
+        )
         return figure
 
 

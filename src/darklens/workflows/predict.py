@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -33,15 +33,21 @@ def predict_paths(
     band: str | None = None,
     mask: bool = False,
     skip: bool = False,
+    pixel_scale: float | None = None,
     progress: Progress | None = None,
 ) -> Written:
-    """Write one row an image to ``out`` (``.parquet`` or ``.csv``), whole or not at all."""
+    """Write one row an image to ``out`` (``.parquet`` or ``.csv``), whole or not at all.
+
+    ``pixel_scale`` (arcsec) is for images that do not say their own, or say it wrong.
+    """
     model = load_model(run)
     tables: list[pl.DataFrame] = []
     notes: list[str] = []
     skipped: dict[str, str] = {}
     for path in paths:
         cutouts = open_data(path, layout, catalog)
+        if pixel_scale is not None:
+            cutouts = replace(cutouts, info=replace(cutouts.info, pixel_scale=pixel_scale))
         predicted = predict_cutouts(model, cutouts, band, mask, skip, progress=progress)
         tables.append(prediction_table(predicted, cutouts))
         notes += [f"{path}: {note}" for note in predicted.notes]
