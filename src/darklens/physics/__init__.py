@@ -31,9 +31,9 @@ from darklens.physics.noise import (
     background_rms,
     counts_per_second,
     gaussian_noise,
-    poisson_noise,
+    poisson,
 )
-from darklens.physics.psf import convolve, convolve_separable, gaussian_psf_matrix, pixelated_psf
+from darklens.physics.psf import convolve, convolve_separable, gaussian_psf_taps, pixelated_psf
 
 __all__ = [
     "Cosmology",
@@ -50,7 +50,7 @@ __all__ = [
     "ellipticity",
     "epl_deflection",
     "gaussian_noise",
-    "gaussian_psf_matrix",
+    "gaussian_psf_taps",
     "kpc_per_arcsec",
     "line_mass_deflection",
     "nfw_scale_radius",
@@ -58,7 +58,7 @@ __all__ = [
     "pixelated_light",
     "pixelated_psf",
     "point_mass_deflection",
-    "poisson_noise",
+    "poisson",
     "sersic_light",
     "sersic_total_flux",
     "shear_deflection",

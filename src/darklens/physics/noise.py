@@ -44,6 +44,14 @@ def gaussian_noise(image: Tensor, sigma: Tensor | float, generator: Generator) -
     return sigma * torch.randn(image.shape, dtype=image.dtype, device=image.device, generator=generator)
 
 
-def poisson_noise(image: Tensor, exposure_time: Tensor | float, generator: Generator) -> Tensor:
-    """Photon noise: the image (e-/s) as it would be counted in ``exposure_time`` seconds. Negative flux counts as 0."""
-    return torch.poisson((image * exposure_time).clamp_min(0), generator=generator) / exposure_time
+def poisson(mean: Tensor, generator: Generator) -> Tensor:
+    """Photon noise: Poisson numbers of any ``mean``, in its dtype; negative means count as 0.
+
+    One generator state gives other numbers on a CPU than on a GPU.
+    """
+    if mean.device.type != "cpu":
+        return torch.poisson(mean.clamp_min(0), generator=generator)
+    from darklens.physics.poisson import poisson_numbers
+
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.from_numpy(poisson_numbers(mean.detach().reshape(-1).numpy(), seed)).reshape(mean.shape)

@@ -1,40 +1,42 @@
-"""Point-spread functions: Gaussian (as matrices) and pixelated (by FFT)."""
+"""Point-spread functions: Gaussian (separable) and pixelated (by FFT)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 SIGMA_PER_FWHM = 1 / (2 * math.sqrt(2 * math.log(2)))
 
 
-def gaussian_psf_matrix(
-    pixels: int,
-    fwhm: float,
-    truncation: float,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Matrix (pixels, pixels) that convolves a column of pixels with a truncated Gaussian.
+def gaussian_psf_taps(fwhm: float, truncation: float) -> list[float]:
+    """Weights of a truncated Gaussian along one axis; they sum to 1.
 
-    ``fwhm`` is in pixels and ``truncation`` in standard deviations. Beyond the edge the outermost pixel repeats, and
-    the kernel has radius ``int(truncation * sigma + 0.5)``, as in ``scipy.ndimage.gaussian_filter`` (and so in
-    lenstronomy). Two small matrix products convolve a whole batch faster than any other way on a CPU.
+    ``fwhm`` is in pixels and ``truncation`` in standard deviations. The radius is ``int(truncation * sigma + 0.5)``, as
+    in ``scipy.ndimage.gaussian_filter`` (and so in lenstronomy).
     """
     sigma = fwhm * SIGMA_PER_FWHM
     radius = int(truncation * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    weights = torch.exp(-0.5 * (offsets / sigma).square())
-    rows = torch.arange(pixels)
-    columns = (rows[:, None] + offsets.long()[None, :]).clamp(0, pixels - 1)
-    matrix = torch.zeros(pixels, pixels, dtype=torch.float64)
-    matrix.scatter_add_(1, columns, (weights / weights.sum()).expand(pixels, -1))
-    return matrix.to(device=device, dtype=dtype)
+    weights = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-radius, radius + 1)]
+    return [weight / sum(weights) for weight in weights]
 
 
-def convolve_separable(image: Tensor, matrix: Tensor) -> Tensor:
-    """Convolve the last two axes with the kernel that ``matrix`` stands for along each."""
-    return matrix @ image @ matrix.mT
+def convolve_separable(image: Tensor, taps: Sequence[float]) -> Tensor:
+    """Convolve the last two axes of images (N, H, W) with the same weights along each.
+
+    Beyond the edge the outermost pixel repeats, as in lenstronomy. For the few taps of a PSF, sums of shifted images are
+    faster than any convolution routine on a CPU.
+    """
+    radius, (height, width) = len(taps) // 2, image.shape[-2:]
+    padded = pad(image, (radius,) * 4, mode="replicate")
+    rows = taps[0] * padded[..., :width]
+    for j in range(1, len(taps)):
+        rows = rows.add(padded[..., j : j + width], alpha=taps[j])
+    out = taps[0] * rows[..., :height, :]
+    for j in range(1, len(taps)):
+        out = out.add(rows[..., j : j + height, :], alpha=taps[j])
+    return out
 
 
 def pixelated_psf(kernel: Tensor) -> Tensor:

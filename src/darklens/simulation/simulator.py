@@ -20,10 +20,10 @@ from darklens.physics import (
     convolve,
     convolve_separable,
     gaussian_noise,
-    gaussian_psf_matrix,
+    gaussian_psf_taps,
     pixel_coordinates,
     pixelated_psf,
-    poisson_noise,
+    poisson,
 )
 from darklens.simulation.compiled import fused_light
 from darklens.simulation.draw import BLOCK, Rows, draw_block, seed_sequence
@@ -61,7 +61,7 @@ class Simulator:
         self.device = torch.device(device)
         self.compile = compile
         self._galaxies = _load_galaxies(self.preset)
-        self._psf: dict[torch.dtype, Tensor] = {}
+        self._psf = _psf(self.preset)
 
     def catalog(self, count: int, start: int = 0) -> pl.DataFrame:
         """Truths of images ``start`` to ``start + count - 1``, one row an image."""
@@ -199,19 +199,10 @@ class Simulator:
         return source_light(self.preset, rows, like, self._galaxies)(x - ax, y - ay)
 
     def _observe(self, flux: Tensor) -> Tensor:
-        instrument, factor = self.preset.instrument, self.preset.supersampling
-        if flux.dtype not in self._psf:
-            if instrument.psf_file is not None:
-                kernel = pixelated_psf(torch.from_numpy(_load_image(instrument.psf_file)))
-                self._psf[flux.dtype] = kernel.to(flux)
-            else:
-                fwhm = instrument.psf_fwhm / instrument.pixel_scale * factor
-                n = self.preset.pixels * factor
-                self._psf[flux.dtype] = gaussian_psf_matrix(n, fwhm, instrument.psf_truncation, flux.dtype, flux.device)
-        psf = self._psf[flux.dtype]
-        if instrument.psf_file is not None:
-            return convolve(bin_pixels(flux, factor), psf)
-        return bin_pixels(convolve_separable(flux, psf), factor)
+        factor = self.preset.supersampling
+        if isinstance(self._psf, Tensor):
+            return convolve(bin_pixels(flux, factor), self._psf.to(flux))
+        return bin_pixels(convolve_separable(flux, self._psf), factor)
 
     def _expected(self, flux: Tensor, times: Tensor) -> Tensor:
         if self.preset.noise == "deeplense-twice":
@@ -221,24 +212,32 @@ class Simulator:
     def _with_noise(self, flux: Tensor, times: Tensor, ids: np.ndarray) -> Tensor:
         if self.preset.noise == "deeplense-doubled":
             return flux * 2
-        generator = torch.Generator(self.device)
+        instrument, generator = self.preset.instrument, torch.Generator(self.device)
+        background = torch.tensor([instrument.background(float(t)) for t in times]).to(flux)
+        totals = times * instrument.exposures
+        # Photons in units of counts, and the Gaussian: of the background, or of all noise where a Poisson follows it.
+        counts = flux * totals[:, None, None]
+        if twice := self.preset.noise == "deeplense-twice":
+            sigma = (counts.abs() + (background * times).square()[:, None, None]).sqrt()
         noisy = torch.empty_like(flux)
         for i, number in enumerate(ids):
             state = seed_sequence(self.preset, self.seed, 1, int(number)).generate_state(1, np.uint64)
             generator.manual_seed(int(state[0]))
-            noisy[i] = self._noisy(flux[i], float(times[i]), generator)
+            if twice:  # quirk 4 of the published Model I: a Poisson draw on top of a Gaussian that stands for one
+                noisy[i] = poisson(counts[i] + gaussian_noise(counts[i], sigma[i], generator), generator)
+            else:
+                photons = poisson(counts[i], generator) / totals[i]
+                noisy[i] = photons + gaussian_noise(photons, background[i], generator)
         return noisy
 
-    def _noisy(self, flux: Tensor, time: float, generator: torch.Generator) -> Tensor:
-        instrument = self.preset.instrument
-        background = instrument.background(time)
-        if self.preset.noise == "physical":
-            photons = poisson_noise(flux, time * instrument.exposures, generator)
-            return photons + gaussian_noise(flux, background, generator)
-        # Quirk 4 of the published Model I: a Gaussian for photons and background, then a Poisson draw on top of it.
-        expected = flux * time
-        sigma = (expected.abs() + (background * time) ** 2).sqrt()
-        return poisson_noise(expected + gaussian_noise(flux, sigma, generator), 1.0, generator)
+
+def _psf(preset: Preset) -> Tensor | list[float]:
+    """The kernel of a pixelated PSF, or the taps of a Gaussian one in (sub-)pixels."""
+    instrument = preset.instrument
+    if instrument.psf_file is not None:
+        return pixelated_psf(torch.from_numpy(_load_image(instrument.psf_file)))
+    fwhm = instrument.psf_fwhm / instrument.pixel_scale * preset.supersampling
+    return gaussian_psf_taps(fwhm, instrument.psf_truncation)
 
 
 def to_frame(rows: Rows) -> pl.DataFrame:
