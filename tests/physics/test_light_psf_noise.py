@@ -16,6 +16,7 @@ from darklens.physics import (
     convolve,
     convolve_separable,
     counts_per_second,
+    exponential_light,
     gaussian_noise,
     gaussian_psf_taps,
     pixelated_light,
@@ -38,6 +39,9 @@ def test_sersic_agrees_with_lenstronomy(n, e1, e2, grid):
     expected = model.surface_brightness(grid[0].numpy().ravel(), grid[1].numpy().ravel(), [kwargs])
     actual = sersic_light(*grid, t(0.1), t(-0.2), t(3.0), t(0.4), t(n), t(e1), t(e2))
     assert_allclose(actual.numpy().ravel(), expected, rtol=1e-9)
+    if n == 1:
+        disc = exponential_light(*grid, t(0.1), t(-0.2), t(3.0), t(0.4), t(e1), t(e2))
+        assert_allclose(disc, actual, rtol=1e-12)
     flux = sersic_total_flux(t(3.0), t(0.4), t(n))
     assert_allclose(flux, model.total_flux([kwargs])[0], rtol=1e-12)
 

@@ -25,7 +25,7 @@ from darklens.physics.deflectors import (
 )
 from darklens.physics.ellipticity import axis_ratio_and_angle, ellipticity
 from darklens.physics.grids import bin_pixels, pixel_coordinates
-from darklens.physics.light import pixelated_light, sersic_light, sersic_total_flux
+from darklens.physics.light import exponential_light, pixelated_light, sersic_light, sersic_total_flux
 from darklens.physics.nfw import truncated_nfw_deflection, truncated_nfw_mass, truncated_nfw_scale_deflection
 from darklens.physics.noise import (
     background_rms,
@@ -49,6 +49,7 @@ __all__ = [
     "einstein_radius_luminosity_distance",
     "ellipticity",
     "epl_deflection",
+    "exponential_light",
     "gaussian_noise",
     "gaussian_psf_taps",
     "kpc_per_arcsec",

@@ -30,10 +30,16 @@ def sersic_light(
     n_sersic
         Sérsic index; ``b_n`` is lenstronomy's 1.9992 n - 0.3271. As there, radii below 1e-4″ count as 1e-4″.
     """
-    q, phi = axis_ratio_and_angle(e1, e2)
-    u, v = rotate(x - x0, y - y0, phi)
-    radius = torch.sqrt((q * u.square() + v.square() / q).clamp_min(1e-8))
+    radius = _elliptical_radius(x, y, x0, y0, e1, e2)
     return amp * torch.exp(-_b(n_sersic) * ((radius / R_sersic).pow(1 / n_sersic) - 1))
+
+
+def exponential_light(
+    x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, amp: Tensor, R_sersic: Tensor, e1: Tensor, e2: Tensor
+) -> Tensor:
+    """`sersic_light` of index 1, an exponential disc, without the power: the source of the published data."""
+    radius = _elliptical_radius(x, y, x0, y0, e1, e2)
+    return amp * torch.exp(-_b(torch.ones_like(amp)) * (radius / R_sersic - 1))
 
 
 def sersic_total_flux(amp: Tensor, R_sersic: Tensor, n_sersic: Tensor) -> Tensor:
@@ -64,6 +70,12 @@ def pixelated_light(
         image[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=True
     )
     return amp * sampled[:, 0]
+
+
+def _elliptical_radius(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, e1: Tensor, e2: Tensor) -> Tensor:
+    q, phi = axis_ratio_and_angle(e1, e2)
+    u, v = rotate(x - x0, y - y0, phi)
+    return torch.sqrt((q * u.square() + v.square() / q).clamp_min(1e-8))
 
 
 def _b(n_sersic: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darklens.physics import sersic_light, shear_deflection, sie_deflection
+from darklens.physics import exponential_light, sersic_light, shear_deflection, sie_deflection
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import PROFILES
 from darklens.simulation.scene import Rows, _columns, sersic_parameters, substructure, summed_deflection
@@ -37,9 +37,11 @@ def fused_light(preset: Preset, label: str, rows: Rows, x: Tensor, y: Tensor, li
     if all(bool((m == m[0]).all()) for m in main):
         main = [m[:1] for m in main]
     source = sersic_parameters(preset, rows, like)
+    if exponential := bool((source[4] == 1).all()):
+        del source[4]
     ax, ay = _main(x, y, [m.view(-1, 1, 1) for m in main])
     parameters = [] if added is None else [*added.parameters, added.weights]
-    kernel = _kernel(None if added is None else added.deflection)
+    kernel = _kernel(None if added is None else added.deflection, exponential)
     return kernel(x, y, ax, ay, [s.view(-1, 1, 1) for s in source], parameters)
 
 
@@ -50,18 +52,21 @@ def _main(x: Tensor, y: Tensor, main: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache
-def _kernel(deflection: Callable[..., Any] | None) -> Kernel:
+def _kernel(deflection: Callable[..., Any] | None, exponential: bool) -> Kernel:
+    profile: Kernel = exponential_light if exponential else sersic_light
+
     def light(x: Tensor, y: Tensor, ax: Tensor, ay: Tensor, source: list[Tensor], added: list[Tensor]) -> Tensor:
         if deflection is not None:
             bx, by = summed_deflection(deflection, x, y, added[:-1], added[-1])
             ax, ay = ax + bx, ay + by
-        return sersic_light(x - ax, y - ay, *source)
+        return profile(x - ax, y - ay, *source)
 
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "darklens" / "kernels"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # a CUDA toolkit without a GPU is no problem
-    # One thread: blocks of images are the unit of parallel work, not pixels.
-    return torch.compile(light, dynamic=True, options={"cpp.threads": 1})
+    # A C++ wrapper lets go of Python's lock, so that threads run side by side. One core each, because blocks of images
+    # are the unit of parallel work, not pixels.
+    return torch.compile(light, dynamic=True, options={"cpp.threads": 1, "cpp_wrapper": True})
 
 
 @lru_cache
