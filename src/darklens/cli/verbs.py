@@ -241,7 +241,9 @@ def look(path: Path, out: Path = Path("look.png"), layout: str | None = None, ca
 
     findings = look_at(path, layout, catalog, out)
     say("\n".join([str(path), *(f"  {fact}" for fact in findings.facts), *(f"  ! {w}" for w in findings.warnings)]))
-    say(f"  mosaic → {out}", f"darklens train substructure/demo --data {path} --out runs/first")
+    labelled = any(fact.startswith("classes:") for fact in findings.facts)
+    after = f"train substructure/demo --data {path} --out runs/first" if labelled else f"predict RUN {path} --out p.csv"
+    say(f"  mosaic → {out}", f"darklens {after}")
 
 
 def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0) -> None:

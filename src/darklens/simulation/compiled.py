@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from darklens.physics import exponential_light, sersic_light, shear_deflection, sie_deflection
 from darklens.simulation.presets import Preset
@@ -28,7 +29,7 @@ def fused_light(preset: Preset, label: str, rows: Rows, x: Tensor, y: Tensor, li
     Compiled are isothermal deflectors with Sérsic sources and darklens's own profiles. Where all images share one
     main deflector, as in the published data, its deflection is computed once.
     """
-    if preset.deflector.profile != "sie" or preset.source.profile != "sersic" or not compiler_found(like.device.type):
+    if preset.deflector.profile != "sie" or preset.source.profile != "sersic" or not kernels_compile(like.device.type):
         return None
     added = substructure(preset, label, rows, like)
     if added is not None and added.deflection not in PROFILES.values():
@@ -42,7 +43,11 @@ def fused_light(preset: Preset, label: str, rows: Rows, x: Tensor, y: Tensor, li
     ax, ay = _main(x, y, [m.view(-1, 1, 1) for m in main])
     parameters = [] if added is None else [*added.parameters, added.weights]
     kernel = _kernel(None if added is None else added.deflection, exponential)
-    return kernel(x, y, ax, ay, [s.view(-1, 1, 1) for s in source], parameters)
+    try:
+        return kernel(x, y, ax, ay, [s.view(-1, 1, 1) for s in source], parameters)
+    except TorchDynamoException as error:
+        _give_up(str(error).splitlines()[0])
+        return None
 
 
 def _main(x: Tensor, y: Tensor, main: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -70,9 +75,19 @@ def _kernel(deflection: Callable[..., Any] | None, exponential: bool) -> Kernel:
 
 
 @lru_cache
-def compiler_found(device: str) -> bool:
+def kernels_compile(device: str) -> bool:
     """Whether kernels can be compiled here; says so once if not."""
     if device != "cpu" or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
-        return True
-    warnings.warn("no C++ compiler found: simulating without compiled kernels, about five times slower", stacklevel=3)
+        return not _failed
+    _give_up("no C++ compiler found")
     return False
+
+
+_failed: list[str] = []
+
+
+def _give_up(reason: str) -> None:
+    """Go on without compiled kernels, and say so."""
+    _failed.append(reason)
+    kernels_compile.cache_clear()
+    warnings.warn(f"{reason}: simulating without compiled kernels, several times slower", stacklevel=2)
