@@ -18,16 +18,17 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def test_quickstart_runs_from_top_to_bottom(tmp_path):
+def test_commands_and_code_of_the_pages_run_from_top_to_bottom(tmp_path):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    commands = [line[2:] for block in blocks("quickstart.md", "console") for line in block.splitlines()]
-    assert len(commands) == 8
+    pages = ("quickstart.md", "presets.md")
+    commands = [line[2:] for page in pages for block in blocks(page, "console") for line in block.splitlines()]
+    assert len(commands) == 9
     for command in commands:
         done = subprocess.run(
             command.split(), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, (command, done.stderr[-2000:])
-    for name in ("report.html", "look.png", "predictions.csv", "data/imported/images.npy"):
+    for name in ("report.html", "look.png", "preview.png", "predictions.csv", "data/imported/images.npy"):
         assert (tmp_path / name).is_file()
     code = "\n".join(blocks("quickstart.md", "python"))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
