@@ -20,6 +20,7 @@ from lightning.pytorch import Callback, Trainer
 from darklens.data.augmentation import augment
 from darklens.data.synthesis import simulate_dataset
 from darklens.simulation import load_preset
+from darklens.tasks.base import make_optimizer
 from darklens.training import train as training
 from darklens.training.recipe import Recipe, load_recipe
 from darklens.training.sources import Source, open_source
@@ -44,8 +45,15 @@ class StepTimer(Callback):
 def bare_rate(recipe: Recipe, source: Source) -> float:
     task = training.build_task(recipe, source)
     network, preprocessing = task.network, task.preprocessing
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.optimizer.lr, foreach=True)
-    average = torch.optim.swa_utils.AveragedModel(network, avg_fn=torch.optim.swa_utils.get_ema_avg_fn(0.99))
+    decay = recipe.optimizer.weight_decay
+    groups = [
+        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = make_optimizer(recipe.optimizer.name, groups, recipe.optimizer.lr)
+    average = torch.optim.swa_utils.AveragedModel(
+        network, avg_fn=torch.optim.swa_utils.get_ema_avg_fn(recipe.trainer.ema), use_buffers=True
+    )
     generator = torch.Generator()
     bf16 = training.resolve_precision("auto") == "bf16-mixed"
     started, steps = 0.0, 0

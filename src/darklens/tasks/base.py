@@ -73,7 +73,7 @@ class ImageTask(LightningModule):
         decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
         spared = [p for p in self.network.parameters() if p.requires_grad and p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": o.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-        optimizer = _optimizer(o.optimizer, groups, o.lr)
+        optimizer = make_optimizer(o.optimizer, groups, o.lr)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -94,7 +94,8 @@ class ImageTask(LightningModule):
         return {"cosine": cosine, "step": stepped, "constant": lambda step: 1.0}[o.schedule]
 
 
-def _optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+def make_optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    """An optimiser by its name in recipes, over groups of parameters."""
     if name == "Muon":
         from timm.optim.muon import Muon
 
