@@ -25,7 +25,7 @@ HEADLINES = {
     "regress": ["rmse", "mae", "r2", "bias"],
 }
 NAMES = {
-    "accuracy": "Accuracy", "macro_auc": "Macro AUC", "micro_auc": "Micro AUC", "ece": "Calibration error (ECE)",
+    "accuracy": "Accuracy", "macro_auc": "Macro AUC", "micro_auc": "Micro AUC", "ece": "ECE",
     "log_loss": "Log loss", "mse": "MSE", "rmse": "RMSE", "mae": "Mean absolute error", "r2": "R²", "bias": "Bias",
     "scatter": "Scatter",
 }  # fmt: skip
@@ -144,7 +144,8 @@ def _section(record: RunRecord) -> dict[str, Any]:
 
 def _comparison(sections: list[dict[str, Any]]) -> dict[str, Any]:
     keys = list(dict.fromkeys(key for s in sections for key in s["evaluation"]["figures"]))
-    sets = {(s["evaluation"]["data"]["source"], s["evaluation"]["n"]) for s in sections}
+    tests = [s["evaluation"] for s in sections]
+    sets = {(t["data"]["checksum"] or t["data"]["source"], t["n"]) for t in tests}
     return {"keys": keys, "same_set": len(sets) == 1}
 
 

@@ -134,7 +134,7 @@ def _keep_pictures(
     else:
         sureness = np.abs(prediction.values[:, 0] - truth)
         order = np.argsort(truth)
-        examples = [order[np.linspace(0, len(order) - 1, EXAMPLES * 2).astype(int)]]
+        examples = [order[np.linspace(0, len(order) - 1, EXAMPLES * 3).astype(int)]]
         captions = [[f"{model.config.outputs[0]} = {truth[row]:.2f}" for row in examples[0]]]
     worst = np.argsort(-sureness)[:MISTAKES]
     worst = worst[sureness[worst] > 0]
