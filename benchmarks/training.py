@@ -52,7 +52,7 @@ def bare_rate(recipe: Recipe, source: Source) -> float:
     ]
     optimizer = make_optimizer(recipe.optimizer.name, groups, recipe.optimizer.lr)
     average = torch.optim.swa_utils.AveragedModel(
-        network, avg_fn=torch.optim.swa_utils.get_ema_avg_fn(recipe.trainer.ema), use_buffers=True
+        network, avg_fn=training.moving_average(recipe.trainer.ema), use_buffers=True
     )
     generator = torch.Generator()
     bf16 = training.resolve_precision("auto") == "bf16-mixed"

@@ -103,7 +103,7 @@ class TrainedModel:
     def _checked(self, images: Tensor | np.ndarray) -> Tensor:
         array = images.numpy() if isinstance(images, Tensor) else np.asarray(images)
         # PyTorch knows no unsigned 16-bit arithmetic, which detectors write.
-        batch = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        batch = torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
         if batch.ndim == 2:
             batch = batch[None, None]
         elif batch.ndim == 3:

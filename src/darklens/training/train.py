@@ -12,14 +12,16 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.console import Console
+from torch import Tensor
 
 from darklens.data.dataset import versions
 from darklens.data.preprocessing import Preprocessing
@@ -193,7 +195,7 @@ def _fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path 
     if config.patience is not None:
         callbacks.append(EarlyStopping(MONITOR, patience=config.patience))
     if config.ema is not None:
-        callbacks.append(EMAWeightAveraging(decay=config.ema))
+        callbacks.append(WeightAveraging(avg_fn=moving_average(config.ema), use_buffers=True))
     if config.max_minutes is not None:
         callbacks.append(Timer({"minutes": int(config.max_minutes), "seconds": round(config.max_minutes % 1 * 60)}))
     trainer = Trainer(
@@ -226,6 +228,17 @@ def _fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path 
     if trainer.is_global_zero:
         _finish(job, source, task, out, Path(best.best_model_path), trainer, seconds)
     return out
+
+
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:
+    """An exponential moving average that forgets faster at first, so that short trainings do not end on old weights."""
+
+    def average(averaged: Tensor, current: Tensor, updates: Any) -> Tensor:
+        kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
+        # Counters of batches are whole numbers; the newest is right.
+        return averaged.lerp(current, 1 - kept) if averaged.is_floating_point() else current
+
+    return average
 
 
 def _finish(job: Job, source: Source, task: ImageTask, out: Path, best: Path, trainer: Trainer, seconds: float) -> None:
