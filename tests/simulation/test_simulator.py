@@ -247,3 +247,10 @@ def test_rows_of_another_preset_are_refused():
     simulator = Simulator(resolve_preset("model-1") | {"classes": classes})
     with pytest.raises(DataError, match="'axion' is not a class"):
         simulator.render(rows)
+
+
+def test_unusable_psf_is_refused(tmp_path):
+    np.save(tmp_path / "even.npy", np.ones((4, 4)))
+    preset = write(tmp_path / "psf.yaml", "extends: fair-hst\ninstrument: {psf_file: even.npy}\n")
+    with pytest.raises(PresetError, match=r"even\.npy: a PSF needs two odd sides"):
+        Simulator(preset)

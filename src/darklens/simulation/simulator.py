@@ -235,7 +235,10 @@ def _psf(preset: Preset) -> Tensor | list[float]:
     """The kernel of a pixelated PSF, or the taps of a Gaussian one in (sub-)pixels."""
     instrument = preset.instrument
     if instrument.psf_file is not None:
-        return pixelated_psf(torch.from_numpy(_load_image(instrument.psf_file)))
+        try:
+            return pixelated_psf(torch.from_numpy(_load_image(instrument.psf_file)))
+        except ValueError as error:
+            raise PresetError(f"{instrument.psf_file}: {error}") from error
     fwhm = instrument.psf_fwhm / instrument.pixel_scale * preset.supersampling
     return gaussian_psf_taps(fwhm, instrument.psf_truncation)
 
