@@ -18,26 +18,26 @@ from torch._dynamo.exc import TorchDynamoException
 from darklens.physics import exponential_light, sersic_light, shear_deflection, sie_deflection
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import PROFILES
-from darklens.simulation.scene import Rows, _columns, sersic_parameters, substructure, summed_deflection
+from darklens.simulation.scene import Rows, columns_of, sersic_parameters, substructure, summed_deflection
 
 Kernel = Callable[..., Tensor]
 
 
-def fused_light(preset: Preset, label: str, rows: Rows, x: Tensor, y: Tensor, like: Tensor) -> Tensor | None:
+def fused_light(preset: Preset, label: str, rows: Rows, x: Tensor, y: Tensor) -> Tensor | None:
     """Lensed surface brightness (N, H, W) of one class, or None where it cannot be compiled.
 
     Compiled are isothermal deflectors with Sérsic sources and darklens's own profiles. Where all images share one
     main deflector, as in the published data, its deflection is computed once.
     """
-    if preset.deflector.profile != "sie" or preset.source.profile != "sersic" or not kernels_compile(like.device.type):
+    if preset.deflector.profile != "sie" or preset.source.profile != "sersic" or not kernels_compile(x.device.type):
         return None
-    added = substructure(preset, label, rows, like)
+    added = substructure(preset, label, rows, x)
     if added is not None and added.deflection not in PROFILES.values():
         return None
-    main = _columns(rows, ["lens_x", "lens_y", "theta_E", "e1", "e2", "gamma1", "gamma2"], like)
+    main = columns_of(rows, ["lens_x", "lens_y", "theta_E", "e1", "e2", "gamma1", "gamma2"], x)
     if all(bool((m == m[0]).all()) for m in main):
         main = [m[:1] for m in main]
-    source = sersic_parameters(preset, rows, like)
+    source = sersic_parameters(preset, rows, x)
     if exponential := bool((source[4] == 1).all()):
         del source[4]
     ax, ay = _main(x, y, [m.view(-1, 1, 1) for m in main])

@@ -38,9 +38,9 @@ def select(rows: Rows, chosen: np.ndarray) -> dict[str, Any]:
 def main_deflection(preset: Preset, rows: Rows, like: torch.dtype | Tensor, shear: bool = True) -> Deflect:
     """Deflection of the main deflector, with the external shear or without, for images (N, …)."""
     names = ["lens_x", "lens_y", "theta_E", "e1", "e2"]
-    x0, y0, theta_E, e1, e2 = _columns(rows, names, like)
-    gamma1, gamma2 = _columns(rows, ["gamma1", "gamma2"], like) if shear else (None, None)
-    gamma = _columns(rows, ["gamma"], like)[0] if preset.deflector.profile == "epl" else None
+    x0, y0, theta_E, e1, e2 = columns_of(rows, names, like)
+    gamma1, gamma2 = columns_of(rows, ["gamma1", "gamma2"], like) if shear else (None, None)
+    gamma = columns_of(rows, ["gamma"], like)[0] if preset.deflector.profile == "epl" else None
 
     def deflect(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         shape = (-1,) + (1,) * (x.ndim - 1)
@@ -109,8 +109,8 @@ def summed_deflection(
 def source_amplitude(preset: Preset, rows: Rows, like: torch.dtype | Tensor) -> Tensor:
     """Surface brightness at the half-light radius of Sérsic sources, (N,): given, or from the magnitude."""
     if "source_amp" in rows:
-        return _columns(rows, ["source_amp"], like)[0]
-    magnitude, radius, index = _columns(rows, ["source_magnitude", "source_R_sersic", "source_n_sersic"], like)
+        return columns_of(rows, ["source_amp"], like)[0]
+    magnitude, radius, index = columns_of(rows, ["source_magnitude", "source_R_sersic", "source_n_sersic"], like)
     assert preset.instrument.zero_point is not None
     flux = counts_per_second(magnitude, preset.instrument.zero_point)
     return flux / sersic_total_flux(torch.ones_like(radius), radius, index)
@@ -118,7 +118,9 @@ def source_amplitude(preset: Preset, rows: Rows, like: torch.dtype | Tensor) -> 
 
 def sersic_parameters(preset: Preset, rows: Rows, like: torch.dtype | Tensor) -> list[Tensor]:
     """Arguments of `sersic_light` after the position, each (N,)."""
-    x0, y0, R, n, e1, e2 = _columns(rows, [f"source_{k}" for k in ("x", "y", "R_sersic", "n_sersic", "e1", "e2")], like)
+    x0, y0, R, n, e1, e2 = columns_of(
+        rows, [f"source_{k}" for k in ("x", "y", "R_sersic", "n_sersic", "e1", "e2")], like
+    )
     return [x0, y0, source_amplitude(preset, rows, like), R, n, e1, e2]
 
 
@@ -129,17 +131,18 @@ def source_light(preset: Preset, rows: Rows, like: torch.dtype | Tensor, galaxie
         return lambda x, y: sersic_light(x, y, *(p.view(-1, 1, 1) for p in parameters))
     assert galaxies is not None
     names = ["source_x", "source_y", "source_phi", "source_pixel_scale", "source_image"]
-    x0, y0, phi, scale, which = (c.view(-1, 1, 1) for c in _columns(rows, names, like))
+    x0, y0, phi, scale, which = (c.view(-1, 1, 1) for c in columns_of(rows, names, like))
     images = galaxies.to(x0)[(which.flatten() * len(galaxies)).long()]
     if "source_amp" in rows:
-        amp = _columns(rows, ["source_amp"], like)[0].view(-1, 1, 1)
+        amp = columns_of(rows, ["source_amp"], like)[0].view(-1, 1, 1)
     else:
         assert preset.instrument.zero_point is not None
-        flux = counts_per_second(_columns(rows, ["source_magnitude"], like)[0], preset.instrument.zero_point)
+        flux = counts_per_second(columns_of(rows, ["source_magnitude"], like)[0], preset.instrument.zero_point)
         amp = flux.view(-1, 1, 1) / (images.sum((-2, -1), keepdim=True) * scale.square())
     return lambda x, y: pixelated_light(x, y, x0, y0, images, amp, phi, scale)
 
 
-def _columns(rows: Rows, names: list[str], like: torch.dtype | Tensor) -> list[Tensor]:
+def columns_of(rows: Rows, names: list[str], like: torch.dtype | Tensor) -> list[Tensor]:
+    """Numeric columns as tensors (N,), of a dtype, or of the dtype and device of a tensor."""
     dtype, device = (like.dtype, like.device) if isinstance(like, Tensor) else (like, torch.device("cpu"))
     return [torch.tensor(np.asarray(rows[n], dtype=np.float64), dtype=dtype, device=device) for n in names]

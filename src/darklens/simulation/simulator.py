@@ -80,7 +80,8 @@ class Simulator:
         """Images (N, 1, H, W) of catalogue rows, in the preset's `Preset.unit`.
 
         Without ``noise`` they are its expectation. With it, a row whose id and seed are those of a simulated image
-        gets that image's noise again, to the bit on the same device.
+        gets that image's noise again: on the same device to the bit, but for images that compiled kernels made, where
+        the flux differs by rounding.
 
         Raises
         ------
@@ -93,25 +94,15 @@ class Simulator:
 
     def _render(self, columns: Rows, noise: bool, dtype: torch.dtype, compile: bool) -> Tensor:
         images = self._noise_free(columns, dtype, compile)
-        times = torch.tensor(np.asarray(columns["exposure_time"]), device=self.device, dtype=dtype)
+        times = self._times(columns, dtype)
         images = self._with_noise(images, times, np.asarray(columns["id"])) if noise else self._expected(images, times)
         return images[:, None]
 
     def without_substructure(self, rows: pl.DataFrame | Rows, dtype: torch.dtype = torch.float64) -> Tensor:
         """Noise-free images (N, H, W) of the same main deflectors and sources, without what their class adds."""
         columns = to_rows(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
-        preset = self.preset
-        x, y = (
-            c[None]
-            for c in pixel_coordinates(
-                preset.pixels, preset.instrument.pixel_scale, preset.supersampling, dtype, self.device
-            )
-        )
-        like = torch.empty(0, dtype=dtype, device=self.device)
-        ax, ay = main_deflection(preset, columns, like)(x, y)
-        light = source_light(preset, columns, like, self._galaxies)(x - ax, y - ay)
-        times = torch.tensor(np.asarray(columns["exposure_time"]), device=self.device, dtype=dtype)
-        return self._expected(self._observe(light * preset.instrument.pixel_scale**2), times)
+        flux = self._observe(self._light(None, columns, *self._grid(dtype)))
+        return self._expected(flux, self._times(columns, dtype))
 
     def noise_sigma(self, rows: pl.DataFrame | Rows, expected: Tensor) -> Tensor:
         """Standard deviation of the noise in each pixel of expected images (N, H, W), in `Preset.unit`.
@@ -173,32 +164,41 @@ class Simulator:
 
     def _noise_free(self, columns: Rows, dtype: torch.dtype, compile: bool) -> Tensor:
         """Flux in each pixel behind telescope and atmosphere, (N, H, W)."""
-        preset = self.preset
-        pixels, scale, factor = preset.pixels, preset.instrument.pixel_scale, preset.supersampling
-        x, y = (c[None] for c in pixel_coordinates(pixels, scale, factor, dtype, self.device))
-        like = torch.empty(0, dtype=dtype, device=self.device)
+        preset, (x, y) = self.preset, self._grid(dtype)
         labels = np.asarray(columns["label"])
-        images = torch.empty(len(labels), pixels, pixels, dtype=dtype, device=self.device)
+        images = x.new_empty(len(labels), preset.pixels, preset.pixels)
         for label in preset.labels:
             if not len(chosen := np.flatnonzero(labels == label)):
                 continue
             rows = select(columns, chosen)
             light = None
             if compile:
-                light = fused_light(preset, label, rows, x, y, like)
+                light = fused_light(preset, label, rows, x, y)
             if light is None:
-                light = self._light(label, rows, x, y, like)
-            images[torch.from_numpy(chosen)] = self._observe(light * scale**2)
+                light = self._light(label, rows, x, y)
+            images[torch.from_numpy(chosen)] = self._observe(light)
         return images
 
-    def _light(self, label: str, rows: Rows, x: Tensor, y: Tensor, like: Tensor) -> Tensor:
-        ax, ay = main_deflection(self.preset, rows, like)(x, y)
-        if (added := substructure_deflection(self.preset, label, rows, like)) is not None:
+    def _grid(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        preset = self.preset
+        scale = preset.instrument.pixel_scale
+        x, y = pixel_coordinates(preset.pixels, scale, preset.supersampling, dtype, self.device)
+        return x[None], y[None]
+
+    def _times(self, columns: Mapping[str, Any], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(np.asarray(columns["exposure_time"]), device=self.device, dtype=dtype)
+
+    def _light(self, label: str | None, rows: Rows, x: Tensor, y: Tensor) -> Tensor:
+        """Lensed surface brightness (N, H, W), with what the class ``label`` adds, or with nothing added."""
+        ax, ay = main_deflection(self.preset, rows, x)(x, y)
+        added = None if label is None else substructure_deflection(self.preset, label, rows, x)
+        if added is not None:
             bx, by = added(x, y)
             ax, ay = ax + bx, ay + by
-        return source_light(self.preset, rows, like, self._galaxies)(x - ax, y - ay)
+        return source_light(self.preset, rows, x, self._galaxies)(x - ax, y - ay)
 
-    def _observe(self, flux: Tensor) -> Tensor:
+    def _observe(self, light: Tensor) -> Tensor:
+        flux = light * self.preset.instrument.pixel_scale**2
         factor = self.preset.supersampling
         if isinstance(self._psf, Tensor):
             return convolve(bin_pixels(flux, factor), self._psf.to(flux))
@@ -211,7 +211,7 @@ class Simulator:
 
     def _with_noise(self, flux: Tensor, times: Tensor, ids: np.ndarray) -> Tensor:
         if self.preset.noise == "deeplense-doubled":
-            return flux * 2
+            return self._expected(flux, times)
         instrument, generator = self.preset.instrument, torch.Generator(self.device)
         background = torch.tensor([instrument.background(float(t)) for t in times]).to(flux)
         totals = times * instrument.exposures

@@ -14,6 +14,7 @@ import polars as pl
 from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_data
 from darklens.errors import DataError
+from darklens.evaluation.bootstrap import ROUNDS
 from darklens.evaluation.classification import Classified, evaluate_classification
 from darklens.evaluation.regression import Regressed, evaluate_regression
 from darklens.inference.model import TrainedModel, load_model
@@ -61,7 +62,7 @@ def evaluate_run(
         "data": {"source": cutouts.info.source, "layout": cutouts.info.layout, "checksum": cutouts.info.checksum},
         "n": len(cutouts),
         "seed": seed,
-        "rounds": 1000,
+        "rounds": ROUNDS,
         "seconds": round(seconds, 2),
         "images_per_second": round(len(cutouts) / seconds, 1),
         "notes": predicted.notes,
