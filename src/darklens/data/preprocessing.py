@@ -1,4 +1,4 @@
-"""What happens to an image between the detector and the network: crop, stretch, scale, size, channels.
+"""What happens to an image between the detector and the network: crop, stretch, scale, lens model, size, channels.
 
 It is stored with the trained model, so whoever predicts never has to know it.
 """
@@ -13,6 +13,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from darklens.errors import DataError
+from darklens.physics.grids import bin_pixels
+from darklens.physics.smoothfit import SmoothPrior, fit_smooth_lens, learn_prior, residual, sky_noise, smooth_image
+
+LENSES = 512
+"""Training images from which the distribution of lenses is learned."""
+LENS_PIXELS = 40
+"""Pixels across that are enough to fit a smooth lens."""
 
 Stretch = Literal["none", "sqrt", "asinh", "minmax"]
 
@@ -33,23 +40,34 @@ class Preprocessing:
         Side in pixels to which the image is then interpolated; None keeps it.
     repeat_channels
         Repeat one channel this many times, for pretrained weights that ask for colour.
+    lens_model
+        Fit a smooth lens to every image, and add two channels: what the fit leaves, in units of the noise, and the fit.
     center, scale
         Subtracted and divided by after the stretch; fitted to training images by `fit`.
+    lens_prior
+        Mean and precision of the distribution of smooth lenses; learned from training images by `fit`.
     """
 
     crop: int | None = None
     stretch: Stretch = "sqrt"
     resize: int | None = None
     repeat_channels: int = 1
+    lens_model: bool = False
     softening: float | None = None
     center: float = 0.0
     scale: float = 1.0
+    lens_prior: list[list[float]] | None = None
 
     def fit(self, images: Tensor) -> Preprocessing:
-        """The same with softening, center and scale fitted to training images (N, C, H, W); ``minmax`` needs none."""
+        """The same with all that training images (N, C, H, W) decide: softening, center and scale, and the lens prior."""
+        cropped = self._crop(images.float())
+        if self.lens_model:
+            self._check_channels(images.shape[-3])
+            pixels, binned = _to_fit(cropped[:LENSES])
+            prior = learn_prior(pixels, binned=binned)
+            return replace(self, lens_model=False).fit(images)._with_lens(prior)
         if self.stretch == "minmax":
             return self
-        cropped = self._crop(images.float())
         softening = self.softening
         if self.stretch == "asinh" and softening is None:
             # The median absolute deviation of pixels, most of which are sky, from their median.
@@ -59,7 +77,10 @@ class Preprocessing:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) as the network wants them, float32."""
-        stretched = (self._stretch(self._crop(images.float())) - self.center) / self.scale
+        cropped = self._crop(images.float())
+        stretched = (self._stretch(cropped) - self.center) / self.scale
+        if self.lens_model:
+            stretched = torch.cat([stretched, *self._lens_channels(cropped)], dim=1)
         if self.resize is not None and stretched.shape[-1] != self.resize:
             stretched = interpolate(
                 stretched, size=(self.resize, self.resize), mode="bilinear", align_corners=False, antialias=True
@@ -72,9 +93,32 @@ class Preprocessing:
         height, width = (min(n, self.crop or n) for n in (height, width))
         if self.resize is not None:
             height = width = self.resize
-        if self.repeat_channels > 1 and channels > 1:
-            raise DataError(f"repeat_channels is for images of one channel; these have {channels}")
-        return channels * self.repeat_channels, height, width
+        if self.lens_model or self.repeat_channels > 1:
+            self._check_channels(channels)
+        return 3 if self.lens_model else channels * self.repeat_channels, height, width
+
+    def _check_channels(self, channels: int) -> None:
+        what = "lens_model" if self.lens_model else "repeat_channels"
+        if channels > 1:
+            raise DataError(f"{what} is for images of one channel; these have {channels}")
+        if self.lens_model and self.repeat_channels > 1:
+            raise DataError("lens_model makes three channels of one; repeat_channels has no use beside it")
+
+    def _with_lens(self, prior: SmoothPrior) -> Preprocessing:
+        return replace(self, lens_model=True, lens_prior=torch.cat([prior.mean[None], prior.precision]).tolist())
+
+    @torch.no_grad()
+    def _lens_channels(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the fit of a smooth lens leaves of images, in units of the noise, and the square root of the fit."""
+        with torch.autocast(images.device.type, enabled=False):
+            table = torch.tensor(self.lens_prior, device=images.device)
+            noise = sky_noise(images[:, 0])
+            pixels, binned = _to_fit(images)
+            fit = fit_smooth_lens(pixels, SmoothPrior(table[0], table[1:]), binned=binned)
+            model = smooth_image(fit.parameters, images.shape[-1])
+            left = residual(images[:, 0] / noise, model)
+        # Both about as large as the image itself after scaling.
+        return left[:, None].clamp(-30, 30) / 2, model[:, None].clamp_min(0).sqrt() / 3
 
     def _crop(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -93,3 +137,11 @@ class Preprocessing:
             # Constant images are refused when they are read; here they must only not become nan.
             return (images - low) / (high - low).clamp_min(torch.finfo(images.dtype).tiny)
         return images
+
+
+def _to_fit(images: Tensor) -> tuple[Tensor, int]:
+    """Images (N, 1, H, W) in units of their noise on no more pixels than a fit needs, and how many make one of these."""
+    scaled = images[:, 0] / sky_noise(images[:, 0])
+    factor = max(1, images.shape[-1] // LENS_PIXELS)
+    side = images.shape[-1] // factor * factor
+    return bin_pixels(scaled[:, :side, :side], factor), factor**2

@@ -73,12 +73,15 @@ class PreprocessingConfig:
         Side to which the image is interpolated, pixels.
     repeat_channels
         Repeat one channel for weights that ask for three.
+    lens_model
+        Fit a smooth lens to every image, and let the network see what it leaves.
     """
 
     crop: int | None = None
     stretch: Literal["none", "sqrt", "asinh", "minmax"] = "sqrt"
     resize: int | None = None
     repeat_channels: int = 1
+    lens_model: bool = False
 
 
 @dataclass(frozen=True)

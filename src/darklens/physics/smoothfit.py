@@ -1,0 +1,268 @@
+"""Fit a smooth lens, an isothermal deflector with shear before a Sérsic source, to many images at once.
+
+What such a lens cannot explain is what substructure leaves behind. Positions are in units of half the image's side, so
+no pixel scale is needed, and brightness in units of the sky noise, so no gain or zero point is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from darklens.physics.deflectors import sie_deflection
+from darklens.physics.grids import bin_pixels, pixel_coordinates
+
+PARAMETERS = (
+    "theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2", "source_x", "source_y",
+    "log_R", "log_n", "source_e1", "source_e2", "log_amp", "sky",
+)  # fmt: skip
+"""What is fitted, in this order. ``log_R`` and ``log_n`` are natural logarithms of half-light radius and Sérsic index,
+``log_amp`` that of the brightness at the half-light radius."""
+
+_MEAN = (0.55, 0, 0, 0, 0, 0, 0, 0, 0, -2.1, 0, 0, 0, 2.5, 0)
+_WIDTH = (0.25, 0.15, 0.15, 0.05, 0.05, 0.06, 0.06, 0.15, 0.15, 0.6, 0.5, 0.2, 0.2, 2.0, 1.0)
+_LOW = (0.05, -0.6, -0.6, -0.5, -0.5, -0.4, -0.4, -1, -1, -5, -1.2, -0.6, -0.6, -6, -20)
+_HIGH = (1.2, 0.6, 0.6, 0.5, 0.5, 0.4, 0.4, 1, 1, 0.5, 1.8, 0.6, 0.6, 9, 20)
+_SHARED = (0.03, 0.02, 0.02, 0.01, 0.01, 0.01, 0.01, 0, 0, 0.05, 0.05, 0.02, 0.02, 0, 0)
+"""Parameters that scatter less than this from image to image are one and the same in all: substructure moves them as much."""
+_SHOT = 0.15
+"""Variance of a pixel's shot noise over its brightness, both in units of the sky noise: only weighs bright pixels."""
+_RADII = (0.88, 1.0, 1.12)
+_OFFSETS = [(0.0, 0.0), *((0.07 * math.cos(k * math.pi / 3), 0.07 * math.sin(k * math.pi / 3)) for k in range(6))]
+COARSE_STEPS, FINE_STEPS = 12, 5
+_FAINTEST = 0.003
+"""Sky noise is taken to be at least this fraction of the peak, which noise-free images ask for."""
+
+
+class SmoothPrior(NamedTuple):
+    """A normal distribution of lenses: ``mean`` (P,) and ``precision`` (P, P)."""
+
+    mean: Tensor
+    precision: Tensor
+
+
+class SmoothFit(NamedTuple):
+    """Lenses (N, P) that fit best, their ``curvature`` (N, P, P), the inverse of their covariance, and the cost (N,)."""
+
+    parameters: Tensor
+    curvature: Tensor
+    cost: Tensor
+
+
+def broad_prior() -> SmoothPrior:
+    """What is known of a lens that fills a cutout, before any image is seen."""
+    return SmoothPrior(torch.tensor(_MEAN), torch.diag(torch.tensor(_WIDTH) ** -2))
+
+
+def sky_noise(images: Tensor) -> Tensor:
+    """Standard deviation of the noise in the border of images (N, H, W), from differences of neighbours; (N, 1, 1)."""
+    side = images.shape[-1]
+    border = max(2, side // 10)
+    rows = torch.cat([images[:, :border], images[:, -border:]], dim=1)
+    noise = rows.diff(dim=-1).abs().mean((1, 2)) * (math.sqrt(math.pi) / 2)
+    return torch.maximum(noise, _FAINTEST * images.abs().amax((1, 2))).clamp_min(1e-20)[:, None, None]
+
+
+def smooth_image(parameters: Tensor, pixels: int) -> Tensor:
+    """Images (N, pixels, pixels) of smooth lenses (N, P), in units of the sky noise."""
+    x, y = pixel_coordinates(pixels, 2 / pixels, device=parameters.device)
+    lens = _trace(parameters, x, y)
+    return lens.light + _columns(parameters)[-1]
+
+
+def residual(images: Tensor, model: Tensor) -> Tensor:
+    """What a model leaves of images in units of the sky noise, over the noise of each pixel."""
+    return (images - model) * torch.rsqrt(1 + _SHOT * model.clamp_min(0))
+
+
+def fit_smooth_lens(images: Tensor, prior: SmoothPrior, start: Tensor | None = None, binned: int = 1) -> SmoothFit:
+    """The most probable smooth lens of each image, by Levenberg and Marquardt's method on all images at once.
+
+    Parameters
+    ----------
+    images
+        (N, H, H) in units of their sky noise (see `sky_noise`).
+    prior
+        The distribution that lenses come from.
+    start
+        Parameters (N, P) to start from; by default the best of a grid, then fitted to binned images.
+    binned
+        Of how many pixels each pixel is the mean.
+
+    Notes
+    -----
+    The point-spread function is not modelled: the fitted source is as wide as it looks.
+    """
+    prior = SmoothPrior(*(v.to(images) for v in prior))
+    if start is None:
+        even = images.shape[-1] // 2 * 2
+        coarse = bin_pixels(images[:, :even, :even], 2)
+        start = _refine(coarse, prior, _first_guess(coarse, prior), 4 * binned, COARSE_STEPS).parameters
+    return _refine(images, prior, start, binned, FINE_STEPS)
+
+
+def _refine(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int, steps: int) -> SmoothFit:
+    x, y = pixel_coordinates(images.shape[-1], 2 / images.shape[-1], device=images.device)
+    low, high = (torch.tensor(v, device=images.device) for v in (_LOW, _HIGH))
+    parameters = trial = start
+    cost = torch.full_like(trial[:, 0], math.inf)
+    curvature, gradient = torch.zeros(*trial.shape, trial.shape[1]).to(trial), torch.zeros_like(trial)
+    damping = torch.full_like(cost, 1e-2)
+    for _ in range(steps):
+        model, jacobian = model_and_jacobian(trial, x, y)
+        root_weight = torch.rsqrt((1 + _SHOT * model.clamp_min(0)) / binned)
+        gap = ((images - model) * root_weight).flatten(1)
+        slopes = (jacobian * root_weight[:, None]).flatten(2)
+        away = prior.mean - trial
+        pull = away @ prior.precision
+        trial_cost = gap.square().sum(1) + (pull * away).sum(1)
+        better = trial_cost < cost
+        parameters = torch.where(better[:, None], trial, parameters)
+        gradient = torch.where(better[:, None], (slopes @ gap[..., None])[..., 0] + pull, gradient)
+        curvature = torch.where(better[:, None, None], slopes @ slopes.mT + prior.precision, curvature)
+        cost = torch.where(better, trial_cost, cost)
+        damping = torch.where(better, damping / 5, damping * 6).clamp(1e-6, 1e6)
+        damped = curvature + torch.diag_embed(curvature.diagonal(dim1=1, dim2=2) * damping[:, None])
+        step = torch.linalg.solve_ex(damped, gradient[..., None])[0][..., 0].nan_to_num()
+        trial = (parameters + step).clamp(low, high)
+    return SmoothFit(parameters, curvature, cost)
+
+
+def learn_prior(images: Tensor, rounds: int = 20, binned: int = 1) -> SmoothPrior:
+    """The distribution that the lenses of images (N, H, H) come from, by expectation maximisation from a broad one.
+
+    Where all images share a deflector or a shape of the source, as the published data do, these become certain, and
+    what substructure does to them is left to the residual; where they vary, it learns how.
+    """
+    prior = broad_prior()
+    fit = fit_smooth_lens(images, prior, binned=binned)
+    for _ in range(rounds):
+        # Lenses that were not found, and those with the strongest substructure, would only blur the prior.
+        good = fit.cost <= fit.cost.quantile(0.7)
+        chosen = fit.parameters[good]
+        mean = chosen.mean(0)
+        spread = (chosen - mean).mT @ (chosen - mean) / len(chosen)
+        covariance = spread + torch.linalg.inv(fit.curvature[good]).mean(0)
+        prior = SmoothPrior(mean, torch.linalg.inv(covariance + 1e-8 * torch.eye(len(mean)).to(mean)))
+        fit = fit_smooth_lens(images, prior, fit.parameters, binned)
+    return _share(prior)
+
+
+def _share(prior: SmoothPrior) -> SmoothPrior:
+    """The prior with parameters that hardly scatter held at their mean."""
+    covariance = torch.linalg.inv(prior.precision)
+    shared = covariance.diagonal().sqrt() < torch.tensor(_SHARED).to(covariance)
+    covariance[shared] = 0
+    covariance[:, shared] = 0
+    return SmoothPrior(prior.mean, torch.linalg.inv(covariance + torch.diag(1e-8 * shared)))
+
+
+def _first_guess(images: Tensor, prior: SmoothPrior) -> Tensor:
+    """The best of a small grid of ring sizes and source positions about what the brightest pixels suggest."""
+    x, y = pixel_coordinates(images.shape[-1], 2 / images.shape[-1], device=images.device)
+    light = torch.nn.functional.avg_pool2d(images[:, None], 3, 1, 1)[:, 0].clamp_min(0)
+    peak = light.amax((1, 2), keepdim=True).clamp_min(1e-20)
+    bright = (light / peak).square()
+    width = torch.linalg.inv(prior.precision)[0, 0].sqrt()
+    radius = _weighted(torch.hypot(x, y), bright).clamp(prior.mean[0] - 2 * width, prior.mean[0] + 2 * width)
+    best, least = prior.mean.expand(len(images), -1).clone(), torch.full_like(radius, math.inf)
+    best[:, 13] = torch.log(peak[:, 0, 0] / 2)
+    for factor in _RADII if width > _SHARED[0] else (1.0,):
+        guess = best.clone()
+        guess[:, 0] = radius * factor
+        guess[:, 7:9] = prior.mean[7:9]
+        lens = _trace(guess, x, y)
+        center = guess[:, 7:9] + torch.stack([_weighted(v, bright.square()) for v in (lens.u, lens.v)], dim=1)
+        for dx, dy in _OFFSETS:
+            guess[:, 7] = (center[:, 0] + dx).clamp(-0.5, 0.5)
+            guess[:, 8] = (center[:, 1] + dy).clamp(-0.5, 0.5)
+            shape = _trace(guess, x, y).light
+            scale = ((images * shape).sum((1, 2)) / shape.square().sum((1, 2)).clamp_min(1e-20)).clamp_min(1e-3)
+            cost = (images - scale[:, None, None] * shape).square().sum((1, 2))
+            found = guess.clone()
+            found[:, 13] += scale.log()
+            better = cost < least
+            best, least = torch.where(better[:, None], found, best), torch.minimum(cost, least)
+    return best
+
+
+def _weighted(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum((1, 2)) / weights.sum((1, 2)).clamp_min(1e-20)
+
+
+class _Traced(NamedTuple):
+    """Rays (N, H, W) traced to the source: deflection, position from the source's centre, radius and brightness there."""
+
+    ax: Tensor
+    ay: Tensor
+    u: Tensor
+    v: Tensor
+    radius2: Tensor
+    power: Tensor
+    light: Tensor
+
+
+def _columns(parameters: Tensor) -> list[Tensor]:
+    return [column[:, None, None] for column in parameters.unbind(1)]
+
+
+def _elliptical_radius2(u: Tensor, v: Tensor, e1: Tensor, e2: Tensor) -> Tensor:
+    """Squared radius q u'² + v'²/q along the axes of an ellipse, without its angle."""
+    modulus2 = e1 * e1 + e2 * e2
+    cross = e1 * (u * u - v * v) + 2 * e2 * u * v
+    return (((1 + modulus2) * (u * u + v * v) - 2 * cross) / (1 - modulus2)).clamp_min(1e-6)
+
+
+def _trace(parameters: Tensor, x: Tensor, y: Tensor) -> _Traced:
+    theta_E, e1, e2, x0, y0, gamma1, gamma2, sx, sy, log_R, log_n, s1, s2, log_amp, _ = _columns(parameters)
+    ax, ay = sie_deflection(x, y, x0, y0, theta_E, e1, e2)
+    u = x - ax - gamma1 * x - gamma2 * y - sx
+    v = y - ay - gamma2 * x + gamma1 * y - sy
+    radius2 = _elliptical_radius2(u, v, s1, s2)
+    power = torch.exp((0.5 * torch.log(radius2) - log_R) / log_n.exp())
+    return _Traced(ax, ay, u, v, radius2, power, torch.exp(log_amp - _b(log_n) * (power - 1)))
+
+
+def _b(log_n: Tensor) -> Tensor:
+    return 1.9992 * log_n.exp() - 0.3271
+
+
+def model_and_jacobian(parameters: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (N, H, W) of smooth lenses (N, P) at ``x, y`` (H, W), and their derivatives (N, P, H, W)."""
+    theta_E, e1, e2, x0, y0, _, _, _, _, log_R, log_n, s1, s2, _, sky = _columns(parameters)
+    ax, ay, u, v, radius2, power, light = _trace(parameters, x, y)
+    b, n = _b(log_n), log_n.exp()
+    fall = -light * b / n * power  # by the logarithm of the radius
+    # By the position in the source plane, through the squared radius.
+    modulus2 = s1 * s1 + s2 * s2
+    slope = fall / (radius2 * (1 - modulus2))
+    du = slope * ((1 + modulus2) * u - 2 * (s1 * u + s2 * v))
+    dv = slope * ((1 + modulus2) * v - 2 * (s2 * u - s1 * v))
+    # The tidal field of an isothermal deflector is tangential, of strength 2κ = θ_E / elliptical radius.
+    lx, ly = x - x0, y - y0
+    tidal = theta_E * torch.rsqrt(_elliptical_radius2(lx, ly, e1, e2)) * (dv * lx - du * ly)
+    tidal = tidal / (lx * lx + ly * ly).clamp_min(1e-6)
+    h = 1e-3
+    e1x, e1y = sie_deflection(x, y, x0, y0, theta_E, e1 + h, e2)
+    e2x, e2y = sie_deflection(x, y, x0, y0, theta_E, e1, e2 + h)
+    derivatives = {
+        "theta_E": -(du * ax + dv * ay) / theta_E,
+        "e1": -(du * (e1x - ax) + dv * (e1y - ay)) / h,
+        "e2": -(du * (e2x - ax) + dv * (e2y - ay)) / h,
+        "lens_x": -tidal * ly,
+        "lens_y": tidal * lx,
+        "gamma1": dv * y - du * x,
+        "gamma2": -(du * y + dv * x),
+        "source_x": -du,
+        "source_y": -dv,
+        "log_R": -fall,
+        "log_n": light * -1.9992 * n * (power - 1) - fall * (0.5 * torch.log(radius2) - log_R),
+        "source_e1": slope * (s1 * (u * u + v * v + radius2) - (u * u - v * v)),
+        "source_e2": slope * (s2 * (u * u + v * v + radius2) - 2 * u * v),
+        "log_amp": light,
+        "sky": torch.ones_like(light),
+    }
+    return light + sky, torch.stack([derivatives[name] for name in PARAMETERS], dim=1)
