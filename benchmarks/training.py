@@ -21,9 +21,11 @@ from darklens.data.augmentation import augment
 from darklens.data.synthesis import simulate_dataset
 from darklens.simulation import load_preset
 from darklens.tasks.base import make_optimizer
-from darklens.training import train as training
+from darklens.training import fit as fitting
+from darklens.training.job import Job, machine
 from darklens.training.recipe import Recipe, load_recipe
 from darklens.training.sources import Source, open_source
+from darklens.training.train import build_task, train
 
 WARM_UP = 5
 
@@ -43,7 +45,7 @@ class StepTimer(Callback):
 
 
 def bare_rate(recipe: Recipe, source: Source) -> float:
-    task = training.build_task(recipe, source)
+    task = build_task(recipe, source)
     network, preprocessing = task.network, task.preprocessing
     decay = recipe.optimizer.weight_decay
     groups = [
@@ -52,10 +54,10 @@ def bare_rate(recipe: Recipe, source: Source) -> float:
     ]
     optimizer = make_optimizer(recipe.optimizer.name, groups, recipe.optimizer.lr)
     average = torch.optim.swa_utils.AveragedModel(
-        network, avg_fn=training.moving_average(recipe.trainer.ema), use_buffers=True
+        network, avg_fn=fitting.moving_average(recipe.trainer.ema), use_buffers=True
     )
     generator = torch.Generator()
-    bf16 = training.resolve_precision("auto") == "bf16-mixed"
+    bf16 = fitting.resolve_precision("auto") == "bf16-mixed"
     started, steps = 0.0, 0
     for batch in source.train_loader(0, 1):
         prepared = augment(preprocessing(batch["image"]), recipe.augmentation, generator)
@@ -74,17 +76,17 @@ def bare_rate(recipe: Recipe, source: Source) -> float:
 
 def darklens_rate(recipe: Recipe, data: Path, out: Path) -> float:
     timer = StepTimer(recipe.trainer.batch_size)
-    lines = training.EpochLines
+    lines = fitting.EpochLines
 
     class Timed(lines):  # type: ignore[misc, valid-type]
         def on_train_batch_end(self, trainer: Trainer, *rest: object) -> None:
             timer.on_train_batch_end(trainer, *rest)
 
-    training.EpochLines = Timed  # type: ignore[misc]
+    fitting.EpochLines = Timed  # type: ignore[misc]
     try:
-        training.train(training.Job(recipe, str(data)), out)
+        train(Job(recipe, str(data)), out)
     finally:
-        training.EpochLines = lines  # type: ignore[misc]
+        fitting.EpochLines = lines  # type: ignore[misc]
     return timer.rate
 
 
@@ -102,7 +104,7 @@ def main() -> None:
             bare.append(bare_rate(recipe, source))
             ours.append(darklens_rate(recipe, data, Path(folder) / f"run{i}"))
     a, b = statistics.median(ours), statistics.median(bare)
-    print(f"{training.machine()}, {torch.get_num_threads()} threads, {training.resolve_precision('auto')}")
+    print(f"{machine()}, {torch.get_num_threads()} threads, {fitting.resolve_precision('auto')}")
     print(f"bare loop {b:.0f} images/s ({min(bare):.0f} to {max(bare):.0f})")
     print(f"darklens  {a:.0f} images/s ({min(ours):.0f} to {max(ours):.0f}); ratio {a / b:.3f}")
 

@@ -10,8 +10,9 @@ import torch
 
 from darklens.data.synthesis import simulate_dataset
 from darklens.simulation import load_preset
+from darklens.training.job import Job
 from darklens.training.recipe import load_recipe
-from darklens.training.train import Job, train
+from darklens.training.train import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 EXAMPLES = Path(__file__).resolve().parents[1] / "src" / "darklens" / "examples"

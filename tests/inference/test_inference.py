@@ -35,6 +35,7 @@ def test_model_folder_is_portable(run, test_set, tmp_path):
         "README.md",
         "config.json",
         "model.safetensors",
+        "outliers.safetensors",
     ]
     images = read_dataset(test_set).images[:5]
     here, there = (darklens.load(p).predict(images).probabilities for p in (run, tmp_path / "elsewhere"))

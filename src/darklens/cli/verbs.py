@@ -123,16 +123,18 @@ def train(
         resolve_preset(data.removeprefix("preset:"))
     else:
         check_present(Path(data))
-    from darklens.training import train as training
+    from darklens.training.job import Job
+    from darklens.training.train import resume as go_on
+    from darklens.training.train import train as begin
 
-    job = training.Job(loaded, data, seed, layout, str(catalog) if catalog else None, mask, wandb)
+    job = Job(loaded, data, seed, layout, str(catalog) if catalog else None, mask, wandb)
     if dry_run:
         say(_training_time(job))
         return
     if going_on:
-        training.resume(out, job)
+        go_on(out, job)
     else:
-        training.train(job, out)
+        begin(job, out)
     say(None, f"darklens evaluate {out} --data TEST_IMAGES")
 
 

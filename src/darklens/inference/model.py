@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darklens.data.augmentation import transform
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError
+from darklens.inference.calibration import Calibration
+from darklens.inference.outliers import OutlierScore, image_statistics, last_linear
 from darklens.models.registry import build_network
 
 FORMAT = 1
+WEIGHTS = "model.safetensors"
+OUTLIERS = "outliers.safetensors"
+SHIPPED = Path(__file__).parents[1] / "weights"
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class ModelConfig:
     """The content of ``config.json``.
 
     ``channels`` and ``pixels`` are those of the images it was trained on, ``pixel_scale`` in arcsec. A regression has
-    ``outputs`` (column names) with the mean and standard deviation of its training targets.
+    ``outputs`` (column names) with the mean and standard deviation of its training targets. An ensemble has ``members``,
+    folders beside this file.
     """
 
     task: str
@@ -45,18 +53,24 @@ class ModelConfig:
     recipe: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    members: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of images: ``probabilities`` (N, classes), or ``values`` (N, outputs), float64."""
+    """What a model says of images: ``probabilities`` (N, classes), or ``values`` (N, outputs), float64.
+
+    ``unlike`` (N,) is above 1 for images unlike 99% of those that the model knows; None if the model cannot say.
+    """
 
     classes: list[str]
     outputs: list[str]
     probabilities: np.ndarray | None = None
     values: np.ndarray | None = None
+    unlike: np.ndarray | None = None
 
 
 class TrainedModel:
@@ -65,19 +79,34 @@ class TrainedModel:
     Whoever predicts never has to know how images were prepared in training; they are given as the detector gave them.
     """
 
-    def __init__(self, config: ModelConfig, network: nn.Module, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        config: ModelConfig,
+        network: nn.Module,
+        device: torch.device | str = "cpu",
+        outliers: OutlierScore | None = None,
+    ):
         self.config = config
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
         self.preprocessing = Preprocessing(**config.preprocessing)
+        self.calibration = Calibration(**config.calibration)
+        self.outliers = outliers
 
     @property
     def classes(self) -> list[str]:
         """Class names, in the order of the probabilities; empty for a regression."""
         return self.config.classes
 
-    def predict(self, images: Tensor | np.ndarray, batch_size: int = 256) -> Prediction:
+    @property
+    def members(self) -> list[TrainedModel]:
+        """The models that it averages: itself alone, if it is no ensemble."""
+        return [self]
+
+    def predict(self, images: Tensor | np.ndarray, batch_size: int = 256, symmetries: bool = False) -> Prediction:
         """Predict images (N, C, H, W), (N, H, W) for one channel, or one image (H, W).
+
+        ``symmetries`` averages over the eight symmetries of the square, which takes eight times as long.
 
         Raises
         ------
@@ -85,16 +114,48 @@ class TrainedModel:
             If channels or size do not fit the model, or pixels are nan or infinite.
         """
         batch = self._checked(images)
-        outputs = [self._forward(batch[i : i + batch_size]) for i in range(0, len(batch), batch_size)]
-        joined = torch.cat(outputs).double() if outputs else torch.zeros(0, self._width, dtype=torch.float64)
+        answers, unlike = [torch.zeros(0, self._width)], [torch.zeros(0)]
+        for start in range(0, len(batch), batch_size):
+            part = batch[start : start + batch_size].to(self.device)
+            first, strange = self.answer(part)
+            turned = [self.answer(transform(part, k))[0] for k in range(1, 8)] if symmetries else []
+            answers.append(torch.stack([first, *turned]).mean(0))
+            unlike.append(strange)
+        joined = torch.cat(answers).double().numpy()
+        strangeness = torch.cat(unlike).double().numpy() if self.knows_outliers else None
         if self.config.task == "classify":
-            return Prediction(self.classes, [], probabilities=joined.softmax(-1).numpy())
-        scale, center = np.array(self.config.output_scale), np.array(self.config.output_center)
-        return Prediction([], self.config.outputs, values=joined.numpy() * scale + center)
+            return Prediction(self.classes, [], probabilities=joined, unlike=strangeness)
+        return Prediction([], self.config.outputs, values=joined, unlike=strangeness)
+
+    @property
+    def knows_outliers(self) -> bool:
+        """Whether it can say which images are unlike those that it knows."""
+        return self.outliers is not None
 
     @torch.inference_mode()
-    def _forward(self, batch: Tensor) -> Tensor:
-        return self.network(self.preprocessing(batch.to(self.device))).float().cpu()
+    def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated probabilities or values (N, K), and how unlike (N,), of images (N, C, H, W); on the CPU."""
+        output, features, statistics = self.raw(images)
+        unlike = self.outliers(features, statistics) if self.outliers is not None else torch.zeros(len(output))
+        if self.config.task == "classify":
+            return (output.double() / self.calibration.temperature).softmax(-1), unlike
+        scale, center = torch.tensor(self.config.output_scale), torch.tensor(self.config.output_center)
+        return output.double() * scale + center, unlike
+
+    @torch.inference_mode()
+    def raw(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The network's output (N, K), the features before its last layer (N, F), and the image's statistics (N, S)."""
+        seen: list[Tensor] = []
+        layer = last_linear(self.network)
+        hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if layer is not None else None
+        prepared = self.preprocessing(images)
+        try:
+            output = self.network(prepared).float().cpu()
+        finally:
+            if hook is not None:
+                hook.remove()
+        features = seen[0].float().flatten(1).cpu() if seen else torch.zeros(len(output), 1)
+        return output, features, image_statistics(prepared).cpu()
 
     @property
     def _width(self) -> int:
@@ -124,19 +185,54 @@ class TrainedModel:
         return batch
 
 
-def save_model(path: Path, config: ModelConfig, network: nn.Module, card: str) -> None:
-    """Write a model folder; an existing one is replaced whole."""
+class Ensemble(TrainedModel):
+    """Models that answer together: the mean of their calibrated probabilities, or values."""
+
+    def __init__(self, config: ModelConfig, members: list[TrainedModel]):
+        super().__init__(config, nn.Identity(), members[0].device)
+        self._members = members
+
+    @property
+    def members(self) -> list[TrainedModel]:
+        """The models that it averages."""
+        return self._members
+
+    @property
+    def knows_outliers(self) -> bool:
+        """Whether all members can say which images are unlike those that they know."""
+        return all(member.knows_outliers for member in self._members)
+
+    @torch.inference_mode()
+    def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean over the members of what `TrainedModel.answer` gives."""
+        answers, unlike = zip(*(member.answer(images) for member in self._members), strict=True)
+        mean = torch.stack(answers).mean(0)
+        if self.config.task == "classify":
+            mean = (mean.clamp_min(1e-12).log() / self.calibration.temperature).softmax(-1)
+        return mean, torch.stack(unlike).mean(0)
+
+
+def save_model(path: Path, model: TrainedModel, card: str, half: bool = False) -> None:
+    """Write a model folder; an existing one is replaced whole. ``half`` keeps weights in half precision.
+
+    Members of an ensemble are written by `save_model`, each into its folder of ``config.members``.
+    """
     from safetensors.torch import save_file
 
     path.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
-    (path / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n", "utf-8")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+    if half:
+        state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+    save_file(state, path / WEIGHTS, metadata={"format": "pt"})
+    if model.outliers is not None:
+        tensors = {name: t.float().contiguous() for name, t in model.outliers.tensors().items()}
+        save_file(tensors, path / OUTLIERS, metadata={"format": "pt"})
+    (path / "config.json").write_text(json.dumps(dataclasses.asdict(model.config), indent=2) + "\n", "utf-8")
     (path / "README.md").write_text(card, "utf-8")
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> TrainedModel:
-    """A trained model from its folder, or from a run that holds one in ``model/``.
+    """A trained model from its folder, from a run that holds one in ``model/``, or by the name of one that darklens ships.
 
     Raises
     ------
@@ -148,27 +244,44 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> TrainedM
 
     folder = model_folder(path)
     config = read_config(folder)
+    if config.members:
+        return Ensemble(config, [load_model(folder / member, device) for member in config.members])
     options = dict(config.network)
     preprocessing = Preprocessing(**config.preprocessing)
     channels, _, _ = preprocessing.output_shape((config.channels, config.pixels, config.pixels))
     network = build_network(options.pop("name"), channels, len(config.classes or config.outputs), options)
+    outliers = None
     try:
-        network.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        if (folder / OUTLIERS).is_file():
+            outliers = OutlierScore.from_tensors(load_file(folder / OUTLIERS))
+    except (OSError, SafetensorError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"{folder / 'model.safetensors'}: damaged, or not of this network: {reason}") from error
-    return TrainedModel(config, network, device)
+        raise ModelError(f"{folder}: its weights are damaged, or not of this network: {reason}") from error
+    return TrainedModel(config, network, device, outliers)
+
+
+def shipped_models() -> dict[str, Path]:
+    """Models inside the package: names and folders."""
+    return {folder.name: folder for folder in sorted(SHIPPED.iterdir()) if (folder / "config.json").is_file()}
 
 
 def model_folder(path: str | Path) -> Path:
-    """Where a model lies: the folder itself, or ``model/`` of a run."""
+    """Where a model lies: the folder itself, ``model/`` of a run, or inside the package."""
     where = Path(path)
     for folder in (where, where / "model"):
-        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+        if (folder / "config.json").is_file() and (folder / WEIGHTS).is_file():
             return folder
     if (where / "checkpoints").is_dir():
         raise ModelError(f"{where}: training has not finished; go on with darklens train … --resume")
-    raise ModelError(f"{where}: no trained model here (config.json and model.safetensors)")
+    shipped = shipped_models()
+    if str(path) in shipped:
+        return shipped[str(path)]
+    near = difflib.get_close_matches(str(path), shipped, 1)
+    raise ModelError(
+        f"{where}: no trained model here (config.json and {WEIGHTS})"
+        + (f". Did you mean {near[0]!r}?" if near else "; darklens models lists those that need no training")
+    )
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from darklens.errors import ModelError
+from darklens.models.heads import Head, Headed, make_head
 
 
 def timm_network(
@@ -19,6 +22,8 @@ def timm_network(
     pretrained: bool = False,
     weights: str | None = None,
     dropout: float = 0.0,
+    head: Head | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """A timm model with ``outputs`` numbers in place of its ImageNet classes.
 
@@ -29,6 +34,10 @@ def timm_network(
     weights
         A local file of weights instead (``.safetensors``, or a ``.pth`` state dict, which is read without running
         code). The classifier is left out, and the first layer adapted to ``in_channels``.
+    head
+        A head of `make_head` in place of timm's own.
+    arguments
+        More arguments of the timm model, such as ``img_size`` of a vision transformer.
 
     Raises
     ------
@@ -40,7 +49,18 @@ def timm_network(
     if not timm.is_model(architecture):
         near = ", ".join(difflib.get_close_matches(architecture, timm.list_models(), 4))
         raise ModelError(f"timm has no model {architecture!r}{f'; near are {near}' if near else ''}")
-    options = {"num_classes": outputs, "in_chans": in_channels, "drop_rate": dropout}
+    own_head = head is None
+    options = {"num_classes": outputs if own_head else 0, "in_chans": in_channels, **(arguments or {})}
+    options |= {"drop_rate": dropout} if own_head else {}
+    backbone = _create(architecture, options, pretrained, weights)
+    if head is None:
+        return backbone
+    return Headed(backbone, make_head(head, backbone.num_features, outputs, dropout))  # type: ignore[arg-type]
+
+
+def _create(architecture: str, options: dict[str, Any], pretrained: bool, weights: str | None) -> nn.Module:
+    import timm
+
     if weights is not None:
         network: nn.Module = timm.create_model(architecture, pretrained=False, **options)
         _load_weights(network, Path(weights), architecture)
@@ -49,7 +69,7 @@ def timm_network(
         return timm.create_model(architecture, pretrained=pretrained, **options)
     except Exception as error:
         if not pretrained:
-            raise
+            raise ModelError(f"timm's {architecture} cannot be made of these arguments: {error}") from error
         where = os.environ.get("HF_HOME", "the hub's cache")
         raise ModelError(
             f"the pretrained weights of {architecture} cannot be fetched ({type(error).__name__}). Fetch them once where "

@@ -9,11 +9,18 @@ from typing import Any
 from torch import nn
 
 from darklens.errors import ModelError
+from darklens.models.attention import cbam_densenet
 from darklens.models.backbones import timm_network
 from darklens.models.compact import CompactResNet
+from darklens.models.equivariant import EquivariantResNet
 from darklens.usercode import is_reference, load_function
 
-NETWORKS = {"compact": CompactResNet, "timm": timm_network}
+NETWORKS = {
+    "compact": CompactResNet,
+    "equivariant": EquivariantResNet,
+    "cbam-densenet": cbam_densenet,
+    "timm": timm_network,
+}
 
 
 def build_network(name: str, in_channels: int, outputs: int, options: Mapping[str, Any]) -> nn.Module:

@@ -27,7 +27,7 @@ _WIDTH = (0.25, 0.15, 0.15, 0.05, 0.05, 0.06, 0.06, 0.15, 0.15, 0.6, 0.5, 0.2, 0
 _LOW = (0.05, -0.6, -0.6, -0.5, -0.5, -0.4, -0.4, -1, -1, -5, -1.2, -0.6, -0.6, -6, -20)
 _HIGH = (1.2, 0.6, 0.6, 0.5, 0.5, 0.4, 0.4, 1, 1, 0.5, 1.8, 0.6, 0.6, 9, 20)
 _SHARED = (0.03, 0.02, 0.02, 0.01, 0.01, 0.01, 0.01, 0, 0, 0.05, 0.05, 0.02, 0.02, 0, 0)
-"""Parameters that scatter less than this from image to image are one and the same in all: substructure moves them as much."""
+"""What scatters less than this from image to image is one and the same in all: substructure moves it as much."""
 _SHOT = 0.15
 """Variance of a pixel's shot noise over its brightness, both in units of the sky noise: only weighs bright pixels."""
 _RADII = (0.88, 1.0, 1.12)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from darklens.data.augmentation import Augmentation, augment
 from darklens.data.preprocessing import Preprocessing
+from darklens.models.sections import sections, thaw_epochs
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class ImageTask(LightningModule):
         optimization: Optimization,
         augmentation: Augmentation = "none",
         seed: int = 0,
+        unfreezing: bool = False,
     ):
         super().__init__()
         self.network = network
@@ -48,6 +50,7 @@ class ImageTask(LightningModule):
         self.optimization = optimization
         self.augmentation: Augmentation = augmentation
         self.seed = seed
+        self.unfreezing = unfreezing
         self._generator = torch.Generator()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -60,6 +63,20 @@ class ImageTask(LightningModule):
         key = (self.seed * 1_000_003 + self.current_epoch) * 1009 + self.global_rank
         self._generator.manual_seed(key)
         torch.manual_seed(key)
+        if self.unfreezing:
+            self._thaw()
+
+    def _thaw(self) -> None:
+        """Train the sections whose time has come; the statistics of the others' batch norms rest as well."""
+        parameters = dict(self.network.named_parameters())
+        thawed = thaw_epochs(self.network, self.trainer.max_epochs or 1)
+        for names, epoch in zip(sections(self.network), thawed, strict=True):
+            for name in names:
+                parameters[name].requires_grad_(epoch <= self.current_epoch)
+        for module in self.network.modules():
+            own = list(module.parameters(recurse=False))
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and own:
+                module.train(own[0].requires_grad)
 
     def augmented_output(self, images: Tensor) -> Tensor:
         """The network's output for augmented images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -14,8 +15,25 @@ from darklens.data.preprocessing import Preprocessing
 from darklens.tasks.base import ImageTask, Optimization
 
 
+@dataclass(frozen=True)
+class LossPhase:
+    """A loss from an epoch on (counted from 1); names and meanings are those of recipes."""
+
+    name: str = "cross-entropy"
+    label_smoothing: float = 0.0
+    from_epoch: int = 1
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of logits (N, classes) and label numbers (N,)."""
+        each = nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        if self.name == "focal":
+            sure = logits.softmax(-1).gather(1, labels[:, None])[:, 0]
+            each = each * (1 - sure).square()
+        return each.mean()
+
+
 class Classification(ImageTask):
-    """Cross-entropy over classes; validated by accuracy and macro AUC."""
+    """A loss over classes that may change at an epoch; validated by cross-entropy, accuracy and macro AUC."""
 
     def __init__(
         self,
@@ -24,12 +42,13 @@ class Classification(ImageTask):
         optimization: Optimization,
         classes: Sequence[str],
         augmentation: Augmentation = "none",
-        label_smoothing: float = 0.0,
+        losses: Sequence[LossPhase] = (LossPhase(),),
         seed: int = 0,
+        unfreezing: bool = False,
     ):
-        super().__init__(network, preprocessing, optimization, augmentation, seed)
+        super().__init__(network, preprocessing, optimization, augmentation, seed, unfreezing)
         self.classes = list(classes)
-        self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        self.losses = list(losses)
         number = len(classes)
         self.metrics = MetricCollection(
             {
@@ -40,7 +59,8 @@ class Classification(ImageTask):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of one batch."""
-        loss: Tensor = self.loss(self.augmented_output(batch["image"]), batch["target"])
+        phase = [phase for phase in self.losses if phase.from_epoch <= self.current_epoch + 1][-1]
+        loss = phase(self.augmented_output(batch["image"]), batch["target"])
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 

@@ -33,8 +33,9 @@ class Regression(ImageTask):
         scale: Sequence[float],
         augmentation: Augmentation = "none",
         seed: int = 0,
+        unfreezing: bool = False,
     ):
-        super().__init__(network, preprocessing, optimization, augmentation, seed)
+        super().__init__(network, preprocessing, optimization, augmentation, seed, unfreezing)
         self.register_buffer("center", torch.tensor(list(center)))
         self.register_buffer("scale", torch.tensor(list(scale)))
         self.metrics = MetricCollection({"validation/mse": MeanSquaredError(), "validation/mae": MeanAbsoluteError()})

@@ -38,10 +38,18 @@ class NetworkConfig:
         A local file of such weights instead.
     dropout
         Dropout before the last layer.
+    head
+        linear, normalized or hidden, in place of timm's own.
+    arguments
+        More arguments of timm's model.
     widths
-        Channels of each stage (compact).
+        Channels of each stage (compact, equivariant).
     blocks
-        Residual blocks of each stage (compact).
+        Residual blocks (compact) or layers (cbam-densenet) of each stage.
+    growth
+        Channels that a layer adds (cbam-densenet).
+    group
+        C4, D4, C8 or D8 (equivariant).
     """
 
     name: str = "compact"
@@ -49,8 +57,12 @@ class NetworkConfig:
     pretrained: bool | None = None
     weights: str | None = None
     dropout: float | None = None
+    head: Literal["linear", "normalized", "hidden"] | None = None
+    arguments: dict[str, Any] | None = None
     widths: list[int] | None = None
     blocks: list[int] | None = None
+    growth: int | None = None
+    group: str | None = None
 
     def options(self) -> dict[str, Any]:
         """Arguments of the network that are set."""
@@ -82,6 +94,25 @@ class PreprocessingConfig:
     resize: int | None = None
     repeat_channels: int = 1
     lens_model: bool = False
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """A phase of the loss of a classification.
+
+    Parameters
+    ----------
+    name
+        cross-entropy, or focal (Lin et al. 2017), which weighs hard images more.
+    label_smoothing
+        Share of the probability that is spread over all classes.
+    from_epoch
+        The first epoch of this phase; epochs count from 1.
+    """
+
+    name: Literal["cross-entropy", "focal"] = "cross-entropy"
+    label_smoothing: float = 0.0
+    from_epoch: int = 1
 
 
 @dataclass(frozen=True)
@@ -145,6 +176,10 @@ class TrainerConfig:
         Decay of an exponential moving average of the weights, which is then what is evaluated.
     gradient_clip
         Largest norm of a gradient.
+    unfreezing
+        sections: train the head first, then thaw section after section, each for epochs in proportion to its size.
+    keep_every
+        Keep a checkpoint every so many epochs, beside the best and the last.
     epoch_images
         Images in an epoch when they are simulated as it goes.
     workers
@@ -168,6 +203,8 @@ class TrainerConfig:
     patience: int | None = None
     ema: float | None = None
     gradient_clip: float | None = None
+    unfreezing: Literal["none", "sections"] = "none"
+    keep_every: int | None = None
     epoch_images: int = 30720
     workers: int = 0
     devices: str = "auto"
@@ -201,14 +238,16 @@ class Recipe:
         From detector to network.
     augmentation
         Random symmetries of the square.
-    label_smoothing
-        Of the cross-entropy.
+    loss
+        Phases of the loss of a classification, in order.
     optimizer
         The optimiser.
     schedule
         The learning rate over time.
     trainer
         How long, and on what.
+    members
+        Recipes that are trained one by one and then averaged; the rest of this recipe is then only theirs to inherit.
     """
 
     name: str
@@ -220,10 +259,11 @@ class Recipe:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     augmentation: Literal["dihedral", "flips", "none"] = "dihedral"
-    label_smoothing: float = 0.0
+    loss: list[LossConfig] = field(default_factory=lambda: [LossConfig()])
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    members: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.task == "regress" and not self.target:
@@ -231,6 +271,11 @@ class Recipe:
         for name in ("epochs", "batch_size", "epoch_images"):
             if getattr(self.trainer, name) < 1:
                 raise RecipeError(f"recipe {self.name}: trainer.{name} must be at least 1")
+        starts = [phase.from_epoch for phase in self.loss]
+        if not starts or starts[0] != 1 or starts != sorted(set(starts)):
+            raise RecipeError(
+                f"recipe {self.name}: phases of the loss begin at epoch 1 and go on in order; got {starts}"
+            )
         if self.optimizer.lr <= 0:
             raise RecipeError(f"recipe {self.name}: optimizer.lr must be above zero; got {self.optimizer.lr}")
 
@@ -272,7 +317,26 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         )
     for key, value in (overrides or {}).items():
         _set(content, key.split("."), value)
+    if content.get("members"):
+        _gather(content)
     return recipe_from(content, name)
+
+
+_OF_THE_WHOLE = ("name", "task", "description", "source", "differs", "members")
+
+
+def _gather(content: dict[str, Any]) -> None:
+    """Members by name become whole recipes, which inherit what else the ensemble's recipe says."""
+    inherited: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in _OF_THE_WHOLE:
+            inherited |= (
+                {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value}
+            )
+    members = [load_recipe(str(member), inherited) for member in content["members"]]
+    if odd := [m.name for m in members if m.task != content.get("task") or m.members]:
+        raise RecipeError(f"recipe {content['name']}: {odd[0]} cannot be a member: another task, or an ensemble itself")
+    content["members"] = [dataclasses.asdict(member) for member in members]
 
 
 def recipe_from(content: Mapping[str, Any], where: str) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from darklens.training.recipe import Recipe
 
 VALIDATION_IMAGES = 24 * BLOCK
 STATISTICS_IMAGES = 2048
+MEMBER_STRIDE = 1009
 
 
 @dataclass
@@ -65,9 +67,16 @@ class Source:
 
 
 def open_source(
-    data: str, recipe: Recipe, seed: int, layout: str | None = None, catalog: str | None = None, mask: bool = False
+    data: str,
+    recipe: Recipe,
+    seed: int,
+    layout: str | None = None,
+    catalog: str | None = None,
+    mask: bool = False,
+    member: int = 0,
 ) -> Source:
-    """What ``--data`` names: ``preset:NAME``, or a path in any layout.
+    """What ``--data`` names: ``preset:NAME``, or a path in any layout. Splits and validation images follow from ``seed``
+    alone; order, weights and simulated training images from ``member`` too.
 
     Raises
     ------
@@ -75,8 +84,9 @@ def open_source(
         If it cannot be opened, or does not hold what the recipe's task needs.
     """
     if data.startswith("preset:"):
-        return _simulated(data.removeprefix("preset:"), recipe, seed)
-    return _stored(open_data(Path(data), layout, catalog), recipe, seed, mask)
+        return _simulated(data.removeprefix("preset:"), recipe, seed, seed + MEMBER_STRIDE * member)
+    source = _stored(open_data(Path(data), layout, catalog), recipe, seed, mask)
+    return dataclasses.replace(source, seed=seed + MEMBER_STRIDE * member)
 
 
 def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
@@ -146,12 +156,12 @@ def _labelled(cutouts: Cutouts) -> bool:
     return "label" in cutouts.catalog.columns
 
 
-def _simulated(name: str, recipe: Recipe, seed: int) -> Source:
+def _simulated(name: str, recipe: Recipe, split_seed: int, seed: int) -> Source:
     """Training images never repeat; validation images are of another seed."""
     preset = load_preset(name)
     if recipe.trainer.batch_size % BLOCK:
         raise RecipeError(f"simulated images come in blocks of {BLOCK}; {recipe.trainer.batch_size} is no multiple")
-    train, validation = Simulator(preset, seed, compile=True), Simulator(preset, seed + 1_000_003)
+    train, validation = Simulator(preset, seed, compile=True), Simulator(preset, split_seed + 1_000_003)
     if recipe.task == "regress":
         assert recipe.target is not None
         if recipe.target not in train.catalog(BLOCK).columns:

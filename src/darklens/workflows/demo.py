@@ -12,8 +12,9 @@ from rich.console import Console
 from darklens.data.synthesis import simulate_dataset
 from darklens.report.page import write_report
 from darklens.simulation import load_preset
+from darklens.training.job import Job
 from darklens.training.recipe import load_recipe
-from darklens.training.train import Job, train
+from darklens.training.train import train
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.predict import predict_paths
 from darklens.workflows.progress import progress_bar

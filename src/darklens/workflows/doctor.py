@@ -61,7 +61,7 @@ def _pair(torch: str, vision: str) -> bool:
 
 
 def _bf16() -> bool:
-    from darklens.training.train import resolve_precision
+    from darklens.training.fit import resolve_precision
 
     return resolve_precision("auto") == "bf16-mixed"
 

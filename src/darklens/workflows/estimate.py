@@ -7,8 +7,9 @@ import time
 import torch
 
 from darklens.models.registry import count_parameters
-from darklens.training.sources import open_source
-from darklens.training.train import Job, build_task, resolve_precision
+from darklens.training.fit import resolve_precision
+from darklens.training.job import Job, open_job_source
+from darklens.training.train import build_task
 
 STEPS = 3
 
@@ -16,7 +17,7 @@ STEPS = 3
 def training_time(job: Job) -> str:
     """A sentence on size and duration of a training; three steps are taken, and nothing is written."""
     recipe = job.recipe
-    source = open_source(job.data, recipe, job.seed, job.layout, job.catalog, job.mask)
+    source = open_job_source(job)
     task = build_task(recipe, source)
     batches = iter(source.train_loader(0, 1))
     bf16 = resolve_precision(recipe.trainer.precision) == "bf16-mixed"

@@ -1,0 +1,55 @@
+"""Probabilities that can be trusted: one temperature, and prediction sets with a stated coverage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the validation images say of a classifier.
+
+    Attributes
+    ----------
+    temperature
+        What logits are divided by (Guo et al. 2017).
+    scores
+        One minus the probability of the true class, of every validation image: how strange truths may look.
+    """
+
+    temperature: float = 1.0
+    scores: list[float] = field(default_factory=list)
+
+
+def fit_calibration(logits: Tensor, labels: Tensor) -> Calibration:
+    """The temperature with the highest likelihood of labels (N,) given logits (N, classes), and the scores under it."""
+    from scipy.optimize import minimize_scalar
+
+    logits = logits.double()
+
+    def loss(log_temperature: float) -> float:
+        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), labels))
+
+    temperature = float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    probabilities = (logits / temperature).softmax(-1)
+    scores = 1 - probabilities.gather(1, labels[:, None])[:, 0]
+    return Calibration(round(temperature, 5), [round(float(s), 6) for s in scores.sort().values])
+
+
+def prediction_sets(probabilities: np.ndarray, scores: list[float], coverage: float) -> np.ndarray:
+    """Which classes belong to the prediction set of each image, (N, classes) of bool.
+
+    A set holds the truth with probability ``coverage`` if the image is of the kind of the validation images (inductive
+    conformal prediction, Vovk et al. 2005). An empty set says that no class fits.
+    """
+    from crepes import ConformalClassifier
+
+    if not len(probabilities):
+        return np.zeros(probabilities.shape, dtype=bool)
+    conformal = ConformalClassifier().fit(np.asarray(scores))
+    sets = conformal.predict_set(1 - probabilities, confidence=coverage, smoothing=False)
+    return np.asarray(sets).astype(bool)

@@ -1,0 +1,79 @@
+"""How unlike the training data an image is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+COMPONENTS = 64
+"""Principal components of the network's features that are looked at."""
+USUAL = 0.99
+"""Share of validation images whose score is below 1."""
+
+
+def last_linear(network: nn.Module) -> nn.Linear | None:
+    """The layer that turns a network's features into its answer."""
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    return layers[-1] if layers else None
+
+
+def image_statistics(prepared: Tensor) -> Tensor:
+    """Mean, scatter, extremes and roughness of each channel of prepared images (N, C, H, W), as (N, 5 C)."""
+    x = prepared.float()
+    rough = x.diff(dim=-1).abs().mean((2, 3)) + x.diff(dim=-2).abs().mean((2, 3))
+    figures = [x.mean((2, 3)), (x.std((2, 3)) + 1e-6).log(), x.amin((2, 3)), x.amax((2, 3)), (rough + 1e-6).log()]
+    return torch.cat(figures, dim=1)
+
+
+@dataclass(frozen=True)
+class OutlierScore:
+    """Mahalanobis distance from the training images (Lee et al. 2018), above 1 for what is rare among them.
+
+    It looks at the leading principal components of the network's features, at what they leave, and at statistics of the
+    image itself.
+    """
+
+    feature_mean: Tensor
+    components: Tensor
+    mean: Tensor
+    precision: Tensor
+    threshold: Tensor
+
+    @staticmethod
+    def fit(features: Tensor, statistics: Tensor, held_out: tuple[Tensor, Tensor]) -> OutlierScore:
+        """Learn from features (N, F) and statistics (N, S) of training images; held-out ones set what is usual."""
+        features = features.double()
+        feature_mean = features.mean(0)
+        number = min(COMPONENTS, features.shape[1], max(1, len(features) // 10))
+        _, _, axes = torch.linalg.svd(features - feature_mean, full_matrices=False)
+        start = OutlierScore(feature_mean, axes[:number], torch.zeros(1), torch.zeros(1), torch.ones(()))
+        rows = start._described(features, statistics)
+        mean = rows.mean(0)
+        covariance = torch.cov(rows.T)
+        # A little of each feature's own variance keeps the inverse from trusting directions that were hardly seen.
+        covariance = 0.98 * covariance + torch.diag(0.02 * covariance.diagonal() + 1e-9)
+        scored = OutlierScore(start.feature_mean, start.components, mean, torch.linalg.inv(covariance), torch.ones(()))
+        return OutlierScore.from_tensors(scored.tensors() | {"threshold": scored(*held_out).quantile(USUAL)})
+
+    def __call__(self, features: Tensor, statistics: Tensor) -> Tensor:
+        """Scores (N,) of features (N, F) and statistics (N, S)."""
+        away = self._described(features.double(), statistics) - self.mean
+        distance = ((away @ self.precision) * away).sum(1).clamp_min(0).sqrt()
+        return distance / self.threshold
+
+    def _described(self, features: Tensor, statistics: Tensor) -> Tensor:
+        away = features - self.feature_mean
+        along = away @ self.components.T
+        left = (away.square().sum(1) - along.square().sum(1)).clamp_min(0)
+        return torch.cat([along, (left + 1e-9).log()[:, None], statistics.double()], dim=1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it consists of."""
+        return {name: getattr(self, name) for name in ("feature_mean", "components", "mean", "precision", "threshold")}
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor]) -> OutlierScore:
+        """The reverse of `tensors`, of any precision."""
+        return OutlierScore(**{name: tensor.double() for name, tensor in tensors.items()})

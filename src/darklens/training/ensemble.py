@@ -1,0 +1,101 @@
+"""Trained runs that answer together, as one run with one model."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from darklens.errors import DarklensError, ModelError
+from darklens.inference.model import Ensemble, TrainedModel, load_model, model_folder, read_config, save_model
+from darklens.training.card import model_card
+from darklens.training.finish import calibrated
+from darklens.training.job import Job, new_record, open_job_source, read_job, read_record, write_record
+from darklens.training.recipe import Recipe
+from darklens.training.sources import Source
+
+MUST_AGREE = ("task", "classes", "outputs", "channels", "pixels", "pixel_scale", "unit")
+"""What members of an ensemble must have in common, to answer the same question about the same images."""
+
+
+def make_ensemble(runs: Sequence[Path], out: Path) -> Path:
+    """Gather trained runs into one whose model averages theirs, in a new folder or in that of an ensemble being trained.
+
+    Raises
+    ------
+    ModelError
+        If there are fewer than two, or they differ in classes, channels, size, pixel scale or unit.
+
+    Notes
+    -----
+    It is calibrated on the validation images if all members share them: the same data and seed.
+    """
+    folders = [model_folder(run) for run in runs]
+    configs = [read_config(folder) for folder in folders]
+    if len(runs) < 2:
+        raise ModelError("an ensemble takes at least two runs")
+    for run, config in zip(runs[1:], configs[1:], strict=True):
+        for name in MUST_AGREE:
+            if getattr(config, name) != getattr(configs[0], name):
+                raise ModelError(
+                    f"{run} and {runs[0]} cannot answer together: their {name.replace('_', ' ')} differ "
+                    f"({getattr(config, name)} and {getattr(configs[0], name)})"
+                )
+        if config.members:
+            raise ModelError(f"{run}: is an ensemble itself; give its members")
+    records, jobs = [read_record(run) for run in runs], [read_job(run) for run in runs]
+    begun = (out / "run.json").is_file()
+    recipe = read_job(out).recipe if begun else _recipe_of(records)
+    names = [f"members/{number}" for number in range(len(runs))]
+    config = dataclasses.replace(
+        configs[0],
+        network={"name": "ensemble"},
+        preprocessing={},
+        recipe=dataclasses.asdict(recipe),
+        calibration={},
+        members=names,
+    )
+    record = read_record(out) if begun else new_record(dataclasses.replace(jobs[0], recipe=recipe, member=0))
+    record["training"] = _summed([r["training"] for r in records])
+    record["data_description"] = records[0]["data_description"]
+    model: TrainedModel = Ensemble(config, [load_model(folder) for folder in folders])
+    source = _shared_source(jobs)
+    if source is not None and config.task == "classify":
+        model = calibrated(model, source)
+    for name, folder in zip(names, folders, strict=True):
+        shutil.copytree(folder, out / "model" / name, dirs_exist_ok=True)
+    save_model(out / "model", model, model_card(config, record))
+    write_record(out, record)
+    return out
+
+
+def _shared_source(jobs: list[Job]) -> Source | None:
+    """The data of all members, if it is the same and still there."""
+    first = dataclasses.replace(jobs[0], member=0)
+    if any(dataclasses.replace(job, recipe=first.recipe, member=0, start=first.start) != first for job in jobs):
+        return None
+    try:
+        return open_job_source(first)
+    except DarklensError:
+        return None
+
+
+def _recipe_of(records: list[dict[str, Any]]) -> Recipe:
+    members = [record["recipe"] for record in records]
+    names = ", ".join(dict.fromkeys(member["name"] for member in members))
+    return Recipe(
+        name="ensemble",
+        task=members[0]["task"],
+        description=f"The mean of {len(members)} models: {names}.",
+        source="darklens",
+        target=members[0].get("target"),
+        members=members,
+    )
+
+
+def _summed(trainings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Cost of all members together."""
+    total = {name: sum(t[name] for t in trainings) for name in ("seconds", "epochs", "steps", "images", "parameters")}
+    return trainings[0] | total | {"best_epoch": None}

@@ -1,0 +1,107 @@
+"""From fitted weights to a model that can be trusted: calibrated, described, saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darklens.inference.calibration import Calibration, fit_calibration
+from darklens.inference.model import Ensemble, ModelConfig, TrainedModel, save_model
+from darklens.inference.outliers import OutlierScore
+from darklens.models.registry import count_parameters
+from darklens.tasks.base import ImageTask
+from darklens.tasks.regress import Regression
+from darklens.training.card import model_card
+from darklens.training.fit import Fitted
+from darklens.training.job import Job, machine, write_record
+from darklens.training.recipe import Recipe
+from darklens.training.sources import Source
+
+CALIBRATION_IMAGES = 8192
+"""Validation images that are enough to calibrate."""
+_BATCH = 256
+
+
+def finish(job: Job, source: Source, task: ImageTask, out: Path, fitted: Fitted) -> None:
+    """Write the model of a fitted task into its run, with the record of its training."""
+    trainer = fitted.trainer
+    record = json.loads((out / "run.json").read_text("utf-8"))
+    record["training"] = {
+        "seconds": round(record.get("training", {}).get("seconds", 0) + fitted.seconds, 1),
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "images": trainer.global_step * job.recipe.trainer.batch_size,
+        "parameters": count_parameters(task.network),
+        "precision": str(trainer.precision),
+        "best_epoch": fitted.best_epoch,
+        "machine": machine(),
+        "devices": trainer.num_devices * trainer.num_nodes,
+    }
+    record["data_description"] = source.description
+    for parameter in task.network.parameters():  # gradual unfreezing may have ended before its last section
+        parameter.requires_grad_(True)
+    model = calibrated(TrainedModel(_model_config(job.recipe, source, task, record), task.network), source)
+    save_model(out / "model", model, model_card(model.config, record))
+    write_record(out, record)
+
+
+def calibrated(model: TrainedModel, source: Source) -> TrainedModel:
+    """The model with temperature, scores for prediction sets, and its sense of what is unlike its training images.
+
+    The members of an ensemble have that sense themselves.
+    """
+    count = min(len(source.validation), CALIBRATION_IMAGES)
+    batches = [source.validation[range(i, min(i + _BATCH, count))] for i in range(0, count, _BATCH)]
+    if len(model.members) > 1:
+        outputs = torch.cat([model.answer(batch["image"])[0] for batch in batches]).clamp_min(1e-12).log()
+        calibration = fit_calibration(outputs, torch.cat([batch["target"] for batch in batches]))
+        config = dataclasses.replace(model.config, calibration=dataclasses.asdict(calibration))
+        return Ensemble(config, model.members)
+    outputs, features, statistics = _raw(model, [batch["image"] for batch in batches])
+    _, known, known_statistics = _raw(
+        model, [source.sample[i : i + _BATCH] for i in range(0, len(source.sample), _BATCH)]
+    )
+    calibration = Calibration()
+    if model.config.task == "classify":
+        calibration = fit_calibration(outputs, torch.cat([batch["target"] for batch in batches]))
+    config = dataclasses.replace(model.config, calibration=dataclasses.asdict(calibration))
+    outliers = OutlierScore.fit(known, known_statistics, (features, statistics))
+    return TrainedModel(config, model.network, model.device, outliers)
+
+
+def _raw(model: TrainedModel, batches: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    parts = [model.raw(batch.to(model.device)) for batch in batches]
+    outputs, features, statistics = (torch.cat(part) for part in zip(*parts, strict=True))
+    return outputs, features, statistics
+
+
+def _model_config(recipe: Recipe, source: Source, task: ImageTask, record: dict[str, Any]) -> ModelConfig:
+    options = {"name": recipe.network.name} | recipe.network.options()
+    # What is loaded later comes from the model's own weights.
+    options.pop("weights", None)
+    if "pretrained" in options:
+        options["pretrained"] = False
+    regression = isinstance(task, Regression)
+    return ModelConfig(
+        task=recipe.task,
+        network=options,
+        preprocessing=dataclasses.asdict(task.preprocessing),
+        channels=source.shape[0],
+        pixels=source.shape[1],
+        classes=source.classes,
+        outputs=[recipe.target] if regression and recipe.target else [],
+        output_center=task.center.tolist() if isinstance(task, Regression) else [],
+        output_scale=task.scale.tolist() if isinstance(task, Regression) else [],
+        bands=source.bands,
+        pixel_scale=source.pixel_scale,
+        unit=source.unit,
+        recipe=dataclasses.asdict(recipe),
+        data=source.description,
+        measured={},
+        versions=record["versions"],
+    )

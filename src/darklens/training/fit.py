@@ -1,0 +1,191 @@
+"""Run Lightning: what is called back, logged and kept while a task is fitted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer, WeightAveraging
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from rich.console import Console
+from torch import Tensor
+
+from darklens.errors import RecipeError
+from darklens.models.registry import count_parameters
+from darklens.tasks.base import ImageTask
+from darklens.training.job import Job
+from darklens.training.sources import Source
+
+console = Console(soft_wrap=True)
+
+MONITOR = "validation/loss"
+"""What decides which epoch is best, and when to stop."""
+
+# What Lightning says to everyone at every start.
+warnings.filterwarnings("ignore", module="lightning")
+warnings.filterwarnings("ignore", message=".*treespec.*")
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+class SourceModule(LightningDataModule):
+    """Loaders of a source, shared out over Lightning's processes."""
+
+    def __init__(self, source: Source):
+        super().__init__()
+        self.source = source
+
+    def train_dataloader(self) -> Any:
+        return self.source.train_loader(*self._place())
+
+    def val_dataloader(self) -> Any:
+        return self.source.validation_loader(*self._place())
+
+    def _place(self) -> tuple[int, int]:
+        assert self.trainer is not None
+        return self.trainer.global_rank, self.trainer.world_size
+
+
+class EpochLines(Callback):
+    """A line an epoch, for logs and terminals that do not redraw."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
+        figures = "  ".join(f"{k.removeprefix('validation/')} {v:.4g}" for k, v in sorted(values.items()))
+        seconds = time.perf_counter() - self._started
+        console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}  {seconds:.0f} s")
+
+
+def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path | None) -> Fitted | None:
+    """Fit a task, from a checkpoint or from the start; None in processes that only help.
+
+    Raises
+    ------
+    RecipeError
+        If the time was up before the first epoch was over.
+    """
+    recipe = job.recipe
+    config = recipe.trainer
+    module = SourceModule(source)
+    best = ModelCheckpoint(
+        out / "checkpoints",
+        filename="best",
+        monitor=MONITOR,
+        save_last=True,
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,
+    )
+    callbacks: list[Callback] = [best, EpochLines()]
+    if config.keep_every is not None:
+        kept = {"filename": "{epoch}", "save_top_k": -1, "every_n_epochs": config.keep_every}
+        callbacks.append(ModelCheckpoint(out / "checkpoints", save_on_train_epoch_end=False, **kept))  # type: ignore[arg-type]
+    if console.is_terminal:
+        callbacks.append(RichProgressBar())
+    if config.patience is not None:
+        callbacks.append(EarlyStopping(MONITOR, patience=config.patience))
+    if config.ema is not None:
+        callbacks.append(WeightAveraging(avg_fn=moving_average(config.ema), use_buffers=True))
+    if config.max_minutes is not None:
+        callbacks.append(Timer({"minutes": int(config.max_minutes), "seconds": round(config.max_minutes % 1 * 60)}))
+    trainer = Trainer(
+        max_epochs=config.epochs,
+        precision=resolve_precision(config.precision),  # type: ignore[arg-type]
+        accelerator=config.accelerator,
+        devices=int(config.devices) if config.devices.isdigit() else config.devices,
+        num_nodes=config.nodes,
+        strategy=config.strategy,
+        gradient_clip_val=config.gradient_clip,
+        callbacks=callbacks,
+        logger=_loggers(job, out),
+        default_root_dir=out,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        enable_progress_bar=console.is_terminal,
+        enable_model_summary=False,
+    )
+    if trainer.is_global_zero:
+        console.print(
+            f"{recipe.name}: {count_parameters(task.network):,} parameters, {source.train_images:,} training and "
+            f"{len(source.validation):,} validation images, {trainer.precision}, {torch.get_num_threads()} threads"
+        )
+    started = time.perf_counter()
+    trainer.fit(task, datamodule=module, ckpt_path=checkpoint, weights_only=True)
+    seconds = time.perf_counter() - started
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if not trainer.is_global_zero:
+        return None
+    if not best.best_model_path:
+        raise RecipeError(
+            f"the time ({config.max_minutes:g} min) was up before the first epoch was over: nothing can be validated. "
+            "Give more, or make epochs shorter (fewer images)"
+        )
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    network = {k.removeprefix("network."): v for k, v in state["state_dict"].items() if k.startswith("network.")}
+    task.network.load_state_dict(network)
+    return Fitted(trainer, seconds, int(state["epoch"]) + 1)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a fit went; the task holds the weights of the best epoch, counted from 1."""
+
+    trainer: Trainer
+    seconds: float
+    best_epoch: int
+
+
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:
+    """An exponential moving average that forgets faster at first, so that short trainings do not end on old weights."""
+
+    def average(averaged: Tensor, current: Tensor, updates: Any) -> Tensor:
+        kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
+        # Counters of batches are whole numbers; the newest is right.
+        return averaged.lerp(current, 1 - kept) if averaged.is_floating_point() else current
+
+    return average
+
+
+def resolve_precision(precision: str) -> str:
+    """Lightning's name of the precision; ``auto`` is bfloat16 where the hardware computes in it, else float32."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return "bf16-mixed" if any(check is not None and check() for check in checks) else "32-true"
+
+
+def _loggers(job: Job, out: Path) -> list[Logger]:
+    attempt = len(list((out / "logs").glob("csv-*"))) if (out / "logs").is_dir() else 0
+    loggers: list[Logger] = [
+        CSVLogger(out, name="logs", version=f"csv-{attempt}", flush_logs_every_n_steps=50),
+        TensorBoardLogger(out, name="logs", version="tensorboard"),
+    ]
+    if job.wandb is not None:
+        try:
+            import wandb  # noqa: F401
+        except ImportError as error:
+            raise RecipeError("--wandb needs the extra: pip install 'darklens[wandb]'") from error
+        from lightning.pytorch.loggers import WandbLogger
+
+        offline = os.environ.get("WANDB_MODE") == "offline"
+        loggers.append(WandbLogger(name=out.name, project=job.wandb, save_dir=out, offline=offline))
+    return loggers

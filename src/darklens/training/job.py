@@ -1,0 +1,99 @@
+"""The record of a run: what was trained on what, by which versions, on which machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darklens.data.dataset import versions
+from darklens.errors import DataError
+from darklens.training.recipe import Recipe, recipe_from
+from darklens.training.sources import Source, open_source
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to train on what: everything that a run records and a resumed run reads back.
+
+    ``start`` is a trained model, by name or folder, whose weights the training starts from. ``member`` numbers those of
+    an ensemble, which differ in weights and in the order or the choice of training images, not in the split.
+    """
+
+    recipe: Recipe
+    data: str
+    seed: int = 0
+    layout: str | None = None
+    catalog: str | None = None
+    mask: bool = False
+    wandb: str | None = None
+    start: str | None = None
+    member: int = 0
+
+
+def read_job(out: Path) -> Job:
+    """The job that a run folder records."""
+    record = read_record(out)
+    fields = {f.name: record[f.name] for f in dataclasses.fields(Job) if f.name in record}
+    return Job(**fields | {"recipe": recipe_from(record["recipe"], record["recipe"]["name"])})
+
+
+def open_job_source(job: Job) -> Source:
+    """The data of a job, opened."""
+    return open_source(job.data, job.recipe, job.seed, job.layout, job.catalog, job.mask, job.member)
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """What a run folder says of itself."""
+    try:
+        record: dict[str, Any] = json.loads((out / "run.json").read_text("utf-8"))
+    except OSError as error:
+        raise DataError(f"{out}: no run here (no run.json)") from error
+    return record
+
+
+def new_record(job: Job) -> dict[str, Any]:
+    """What a run folder says of itself before it is trained."""
+    return {
+        **dataclasses.asdict(job),
+        "recipe": dataclasses.asdict(job.recipe),
+        "command": " ".join(["darklens", *sys.argv[1:]]),
+        "versions": versions(),
+        "git": _git_revision(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def write_record(out: Path, content: dict[str, Any]) -> None:
+    """Write ``run.json`` at once, or not at all."""
+    temporary = out / "run.json.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    temporary.replace(out / "run.json")
+
+
+def _git_revision() -> str | None:
+    try:
+        here = Path(__file__).parent
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        return found.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine() -> str:
+    """The machine in a few words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"
