@@ -132,7 +132,7 @@ def test_paths_of_all_kinds_make_one_table(run, test_set, tmp_path):
     written = predict_paths(run, paths, tmp_path / "out.parquet", mask=True)
     table = pl.read_parquet(tmp_path / "out.parquet")
     assert len(table) == written.images == 4 + 96 + 3 + 1
-    assert table.columns == ["id", "path", "predicted", "p_no_sub", "p_cdm", "p_axion"]
+    assert table.columns == ["id", "path", "predicted", "p_no_sub", "p_cdm", "p_axion", "set", "unlike"]
     assert table["path"][-1].endswith("102018665_VIS.fits")
     assert any("resampled from 0.1″ to the model's 0.08″" in note for note in written.notes)
     assert_allclose(table.select("p_no_sub", "p_cdm", "p_axion").sum_horizontal(), 1, rtol=1e-6)

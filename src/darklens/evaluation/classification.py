@@ -28,12 +28,13 @@ class Classified:
 
 
 def evaluate_classification(
-    probabilities: Floats, labels: np.ndarray, classes: Sequence[str], seed: int = 0
+    probabilities: Floats, labels: np.ndarray, classes: Sequence[str], seed: int = 0, sets: np.ndarray | None = None
 ) -> Classified:
     """Evaluate probabilities (N, C) against label numbers (N,).
 
     AUC of a class is one against the rest; macro is their mean over classes, micro pools all class decisions. A class
-    without test images has no AUC, and macro is over the others.
+    without test images has no AUC, and macro is over the others. ``sets`` (N, C) of bool are prediction sets: ``coverage``
+    is how many hold the truth, ``set_size`` how many classes they hold.
     """
     onehot = np.eye(len(classes))[labels]
     predicted = probabilities.argmax(1)
@@ -47,6 +48,9 @@ def evaluate_classification(
         "ece": ece_figure(probabilities.max(1), predicted == labels),
         "log_loss": mean_figure(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1))),
     }
+    if sets is not None:
+        figures["coverage"] = mean_figure(sets[np.arange(len(labels)), labels].astype(np.float64))
+        figures["set_size"] = mean_figure(sets.sum(1).astype(np.float64))
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     curves = {classes[i]: roc_curve(probabilities[:, i], onehot[:, i]) for i in present}

@@ -33,6 +33,7 @@ def predict_cutouts(
     band: str | None = None,
     mask: bool = False,
     skip: bool = False,
+    symmetries: bool = False,
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Predicted:
@@ -46,6 +47,8 @@ def predict_cutouts(
         Set pixels that are nan or infinite to 0 instead of refusing the image.
     skip
         Leave out images that cannot be read or used, and list them, instead of stopping.
+    symmetries
+        Average over the eight symmetries of the square.
     """
     adapt = adaptation(model.config, cutouts.info, cutouts.images.shape, band)
     ids = cutouts.ids
@@ -61,7 +64,7 @@ def predict_cutouts(
                 raise
             rows, images = _readable(cutouts, rows, ids, mask, skipped)
         if len(rows):
-            parts.append(model.predict(adapt(images), batch_size))
+            parts.append(model.predict(adapt(images), batch_size, symmetries))
             done.append(rows)
         if progress:
             progress(min(start + batch_size, len(cutouts)), len(cutouts))
@@ -69,8 +72,11 @@ def predict_cutouts(
     return Predicted(everything, _join(model, parts), adapt.notes, skipped)
 
 
-def prediction_table(predicted: Predicted, cutouts: Cutouts) -> pl.DataFrame:
-    """One row an image: ``id``, ``path``, then ``predicted`` and ``p_<class>``, or the values."""
+def prediction_table(predicted: Predicted, cutouts: Cutouts, sets: np.ndarray | None = None) -> pl.DataFrame:
+    """One row an image: ``id``, ``path``, then ``predicted`` and ``p_<class>``, or the values; ``unlike`` if known.
+
+    ``sets`` (N, classes) of bool adds ``set``, the classes of each image's prediction set, with ``|`` between.
+    """
     catalog = cutouts.catalog[predicted.rows]
     path = catalog["path"] if "path" in catalog.columns else pl.Series("path", [cutouts.info.source] * len(catalog))
     columns = [catalog["id"].cast(pl.String).alias("id"), path.alias("path")]
@@ -82,6 +88,11 @@ def prediction_table(predicted: Predicted, cutouts: Cutouts) -> pl.DataFrame:
     else:
         assert p.values is not None
         columns += [pl.Series(name, p.values[:, i]) for i, name in enumerate(p.outputs)]
+    if sets is not None:
+        members = ["|".join(name for name, inside in zip(p.classes, row, strict=True) if inside) for row in sets]
+        columns.append(pl.Series("set", members, dtype=pl.String))
+    if p.unlike is not None:
+        columns.append(pl.Series("unlike", p.unlike))
     return pl.DataFrame(columns)
 
 
@@ -103,10 +114,15 @@ def _readable(
 
 
 def _join(model: TrainedModel, parts: list[Prediction]) -> Prediction:
-    width = len(model.classes or model.config.outputs)
-    empty = np.zeros((0, width))
+    empty = np.zeros((0, len(model.classes or model.config.outputs)))
+
+    def joined(name: str) -> np.ndarray | None:
+        found = [value for part in parts if (value := getattr(part, name)) is not None]
+        return np.concatenate(found) if found else None
+
+    unlike = joined("unlike") if parts else np.zeros(0)
     if model.config.task == "classify":
-        probabilities = [p.probabilities for p in parts if p.probabilities is not None]
-        return Prediction(model.classes, [], probabilities=np.concatenate(probabilities or [empty]))
-    values = [p.values for p in parts if p.values is not None]
-    return Prediction([], model.config.outputs, values=np.concatenate(values or [empty]))
+        probabilities = joined("probabilities")
+        return Prediction(model.classes, [], empty if probabilities is None else probabilities, unlike=unlike)
+    values = joined("values")
+    return Prediction([], model.config.outputs, values=empty if values is None else values, unlike=unlike)

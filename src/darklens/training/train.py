@@ -98,7 +98,12 @@ def _train_members(job: Job, out: Path) -> Path:
     for number, recipe in enumerate(recipes):
         run = out / "members" / f"{number}-{recipe.name.rpartition('/')[2]}"
         member = dataclasses.replace(job, recipe=recipe, member=number)
-        runs.append(resume(run, member) if (run / "run.json").is_file() else train(member, run))
+        try:
+            runs.append(resume(run, member) if (run / "run.json").is_file() else train(member, run))
+        except BaseException:
+            if not child and not any(out.glob("members/*/checkpoints/last.ckpt")):
+                shutil.rmtree(out, ignore_errors=True)
+            raise
     if not child:
         make_ensemble(runs, out)
     return out

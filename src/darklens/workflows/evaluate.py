@@ -14,11 +14,12 @@ import polars as pl
 from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_data
 from darklens.errors import DataError
-from darklens.evaluation.bootstrap import ROUNDS
-from darklens.evaluation.classification import Classified, evaluate_classification
+from darklens.evaluation.bootstrap import ROUNDS, Interval, intervals
+from darklens.evaluation.classification import Classified, auc_figure, evaluate_classification
 from darklens.evaluation.regression import Regressed, evaluate_regression
 from darklens.inference.model import TrainedModel, load_model
-from darklens.inference.predict import Progress, predict_cutouts, prediction_table
+from darklens.inference.predict import Predicted, Progress, predict_cutouts, prediction_table
+from darklens.workflows.predict import prediction_sets_of
 
 EXAMPLES = 4
 MISTAKES = 12
@@ -33,12 +34,18 @@ def evaluate_run(
     band: str | None = None,
     mask: bool = False,
     seed: int = 0,
+    symmetries: bool = False,
+    coverage: float = 0.95,
+    outliers: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate and write ``RUN/evaluations/<name>/``: figures as JSON, predictions as Parquet, images for the report.
 
     Of a dataset with a column ``split``, only rows marked ``test`` count, if there are any. Raises DataError if the
     images are those of the training.
+
+    ``symmetries`` averages over those of the square. ``coverage`` is what prediction sets promise, and is verified.
+    ``outliers`` are images of another kind: how well they are told from the test images is a figure as well.
     """
     model = load_model(run)
     cutouts = _test_rows(open_data(data, layout, catalog), model, run)
@@ -48,15 +55,20 @@ def evaluate_run(
         raise DataError(f"{data}: no image has a value of {model.config.outputs[0]}")
     cutouts, truth = cutouts.subset(known), truth[known]
     started = time.perf_counter()
-    predicted = predict_cutouts(model, cutouts, band, mask, progress=progress)
+    predicted = predict_cutouts(model, cutouts, band, mask, symmetries=symmetries, progress=progress)
     seconds = time.perf_counter() - started
     result: Classified | Regressed
+    sets = None
     if model.config.task == "classify":
         assert predicted.prediction.probabilities is not None
-        result = evaluate_classification(predicted.prediction.probabilities, truth, model.classes, seed)
+        sets = prediction_sets_of(model, predicted, coverage)
+        result = evaluate_classification(predicted.prediction.probabilities, truth, model.classes, seed, sets)
     else:
         assert predicted.prediction.values is not None
         result = evaluate_regression(predicted.prediction.values[:, 0], truth, model.config.outputs[0], seed)
+    figures = dict(result.figures)
+    if outliers is not None:
+        figures |= _outlier_figures(model, predicted, outliers, mask, seed)
     record = {
         "name": name or data.resolve().name,
         "data": {"source": cutouts.info.source, "layout": cutouts.info.layout, "checksum": cutouts.info.checksum},
@@ -66,16 +78,40 @@ def evaluate_run(
         "seconds": round(seconds, 2),
         "images_per_second": round(len(cutouts) / seconds, 1),
         "notes": predicted.notes,
-        "figures": {key: dataclasses.asdict(value) for key, value in result.figures.items()},
+        "figures": {key: dataclasses.asdict(value) for key, value in figures.items()},
+        "symmetries": symmetries,
+        "coverage": coverage,
     } | _details(result)
     out = run / "evaluations" / str(record["name"])
     out.mkdir(parents=True, exist_ok=True)
-    table = prediction_table(predicted, cutouts)
+    table = prediction_table(predicted, cutouts, sets)
     truths = [model.classes[i] for i in truth] if isinstance(result, Classified) else truth
     table.with_columns(pl.Series("true", truths)).write_parquet(out / "predictions.parquet")
     _keep_pictures(out, cutouts, truth, predicted.prediction, record, model)
     (out / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     return record
+
+
+def _outlier_figures(
+    model: TrainedModel, predicted: Predicted, outliers: Path, mask: bool, seed: int
+) -> dict[str, Interval]:
+    """How well ``unlike`` tells images of another kind from test images, and how many of each it flags."""
+    usual = predicted.prediction.unlike
+    strange = predict_cutouts(model, open_data(outliers), mask=mask, skip=True).prediction.unlike
+    if usual is None or strange is None:
+        raise DataError("this model cannot say what is unlike its training images; train it again")
+    scores = np.concatenate([usual, strange])
+    positive = np.repeat([0.0, 1.0], [len(usual), len(strange)])
+    flagged = (scores > 1).astype(np.float64)
+    return intervals(
+        {
+            "outlier_auc": auc_figure(scores, positive),
+            "outliers_flagged": lambda w: (w * positive) @ flagged / (w @ positive),
+            "test_images_flagged": lambda w: (w * (1 - positive)) @ flagged / (w @ (1 - positive)),
+        },
+        len(scores),
+        seed,
+    )
 
 
 def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:

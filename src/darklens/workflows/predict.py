@@ -7,12 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from darklens.data.layouts import open_data
 from darklens.errors import DataError
-from darklens.inference.model import load_model
-from darklens.inference.predict import Progress, predict_cutouts, prediction_table
+from darklens.inference.calibration import prediction_sets
+from darklens.inference.model import TrainedModel, load_model
+from darklens.inference.predict import Predicted, Progress, predict_cutouts, prediction_table
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,14 @@ def predict_paths(
     mask: bool = False,
     skip: bool = False,
     pixel_scale: float | None = None,
+    symmetries: bool = False,
+    coverage: float = 0.95,
     progress: Progress | None = None,
 ) -> Written:
     """Write one row an image to ``out`` (``.parquet`` or ``.csv``), whole or not at all.
 
-    ``pixel_scale`` (arcsec) is for images that do not say their own, or say it wrong.
+    ``pixel_scale`` (arcsec) is for images that do not say their own, or say it wrong. A calibrated classifier adds a
+    prediction set of the stated ``coverage``; what is unlike the images that the model knows is noted.
     """
     model = load_model(run)
     tables: list[pl.DataFrame] = []
@@ -48,9 +53,9 @@ def predict_paths(
         cutouts = open_data(path, layout, catalog)
         if pixel_scale is not None:
             cutouts = replace(cutouts, info=replace(cutouts.info, pixel_scale=pixel_scale))
-        predicted = predict_cutouts(model, cutouts, band, mask, skip, progress=progress)
-        tables.append(prediction_table(predicted, cutouts))
-        notes += [f"{path}: {note}" for note in predicted.notes]
+        predicted = predict_cutouts(model, cutouts, band, mask, skip, symmetries, progress=progress)
+        tables.append(prediction_table(predicted, cutouts, prediction_sets_of(model, predicted, coverage)))
+        notes += [f"{path}: {note}" for note in [*predicted.notes, *_warnings(predicted)]]
         skipped |= predicted.skipped
     table = pl.concat(tables)
     temporary = out.with_name(out.name + ".tmp")
@@ -66,3 +71,22 @@ def predict_paths(
             temporary.unlink()
         raise DataError(f"{out}: cannot be written: {error.strerror or error}") from error
     return Written(len(table), notes, skipped)
+
+
+def prediction_sets_of(model: TrainedModel, predicted: Predicted, coverage: float) -> np.ndarray | None:
+    """Prediction sets (N, classes) of bool, if the model is calibrated for them."""
+    probabilities = predicted.prediction.probabilities
+    if probabilities is None or not model.calibration.scores:
+        return None
+    return prediction_sets(probabilities, model.calibration.scores, coverage)
+
+
+def _warnings(predicted: Predicted) -> list[str]:
+    unlike = predicted.prediction.unlike
+    strange = 0 if unlike is None else int((unlike > 1).sum())
+    if not strange:
+        return []
+    return [
+        f"{strange:,} of {len(predicted.rows):,} images are unlike those that the model knows (unlike > 1): "
+        "what it says of them means little"
+    ]
