@@ -17,7 +17,7 @@ LIGHT = {
     "simulate modle-1 --out x": (2, "Did you mean 'model-1'"),
     "simulate model-1 --count 0 --out x": (2, "--count must be at least 1"),
     "simulate model-1": (2, "out"),
-    "train substructure/resnet --data x --out y": (2, "Did you mean 'substructure/resnet18'"),
+    "train substructure/mobilenetv3 --data x --out y": (2, "Did you mean 'substructure/mobilenetv3-small'"),
     "train substructure/demo --data nowhere --out y": (2, "nowhere: there is no such file"),
     "train substructure/demo --data preset:modle-1 --out y": (2, "Did you mean 'model-1'"),
     "train substructure/demo --data . --out y --trainer.epoch 3": (2, "trainer.epoch"),

@@ -144,7 +144,7 @@ def test_paths_of_all_kinds_make_one_table(run, test_set, tmp_path):
 
 def test_masses_are_predicted_as_values(mass_run, test_set, tmp_path):
     predict_paths(mass_run, [test_set], tmp_path / "out.csv")
-    assert pl.read_csv(tmp_path / "out.csv").columns == ["id", "path", "log10_axion_mass"]
+    assert pl.read_csv(tmp_path / "out.csv").columns == ["id", "path", "log10_axion_mass", "unlike"]
 
 
 def test_bad_cutouts_stop_or_are_skipped_and_listed(run, tmp_path):

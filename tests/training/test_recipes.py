@@ -41,8 +41,8 @@ def test_bad_value_is_named(key, value, message):
 
 
 def test_unknown_recipe_and_bad_files(tmp_path):
-    with pytest.raises(RecipeError, match="Did you mean 'substructure/resnet18'"):
-        load_recipe("substructure/resnet")
+    with pytest.raises(RecipeError, match="Did you mean 'substructure/mobilenetv3-small'"):
+        load_recipe("substructure/mobilenetv3")
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(str(tmp_path / "none.yaml"))
     (tmp_path / "bad.yaml").write_text("a: [")

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from darklens.cli.verbs import VERBS
 
-MANY = {"predict": "paths", "report": "runs"}
+MANY = {"predict": "paths", "explain": "paths", "report": "runs", "ensemble": "runs"}
 """Verbs whose last positions are many paths."""
 
 
@@ -27,8 +27,8 @@ def make_parser() -> Any:
         many = MANY.get(name)
         flags = {"resume", "dry_run"}
         skip: set[str] = {many} if many else set()
-        if name == "predict":
-            sub.add_argument("run", type=Path, help="a run folder, or a model folder")
+        if many == "paths":
+            sub.add_argument("run", type=Path, help="a run folder, a model folder, or the name of a model")
             skip.add("run")
         if many:
             sub.add_argument(many, type=Path, nargs="+", help="one or more")
@@ -37,7 +37,7 @@ def make_parser() -> Any:
             sub.add_argument(f"--{option}", type=get_type_hints(verb)[option], required=True, help=_HELP[option])
         for flag in sorted(flags & set(_names(verb))):
             sub.add_argument(f"--{flag.replace('_', '-')}", action="store_true", dest=flag, help=_HELP[flag])
-        if name == "train":
+        if "overrides" in _names(verb):
             sub.add_argument("--target", type=str, help="the catalogue column to regress")
             sub.add_argument("--augmentation", type=str, help="dihedral, flips or none")
             for part in ("network", "preprocessing", "optimizer", "schedule", "trainer"):

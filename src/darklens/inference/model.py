@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +20,11 @@ from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError
 from darklens.inference.calibration import Calibration
 from darklens.inference.outliers import OutlierScore, image_statistics, last_linear
+from darklens.inference.shipped import WEIGHTS, model_folder
 from darklens.models.registry import build_network
 
 FORMAT = 1
-WEIGHTS = "model.safetensors"
 OUTLIERS = "outliers.safetensors"
-SHIPPED = Path(__file__).parents[1] / "weights"
 
 
 @dataclass(frozen=True)
@@ -259,29 +257,6 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> TrainedM
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder}: its weights are damaged, or not of this network: {reason}") from error
     return TrainedModel(config, network, device, outliers)
-
-
-def shipped_models() -> dict[str, Path]:
-    """Models inside the package: names and folders."""
-    return {folder.name: folder for folder in sorted(SHIPPED.iterdir()) if (folder / "config.json").is_file()}
-
-
-def model_folder(path: str | Path) -> Path:
-    """Where a model lies: the folder itself, ``model/`` of a run, or inside the package."""
-    where = Path(path)
-    for folder in (where, where / "model"):
-        if (folder / "config.json").is_file() and (folder / WEIGHTS).is_file():
-            return folder
-    if (where / "checkpoints").is_dir():
-        raise ModelError(f"{where}: training has not finished; go on with darklens train … --resume")
-    shipped = shipped_models()
-    if str(path) in shipped:
-        return shipped[str(path)]
-    near = difflib.get_close_matches(str(path), shipped, 1)
-    raise ModelError(
-        f"{where}: no trained model here (config.json and {WEIGHTS})"
-        + (f". Did you mean {near[0]!r}?" if near else "; darklens models lists those that need no training")
-    )
 
 
 def read_config(folder: Path) -> ModelConfig:

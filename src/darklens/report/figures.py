@@ -103,3 +103,35 @@ def save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=140, bbox_inches="tight", pad_inches=0.08)
     plt.close(figure)
+
+
+def explanation(
+    images: Sequence[np.ndarray], maps: Sequence[np.ndarray], captions: Sequence[str], pixel_scale: float | None = None
+) -> Any:
+    """Pairs of an image and what its pixels add to the answer: red for, blue against."""
+    pairs = min(3, len(images))
+    rows = -(-len(images) // pairs)
+    with style() as plt:
+        figure, axes = plt.subplots(rows, 2 * pairs, figsize=(3.4 * pairs, 1.98 * rows), squeeze=False)
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for i, (image, found, caption) in enumerate(zip(images, maps, captions, strict=True)):
+            left, right = axes.flat[2 * i], axes.flat[2 * i + 1]
+            draw_image(left, image, pixel_scale if i == 0 else None)
+            left.set_title(caption, fontsize=8, loc="left", color=INK, fontweight="normal")
+            draw_attribution(right, image, found)
+        figure.subplots_adjust(
+            left=0.01, right=0.99, bottom=0.01, top=1 - 0.24 / (1.98 * rows), wspace=0.04, hspace=0.16
+        )
+        return figure
+
+
+def draw_attribution(axis: Any, image: np.ndarray, found: np.ndarray) -> None:
+    """What pixels add to the answer, smoothed over one pixel, with the image's brightness as contours."""
+    from scipy.ndimage import gaussian_filter
+
+    smooth = gaussian_filter(found, 1.0)
+    limit = float(np.quantile(np.abs(smooth), 0.995)) or 1.0
+    axis.imshow(smooth, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axis.contour(gaussian_filter(stretch(image), 1.0), levels=[0.35, 0.7], colors=INK, linewidths=0.5, alpha=0.45)
+    axis.set_axis_off()

@@ -17,7 +17,7 @@ import polars as pl
 
 from darklens.errors import DataError
 from darklens.report import plots
-from darklens.report.figures import draw_image
+from darklens.report.figures import draw_attribution, draw_image
 from darklens.report.style import style
 
 HEADLINES = {
@@ -27,7 +27,9 @@ HEADLINES = {
 NAMES = {
     "accuracy": "Accuracy", "macro_auc": "Macro AUC", "micro_auc": "Micro AUC", "ece": "ECE",
     "log_loss": "Log loss", "mse": "MSE", "rmse": "RMSE", "mae": "Mean absolute error", "r2": "R²", "bias": "Bias",
-    "scatter": "Scatter",
+    "scatter": "Scatter", "coverage": "Coverage of prediction sets", "set_size": "Classes in a prediction set",
+    "outlier_auc": "AUC of unlike images", "outliers_flagged": "Unlike images flagged",
+    "test_images_flagged": "Test images flagged",
 }  # fmt: skip
 
 
@@ -128,6 +130,7 @@ def _section(record: RunRecord) -> dict[str, Any]:
         for image, mistake in zip(pictures[len(examples) :], evaluation["mistakes"], strict=True)
     ]
     return {
+        "explanations": _explanations(evaluation),
         "name": record.path.name,
         "task": task,
         "run": record.run,
@@ -140,6 +143,17 @@ def _section(record: RunRecord) -> dict[str, Any]:
         "mistakes": mistakes,
         "reproduce": _reproduce(record, evaluation),
     }
+
+
+def _explanations(evaluation: dict[str, Any]) -> list[dict[str, str]]:
+    """An image of each class, and what its pixels add to the answer."""
+    if "explained" not in evaluation:
+        return []
+    pairs = np.load(evaluation["folder"] / "explanations.npy", allow_pickle=False).swapaxes(0, 1)
+    return [
+        {"label": label, "image": thumbnail(image), "map": thumbnail(image, found)}
+        for label, (image, found) in zip(evaluation["explained"], pairs, strict=True)
+    ]
 
 
 def _comparison(sections: list[dict[str, Any]]) -> dict[str, Any]:
@@ -175,11 +189,14 @@ def svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def thumbnail(image: np.ndarray) -> str:
-    """An image as a PNG in a data address."""
+def thumbnail(image: np.ndarray, attribution: np.ndarray | None = None) -> str:
+    """An image, or what its pixels add to an answer, as a PNG in a data address."""
     with style() as plt:
         figure = plt.figure(figsize=(1.4, 1.4), dpi=110)
-        draw_image(figure.add_axes((0, 0, 1, 1)), image)
+        if attribution is None:
+            draw_image(figure.add_axes((0, 0, 1, 1)), image)
+        else:
+            draw_attribution(figure.add_axes((0, 0, 1, 1)), image, attribution)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         plt.close(figure)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from darklens.errors import DarklensError, ModelError
-from darklens.inference.model import Ensemble, TrainedModel, load_model, model_folder, read_config, save_model
+from darklens.inference.model import Ensemble, TrainedModel, load_model, read_config, save_model
+from darklens.inference.shipped import model_folder
 from darklens.training.card import model_card
 from darklens.training.finish import calibrated
 from darklens.training.job import Job, new_record, open_job_source, read_job, read_record, write_record

@@ -17,6 +17,8 @@ from darklens.errors import DataError
 from darklens.evaluation.bootstrap import ROUNDS, Interval, intervals
 from darklens.evaluation.classification import Classified, auc_figure, evaluate_classification
 from darklens.evaluation.regression import Regressed, evaluate_regression
+from darklens.inference.adapt import adaptation
+from darklens.inference.explain import attributions
 from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.predict import Predicted, Progress, predict_cutouts, prediction_table
 from darklens.workflows.predict import prediction_sets_of
@@ -178,7 +180,19 @@ def _keep_pictures(
     record["mistakes"] = [_describe(row, cutouts, truth, prediction, model) for row in worst]
     record["examples"] = [caption for group in captions for caption in group]
     rows = np.concatenate([*examples, worst]).astype(int)
+    if prediction.probabilities is not None:
+        firsts = [int(group[0]) for group in examples if len(group)]
+        record["explained"] = [model.classes[truth[row]] for row in firsts]
+        _keep_explanations(out, cutouts, firsts, truth, model)
     np.save(out / "pictures.npy", np.asarray(cutouts.images[rows][:, 0], dtype=np.float32))
+
+
+def _keep_explanations(out: Path, cutouts: Cutouts, rows: list[int], truth: np.ndarray, model: TrainedModel) -> None:
+    """Where the model looks in one image of each class, to find that class."""
+    adapt = adaptation(model.config, cutouts.info, cutouts.images.shape)
+    images = adapt(np.nan_to_num(np.asarray(cutouts.images[np.array(rows)], dtype=np.float32), posinf=0, neginf=0))
+    maps = attributions(model, images, [int(truth[row]) for row in rows])
+    np.save(out / "explanations.npy", np.stack([images[:, 0].numpy(), maps]).astype(np.float32))
 
 
 def _describe(row: int, cutouts: Cutouts, truth: np.ndarray, prediction: Any, model: TrainedModel) -> dict[str, Any]:

@@ -1,0 +1,26 @@
+"""The verbs: what each takes, checks at once, and hands to the rooms below, which are imported when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from darklens.cli.verbs import data, house, results, training
+
+VERBS: dict[str, Callable[..., None]] = {
+    "demo": house.demo,
+    "simulate": data.simulate,
+    "preview": data.preview,
+    "look": data.look,
+    "import": data.import_,
+    "train": training.train,
+    "finetune": training.finetune,
+    "ensemble": training.ensemble,
+    "evaluate": results.evaluate,
+    "predict": results.predict,
+    "explain": results.explain,
+    "report": results.report,
+    "presets": data.presets,
+    "recipes": training.recipes,
+    "models": results.models,
+    "doctor": house.doctor,
+}

@@ -1,0 +1,134 @@
+"""Verbs that train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from darklens.cli.console import say, table
+from darklens.errors import DarklensError
+from darklens.inference.shipped import model_folder
+from darklens.paths import check_absent, check_present, is_helper_process
+
+
+def train(
+    recipe: str,
+    data: str,
+    out: Path,
+    seed: int = 0,
+    layout: str | None = None,
+    catalog: Path | None = None,
+    mask: bool = False,
+    wandb: str | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    **overrides: Any,
+) -> None:
+    """Train a recipe on a dataset, on your own folder, or on images simulated as it goes.
+
+    Args:
+        recipe: a name (see darklens recipes) or a YAML file.
+        data: a folder or file in any layout, or preset:NAME.
+        out: the run folder to make.
+        seed: of weights, order, augmentation and split.
+        layout: the layout of the data, if it is not to be detected.
+        catalog: a table to join by id.
+        mask: true sets pixels that are nan or infinite to 0.
+        wandb: a Weights & Biases project to log to as well.
+        resume: go on with a run that was interrupted.
+        dry_run: only say how long it takes.
+    """
+    from darklens.training.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    going_on = resume and (out / "run.json").is_file()
+    if not going_on and not is_helper_process():
+        _check_new_run(out)
+    _check_data(data)
+    from darklens.training.job import Job
+    from darklens.training.train import resume as go_on
+    from darklens.training.train import train as begin
+
+    job = Job(loaded, data, seed, layout, str(catalog) if catalog else None, mask, wandb)
+    if dry_run:
+        say(_training_time(job))
+        return
+    if going_on:
+        go_on(out, job)
+    else:
+        begin(job, out)
+    say(None, f"darklens evaluate {out} --data TEST_IMAGES")
+
+
+def finetune(
+    model: Path,
+    data: str,
+    out: Path | None = None,
+    seed: int = 0,
+    layout: str | None = None,
+    catalog: Path | None = None,
+    mask: bool = False,
+    **overrides: Any,
+) -> None:
+    """Go on training a trained model on other images.
+
+    Args:
+        model: the name of a model (see darklens models), a run folder, or a model folder.
+        data: a folder or file in any layout, or preset:NAME.
+        out: the run folder to make; by default runs/MODEL-finetuned.
+        seed: of order, augmentation and split.
+        layout: the layout of the data, if it is not to be detected.
+        catalog: a table to join by id.
+        mask: true sets pixels that are nan or infinite to 0.
+    """
+    model_folder(model)
+    made = out or Path("runs") / f"{model.name}-finetuned"
+    check_absent(made)
+    _check_data(data)
+    from darklens.workflows.finetune import finetune as begin
+
+    begin(str(model), data, made, seed, layout, str(catalog) if catalog else None, mask, overrides)
+    say(None, f"darklens evaluate {made} --data TEST_IMAGES")
+
+
+def ensemble(runs: list[Path], out: Path) -> None:
+    """Make trained runs answer together, as one run to evaluate, predict with and report.
+
+    Args:
+        out: the run folder to make.
+    """
+    check_absent(out)
+    for run in runs:
+        model_folder(run)
+    from darklens.training.ensemble import make_ensemble
+
+    make_ensemble(runs, out)
+    say(f"{len(runs)} runs → {out}", f"darklens evaluate {out} --data TEST_IMAGES")
+
+
+def recipes() -> None:
+    """List the recipes."""
+    from darklens.training.recipe import list_recipes
+
+    table("Recipes", ["name", "what it is"], list(list_recipes().items()))
+
+
+def _check_data(data: str) -> None:
+    if data.startswith("preset:"):
+        from darklens.simulation.library import resolve_preset
+
+        resolve_preset(data.removeprefix("preset:"))
+    else:
+        check_present(Path(data))
+
+
+def _check_new_run(out: Path) -> None:
+    if (out / "run.json").is_file():
+        raise DarklensError(f"{out}: holds a run already; --resume goes on with it, another --out starts a new one")
+    check_absent(out)
+
+
+def _training_time(job: Any) -> str:
+    from darklens.workflows.estimate import training_time
+
+    return training_time(job)

@@ -1,0 +1,39 @@
+"""Where a model looks: what each pixel adds to the answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad
+
+from darklens.inference.model import TrainedModel
+
+STEPS = 24
+
+
+def attributions(model: TrainedModel, images: Tensor, targets: list[int], steps: int = STEPS) -> np.ndarray:
+    """What each pixel adds to the logit of a target, on the grid of the images (N, C, H, W); (N, H, W).
+
+    Integrated gradients (Sundararajan et al. 2017, by captum) of the prepared image against an even one, summed over its
+    channels, a mean over the members of an ensemble. Pixels that are cropped away have 0.
+    """
+    maps = [_attributions(member, images, targets, steps) for member in model.members]
+    return torch.stack(maps).mean(0).numpy()
+
+
+def _attributions(model: TrainedModel, images: Tensor, targets: list[int], steps: int) -> Tensor:
+    from captum.attr import IntegratedGradients
+
+    prepared = model.preprocessing(images.to(model.device).float()).detach().contiguous()
+    network: nn.Module = model.network
+    found = IntegratedGradients(network).attribute(
+        prepared, target=targets, n_steps=steps, internal_batch_size=max(steps, 64)
+    )
+    summed = found.detach().float().sum(1, keepdim=True).cpu()
+    height, width = images.shape[-2:]
+    crop = model.preprocessing.crop
+    shown = [min(side, crop or side) for side in (height, width)]
+    placed = interpolate(summed, size=shown, mode="bilinear", align_corners=False)
+    top, left = (height - shown[0]) // 2, (width - shown[1]) // 2
+    return pad(placed, (left, width - shown[1] - left, top, height - shown[0] - top))[:, 0]

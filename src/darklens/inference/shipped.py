@@ -1,0 +1,56 @@
+"""The trained models inside the package, by name. No PyTorch here."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from darklens.errors import ModelError
+
+SHIPPED = Path(__file__).parents[1] / "weights"
+WEIGHTS = "model.safetensors"
+
+
+def shipped_models() -> dict[str, Path]:
+    """Names and folders of the models that need no training."""
+    return {folder.name: folder for folder in sorted(SHIPPED.iterdir()) if (folder / "config.json").is_file()}
+
+
+def model_folder(path: str | Path) -> Path:
+    """Where a model lies: the folder itself, ``model/`` of a run, or inside the package.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    where = Path(path)
+    for folder in (where, where / "model"):
+        if (folder / "config.json").is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    if (where / "checkpoints").is_dir():
+        raise ModelError(f"{where}: training has not finished; go on with darklens train … --resume")
+    shipped = shipped_models()
+    if str(path) in shipped:
+        return shipped[str(path)]
+    near = difflib.get_close_matches(str(path), shipped, 1)
+    hint = f". Did you mean {near[0]!r}?" if near else "; darklens models lists those that need no training"
+    raise ModelError(f"{where}: no trained model here (config.json and {WEIGHTS}){hint}")
+
+
+def describe_shipped() -> list[tuple[str, str, str]]:
+    """Name, what it is, and its figures with intervals, of every model inside the package."""
+    rows = []
+    for name, folder in shipped_models().items():
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+        figures = config["measured"].get("figures", {})
+        shown = [
+            f"{key.replace('_', ' ')} {figures[key]['value']:.4f} [{figures[key]['low']:.4f}, {figures[key]['high']:.4f}]"
+            for key in ("accuracy", "macro_auc", "ece")
+            if key in figures
+        ]
+        what = f"{', '.join(config['classes'])} in images of {config['data']['source']}"
+        rows.append((name, what, "; ".join(shown)))
+    return rows
