@@ -50,6 +50,7 @@ def make_parser() -> Any:
 _HELP = {
     "out": "what to make",
     "data": "a folder or file in any layout, or preset:NAME",
+    "budget": "what each recipe may use, such as 10min, 5epochs or 200000images",
     "resume": "go on with a run that was interrupted",
     "dry_run": "only say how long it takes and how big it gets",
 }
@@ -62,6 +63,5 @@ def _names(verb: Callable[..., None]) -> list[str]:
 def _options(verb: Callable[..., None]) -> set[str]:
     """Parameters without a default that are options all the same, because a position would not explain them."""
     parameters = inspect.signature(verb).parameters
-    return {
-        name for name in ("out", "data") if name in parameters and parameters[name].default is inspect.Parameter.empty
-    }
+    needed = inspect.Parameter.empty
+    return {name for name in ("out", "data", "budget") if name in parameters and parameters[name].default is needed}

@@ -88,11 +88,22 @@ class SimulatedDataset(Dataset[Batch]):
 class Batches(Sampler[list[int]]):
     """Row numbers of each batch, shuffled anew in every epoch, and shared out over processes.
 
-    Row numbers follow from ``seed`` and epoch alone. Incomplete batches are dropped when shuffling.
+    Row numbers follow from ``seed`` and epoch alone. Incomplete batches are dropped when shuffling. ``epoch_size`` rows
+    make an epoch, by default all: shorter ones go on where the last stopped, so that every row has its turn.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch_size: int | None = None,
+    ):
         self.size, self.batch_size, self.seed, self.shuffle = size, batch_size, seed, shuffle
+        self.epoch_size = min(epoch_size or size, size)
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
 
@@ -103,14 +114,24 @@ class Batches(Sampler[list[int]]):
     def __len__(self) -> int:
         if not self.shuffle:
             return -(-len(range(self.rank, self.size, self.world_size)) // self.batch_size)
-        return max(1, self.size // (self.batch_size * self.world_size))
+        return max(1, self.epoch_size // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.arange(self.size)
-        if self.shuffle:
-            order = np.random.default_rng(np.random.SeedSequence([self.seed, 11, self.epoch])).permutation(self.size)
+        if not self.shuffle:
+            yield from self._of_pass(np.arange(self.size), range(len(self)))
+            return
+        per_pass = max(1, self.size // (self.batch_size * self.world_size))
+        number, end = self.epoch * len(self), (self.epoch + 1) * len(self)
+        while number < end:
+            gone, first = divmod(number, per_pass)
+            last = min(per_pass, first + end - number)
+            order = np.random.default_rng(np.random.SeedSequence([self.seed, 11, gone])).permutation(self.size)
+            yield from self._of_pass(order, range(first, last))
+            number += last - first
+
+    def _of_pass(self, order: np.ndarray, batches: range) -> Iterator[list[int]]:
         mine = order[self.rank :: self.world_size]
-        for i in range(len(self)):
+        for i in batches:
             # Sorted rows read faster from disk; their order in a batch means nothing.
             yield np.sort(mine[i * self.batch_size : (i + 1) * self.batch_size]).tolist()
 

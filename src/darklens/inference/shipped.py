@@ -35,9 +35,11 @@ def model_folder(path: str | Path) -> Path:
     shipped = shipped_models()
     if str(path) in shipped:
         return shipped[str(path)]
-    near = difflib.get_close_matches(str(path), shipped, 1)
-    hint = f". Did you mean {near[0]!r}?" if near else "; darklens models lists those that need no training"
-    raise ModelError(f"{where}: no trained model here (config.json and {WEIGHTS}){hint}")
+    if not where.exists():
+        near = difflib.get_close_matches(str(path), shipped, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "darklens models lists those that need no training"
+        raise ModelError(f"{where}: there is no such file or folder, and no model of that name; {hint}")
+    raise ModelError(f"{where}: no trained model here (config.json and {WEIGHTS})")
 
 
 def describe_shipped() -> list[tuple[str, str, str]]:

@@ -42,13 +42,16 @@ class GroupConvolution(nn.Module):
         super().__init__()
         self.elements, self.lifting, self.padding = elements, lifting, kernel // 2
         inputs = 1 if lifting else len(elements)
-        self.weight = nn.Parameter(torch.empty(wider, width, inputs, kernel, kernel))
+        self.weight = nn.Parameter(torch.empty(wider, width * inputs, kernel, kernel))
         nn.init.normal_(self.weight, std=math.sqrt(2 / (width * inputs * kernel**2)))
         self.quotients = _quotients(elements)
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.reshape(
+            len(self.weight), -1, 1 if self.lifting else len(self.elements), *self.weight.shape[2:]
+        )
         kernels = [
-            transform(self.weight if self.lifting else self.weight[:, :, self.quotients[i]], g)
+            transform(weight if self.lifting else weight[:, :, self.quotients[i]], g)
             for i, g in enumerate(self.elements)
         ]
         stacked = torch.stack(kernels, dim=1)  # (O, G, C, inputs, k, k)

@@ -52,24 +52,38 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     DataError
         If a run is not trained, or has no evaluation to report.
     """
+    records = [read_run(run) for run in runs]
+    sections = [_section(record) for record in records]
+    css = (resources.files("darklens.report") / "templates" / "report.css").read_text("utf-8")
+    page = (
+        environment()
+        .get_template("report.html")
+        .render(
+            title=sections[0]["name"] if len(sections) == 1 else f"{len(sections)} runs compared",
+            css=css,
+            sections=sections,
+            comparison=_comparison(sections) if len(sections) > 1 else None,
+            version=records[0].run["versions"]["darklens"],
+        )
+    )
+    return write_page(page, out)
+
+
+def environment() -> Any:
+    """Templates of pages, with filters for figures and their names."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    records = [read_run(run) for run in runs]
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("darklens.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["figure"] = _figure_text
-    environment.filters["named"] = lambda key: NAMES.get(key, f"AUC {key.removeprefix('auc_')}")
-    sections = [_section(record) for record in records]
-    css = (resources.files("darklens.report") / "templates" / "report.css").read_text("utf-8")
-    page = environment.get_template("report.html").render(
-        title=sections[0]["name"] if len(sections) == 1 else f"{len(sections)} runs compared",
-        css=css,
-        sections=sections,
-        comparison=_comparison(sections) if len(sections) > 1 else None,
-        version=records[0].run["versions"]["darklens"],
-    )
+    made.filters["figure"] = _figure_text
+    made.filters["named"] = lambda key: NAMES.get(key, f"AUC {key.removeprefix('auc_')}")
+    return made
+
+
+def write_page(page: str, out: Path) -> Path:
+    """Write a page whole or not at all."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = out.with_name(out.name + ".tmp")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from darklens.report.style import INK, QUIET, colour, style
+from darklens.report.style import COLOURS, INK, QUIET, colour, style
 
 SIZE = (4.6, 3.7)
 FEWEST = 10
@@ -124,4 +124,35 @@ def true_against_predicted(true: np.ndarray, predicted: np.ndarray, output: str)
             axis.plot(centres, median, color=colour(1), linewidth=1.8, label="median")
             axis.legend(loc="upper left")
         axis.set(xlabel=f"true {output}", ylabel=f"predicted {output}", title="True against predicted", aspect="equal")
+        return figure
+
+
+def roc_of_many(curves: Mapping[str, Mapping[str, list[float]]]) -> Any:
+    """Macro-averaged ROC curves of several recipes, the false positive rate on a logarithmic axis."""
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+        for i, (name, curve) in enumerate(curves.items()):
+            look = ["-", "--", ":"][i // len(COLOURS) % 3]
+            axis.plot(curve["fpr"], curve["tpr"], linewidth=1.5, linestyle=look, color=colour(i), label=name)
+        axis.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, mean over the classes")
+        axis.set(xscale="log", xlim=(1e-3, 1), ylim=(0, 1.01))
+        axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, title="best first", title_fontsize=8)
+        return figure
+
+
+def skill_against_cost(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """What is missing to an AUC of 1, against the number of parameters, with 95% intervals; lower left is better."""
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+        for i, row in enumerate(rows):
+            auc = row["figures"]["macro_auc"]
+            missing = max(1 - auc["value"], 1e-5)
+            spread = [[missing - max(1 - auc["high"], 1e-5)], [1 - auc["low"] - missing]]
+            axis.errorbar([row["parameters"]], [missing], yerr=spread, fmt="o", markersize=5, color=colour(i))
+            name = row["recipe"].rpartition("/")[2]
+            axis.annotate(
+                name, (row["parameters"], missing), xytext=(6, 3), textcoords="offset points", fontsize=7.5, color=INK
+            )
+        axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="1 − macro AUC", title="Skill against size")
+        axis.margins(x=0.22)
         return figure

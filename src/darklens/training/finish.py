@@ -18,7 +18,7 @@ from darklens.tasks.base import ImageTask
 from darklens.tasks.regress import Regression
 from darklens.training.card import model_card
 from darklens.training.fit import Fitted
-from darklens.training.job import Job, machine, write_record
+from darklens.training.job import Job, machine, peak_memory, write_record
 from darklens.training.recipe import Recipe
 from darklens.training.sources import Source
 
@@ -39,6 +39,7 @@ def finish(job: Job, source: Source, task: ImageTask, out: Path, fitted: Fitted)
         "parameters": count_parameters(task.network),
         "precision": str(trainer.precision),
         "best_epoch": fitted.best_epoch,
+        "peak_memory_mib": peak_memory(),
         "machine": machine(),
         "devices": trainer.num_devices * trainer.num_nodes,
     }

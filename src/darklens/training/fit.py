@@ -69,6 +69,8 @@ class EpochLines(Callback):
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation/")}
         figures = "  ".join(f"{k.removeprefix('validation/')} {v:.4g}" for k, v in sorted(values.items()))
         seconds = time.perf_counter() - self._started
+        for logger in trainer.loggers:
+            logger.log_metrics({"seconds": seconds, "epoch": trainer.current_epoch}, trainer.global_step)
         console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}  {seconds:.0f} s")
 
 

@@ -60,6 +60,15 @@ def read_record(out: Path) -> dict[str, Any]:
     return record
 
 
+def peak_memory() -> int:
+    """The most memory that was in use, MiB: of the GPU if there is one, else of this process."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    import resource
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+
+
 def new_record(job: Job) -> dict[str, Any]:
     """What a run folder says of itself before it is trained."""
     return {

@@ -163,7 +163,7 @@ class TrainerConfig:
     Parameters
     ----------
     epochs
-        Passes over the training images; with simulated images, over --epoch_images of them.
+        How often the training images are gone through, or --trainer.epoch_images of them.
     batch_size
         Images in a step, over all devices.
     precision
@@ -181,7 +181,7 @@ class TrainerConfig:
     keep_every
         Keep a checkpoint every so many epochs, beside the best and the last.
     epoch_images
-        Images in an epoch when they are simulated as it goes.
+        Images in an epoch: by default all that there are, or 30,720 when they are simulated as it goes.
     workers
         Processes that load or simulate images.
     devices
@@ -205,7 +205,7 @@ class TrainerConfig:
     gradient_clip: float | None = None
     unfreezing: Literal["none", "sections"] = "none"
     keep_every: int | None = None
-    epoch_images: int = 30720
+    epoch_images: int | None = None
     workers: int = 0
     devices: str = "auto"
     nodes: int = 1
@@ -269,7 +269,7 @@ class Recipe:
         if self.task == "regress" and not self.target:
             raise RecipeError(f"recipe {self.name}: a regression needs a target, the catalogue column to learn")
         for name in ("epochs", "batch_size", "epoch_images"):
-            if getattr(self.trainer, name) < 1:
+            if (number := getattr(self.trainer, name)) is not None and number < 1:
                 raise RecipeError(f"recipe {self.name}: trainer.{name} must be at least 1")
         starts = [phase.from_epoch for phase in self.loss]
         if not starts or starts[0] != 1 or starts != sorted(set(starts)):

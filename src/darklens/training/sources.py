@@ -24,6 +24,7 @@ from darklens.training.recipe import Recipe
 
 VALIDATION_IMAGES = 24 * BLOCK
 STATISTICS_IMAGES = 2048
+SIMULATED_EPOCH = 30_720
 MEMBER_STRIDE = 1009
 
 
@@ -54,10 +55,10 @@ class Source:
         per_process = max(1, self.recipe.trainer.batch_size // world_size)
         batches: Any
         if isinstance(self.train, SimulatedDataset):
-            blocks = blocks_of(self.recipe.trainer.epoch_images)
-            batches = FreshBlocks(blocks, max(1, per_process // BLOCK), rank, world_size)
+            batches = FreshBlocks(blocks_of(self.train_images), max(1, per_process // BLOCK), rank, world_size)
         else:
-            batches = Batches(self.train_images, per_process, self.seed, True, rank, world_size)
+            epoch = self.recipe.trainer.epoch_images
+            batches = Batches(self.train_images, per_process, self.seed, True, rank, world_size, epoch)
         return batch_loader(self.train, batches, self.recipe.trainer.workers)
 
     def validation_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
@@ -161,6 +162,7 @@ def _simulated(name: str, recipe: Recipe, split_seed: int, seed: int) -> Source:
     preset = load_preset(name)
     if recipe.trainer.batch_size % BLOCK:
         raise RecipeError(f"simulated images come in blocks of {BLOCK}; {recipe.trainer.batch_size} is no multiple")
+    epoch_images = recipe.trainer.epoch_images or SIMULATED_EPOCH
     train, validation = Simulator(preset, seed, compile=True), Simulator(preset, split_seed + 1_000_003)
     if recipe.task == "regress":
         assert recipe.target is not None
@@ -176,7 +178,7 @@ def _simulated(name: str, recipe: Recipe, split_seed: int, seed: int) -> Source:
     return Source(
         made,
         Held(held_out),
-        train_images=recipe.trainer.epoch_images,
+        train_images=epoch_images,
         sample=sample["image"],
         target_sample=sample["target"].numpy(),
         classes=preset.labels if target is None else [],
@@ -188,7 +190,7 @@ def _simulated(name: str, recipe: Recipe, split_seed: int, seed: int) -> Source:
             "source": f"preset:{preset.name}",
             "layout": "simulated as it goes",
             "seed": seed,
-            "train_images": recipe.trainer.epoch_images * recipe.trainer.epochs,
+            "train_images": epoch_images * recipe.trainer.epochs,
             "validation_images": len(held_out["image"]),
             "typical_peak": _typical_peak(sample["image"]),
         },

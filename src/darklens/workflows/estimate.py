@@ -2,38 +2,73 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from dataclasses import dataclass
 
 import torch
 
 from darklens.models.registry import count_parameters
 from darklens.training.fit import resolve_precision
 from darklens.training.job import Job, open_job_source
+from darklens.training.recipe import recipe_from
 from darklens.training.train import build_task
 
 STEPS = 3
 
 
-def training_time(job: Job) -> str:
-    """A sentence on size and duration of a training; three steps are taken, and nothing is written."""
+@dataclass(frozen=True)
+class TrainingRate:
+    """How fast a recipe trains, and how large it is."""
+
+    parameters: int
+    epoch_images: int
+    images_per_second: float
+
+
+def training_rate(job: Job) -> TrainingRate:
+    """Measured over a few steps, all members of an ensemble one after the other; nothing is written."""
+    members = [recipe_from(member, member["name"]) for member in job.recipe.members] or [job.recipe]
+    rates = [_rate(dataclasses.replace(job, recipe=member)) for member in members]
+    return TrainingRate(
+        sum(rate.parameters for rate in rates),
+        rates[0].epoch_images,
+        1 / sum(1 / rate.images_per_second for rate in rates),
+    )
+
+
+def _rate(job: Job) -> TrainingRate:
     recipe = job.recipe
     source = open_job_source(job)
     task = build_task(recipe, source)
+    optimizer = torch.optim.SGD(task.network.parameters(), lr=0.0)
     batches = iter(source.train_loader(0, 1))
     bf16 = resolve_precision(recipe.trainer.precision) == "bf16-mixed"
     seconds = []
     for _ in range(STEPS):
+        started = time.perf_counter()
         batch = next(batches, None)
         if batch is None:
             break
-        started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             output = task.network(task.preprocessing(batch["image"]))
         output.float().square().mean().backward()
+        optimizer.step()
         seconds.append(time.perf_counter() - started)
     rate = recipe.trainer.batch_size / min(seconds)
-    total = source.train_images * recipe.trainer.epochs / rate
+    return TrainingRate(
+        count_parameters(task.network),
+        min(recipe.trainer.epoch_images or source.train_images, source.train_images),
+        rate,
+    )
+
+
+def training_time(job: Job) -> str:
+    """A sentence on size and duration of a training."""
+    rate = training_rate(job)
+    epochs = job.recipe.trainer.epochs
+    minutes = epochs * rate.epoch_images / rate.images_per_second / 60
     return (
-        f"{recipe.name}: {count_parameters(task.network):,} parameters; {recipe.trainer.epochs} epochs of "
-        f"{source.train_images:,} images at about {rate:.0f} images/s on this CPU: about {total / 60:.0f} min"
+        f"{job.recipe.name}: {rate.parameters:,} parameters; {epochs} epochs of {rate.epoch_images:,} images at about "
+        f"{rate.images_per_second:.0f} images/s on this CPU: about {minutes:.0f} min"
     )

@@ -15,6 +15,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": training.train,
     "finetune": training.finetune,
     "ensemble": training.ensemble,
+    "benchmark": training.benchmark,
     "evaluate": results.evaluate,
     "predict": results.predict,
     "explain": results.explain,

@@ -106,6 +106,54 @@ def ensemble(runs: list[Path], out: Path) -> None:
     say(f"{len(runs)} runs → {out}", f"darklens evaluate {out} --data TEST_IMAGES")
 
 
+def benchmark(
+    task: str,
+    budget: str,
+    out: Path,
+    preset: str = "model-1",
+    recipes: str | None = None,
+    train_images: int = 29952,
+    test_images: int = 3072,
+    seed: int = 0,
+    pretrained: bool = True,
+    **overrides: Any,
+) -> None:
+    """Train and evaluate recipes on the same images and budget, and rank them; goes on where it stopped.
+
+    Args:
+        task: the folder of recipes, substructure.
+        budget: what each recipe may use, such as 10min, 5epochs or 200000images.
+        out: the folder to make, or to go on with.
+        preset: the images, by a name (see darklens presets) or a YAML file.
+        recipes: names with commas between; by default all of the task.
+        train_images: number of training images.
+        test_images: number of test images.
+        seed: of images, weights and order.
+        pretrained: false starts all from random weights, also those that ask for ImageNet's.
+    """
+    from darklens.simulation.library import resolve_preset
+    from darklens.training.recipe import load_recipe, recipe_names
+
+    resolve_preset(preset)
+    names = (
+        [name if "/" in name else f"{task}/{name}" for name in recipes.split(",")]
+        if recipes
+        else [name for name in recipe_names() if name.startswith(f"{task}/")]
+    )
+    if not names:
+        raise DarklensError(f"no recipes for {task!r}; darklens recipes lists all")
+    for name in names:
+        if load_recipe(name, overrides).task != "classify":
+            raise DarklensError(f"{name}: the leaderboard is for classifiers")
+    from darklens.workflows.benchmark import benchmark as run_benchmark
+    from darklens.workflows.benchmark import parse_budget
+
+    page = run_benchmark(
+        names, preset, parse_budget(budget), out, train_images, test_images, seed, pretrained, overrides, say
+    )
+    say(f"→ {page}, and the same as .md and .json")
+
+
 def recipes() -> None:
     """List the recipes."""
     from darklens.training.recipe import list_recipes

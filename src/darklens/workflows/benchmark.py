@@ -1,0 +1,252 @@
+"""Train and evaluate recipes on the same images, splits, seeds and budget, and rank them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from darklens.data.synthesis import simulate_dataset
+from darklens.errors import DarklensError, DataError, RecipeError
+from darklens.evaluation.comparison import macro_auc_differences
+from darklens.report.leaderboard import write_leaderboard
+from darklens.simulation import load_preset
+from darklens.training.job import Job, machine, read_record
+from darklens.training.recipe import Recipe, load_recipe
+from darklens.workflows.estimate import training_rate
+from darklens.workflows.evaluate import evaluate_run
+from darklens.workflows.progress import progress_bar
+
+EPOCHS = 10
+"""Epochs into which a budget of minutes or images is cut, so that each has as many validations."""
+GOAL = 0.95
+"""The macro AUC whose time is measured."""
+SPARE = 0.9
+"""Share of a budget of minutes that is planned for steps; the rest is for validation and what measuring misjudged."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each recipe may use: a number of ``epochs``, ``min`` or ``images``."""
+
+    amount: float
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.unit}"
+
+
+def parse_budget(text: str) -> Budget:
+    """A budget such as ``10min``, ``5epochs`` or ``200000images``.
+
+    Raises
+    ------
+    RecipeError
+        If it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(min|epochs?|images)", text.strip())
+    if not found or float(found[1]) <= 0:
+        raise RecipeError(
+            f"--budget is a number of epochs, minutes or images, such as 5epochs, 10min, 200000images; got {text!r}"
+        )
+    unit = "epochs" if found[2].startswith("epoch") else found[2]
+    return Budget(float(found[1]), unit)
+
+
+def planned(recipe: Recipe, budget: Budget, data: Path, seed: int) -> dict[str, Any]:
+    """The overrides that make a recipe use a budget: epochs, and the images of each.
+
+    Raises
+    ------
+    RecipeError
+        If it ends before the first epoch, the least that can be validated.
+    """
+    if budget.unit == "epochs":
+        return {"trainer.epochs": int(budget.amount)} if budget.amount >= 1 else _too_little(recipe, budget, "1 epoch")
+    images = budget.amount
+    if budget.unit == "min":
+        rate = training_rate(Job(recipe, str(data), seed)).images_per_second
+        images = SPARE * budget.amount * 60 * rate
+    batch = max([recipe.trainer.batch_size, *(member["trainer"]["batch_size"] for member in recipe.members)])
+    per_epoch = int(images / EPOCHS) // batch * batch
+    if not per_epoch:
+        _too_little(recipe, budget, f"{EPOCHS} epochs of one batch of {batch} images (it manages {images:.0f} images)")
+    return {"trainer.epochs": EPOCHS, "trainer.epoch_images": per_epoch, "trainer.patience": None}
+
+
+def _too_little(recipe: Recipe, budget: Budget, least: str) -> Any:
+    raise RecipeError(f"{recipe.name}: a budget of {budget} ends before there is anything to validate: {least}")
+
+
+def benchmark(
+    recipes: Sequence[str],
+    preset: str,
+    budget: Budget,
+    out: Path,
+    train_images: int,
+    test_images: int,
+    seed: int = 0,
+    pretrained: bool = True,
+    overrides: dict[str, Any] | None = None,
+    said: Callable[[str], None] = print,
+) -> Path:
+    """Write ``out/leaderboard.html``, ``.md`` and ``.json``; what is done already, of this or an earlier call, is kept.
+
+    Every recipe is trained in a process of its own, so that its peak memory is its own. One that fails is left out of the
+    leaderboard and named; the others go on.
+    """
+    settings = {"preset": preset, "budget": str(budget), "train_images": train_images, "test_images": test_images,
+                "seed": seed, "pretrained": pretrained, "overrides": overrides or {}}  # fmt: skip
+    _same_as_before(out, settings)
+    folders = _images(out, preset, train_images, test_images, seed, said)
+    failed: dict[str, str] = {}
+    runs: dict[str, Path] = {}
+    for number, name in enumerate(recipes, 1):
+        run = out / "runs" / name.rpartition("/")[2]
+        said(f"[{number}/{len(recipes)}] {name}")
+        try:
+            _train(name, run, folders["train"], budget, seed, pretrained, overrides or {}, out / "plans.json")
+            if not (run / "evaluations" / "test" / "evaluation.json").is_file():
+                evaluate_run(run, folders["test"], name="test")
+        except DarklensError as error:
+            failed[name] = str(error)
+            said(f"  left out: {error}")
+            continue
+        runs[name] = run
+        write_leaderboard(_ranked(runs), _differences(runs), settings | {"machine": machine()}, failed, out)
+    if not runs:
+        raise DataError("no recipe could be trained: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
+    return write_leaderboard(_ranked(runs), _differences(runs), settings | {"machine": machine()}, failed, out)
+
+
+def _same_as_before(out: Path, settings: dict[str, Any]) -> None:
+    path = out / "benchmark.json"
+    if path.is_file():
+        before = json.loads(path.read_text("utf-8"))
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise DataError(f"{out}: was begun with {name} {before.get(name)}, not {value}; choose another --out")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise DataError(f"{out}: exists already and holds no benchmark; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+
+
+def _images(out: Path, preset: str, train: int, test: int, seed: int, said: Callable[[str], None]) -> dict[str, Path]:
+    folders = {}
+    for number, (name, count) in enumerate({"train": train, "test": test}.items()):
+        folder = folders[name] = out / "data" / name
+        if not folder.exists():
+            with progress_bar(f"simulating {name} images") as progress:
+                simulate_dataset(load_preset(preset), count, 2 * seed + number, folder, progress=progress)
+            said(f"{count:,} {name} images of {preset} → {folder}")
+    return folders
+
+
+def _train(
+    name: str,
+    run: Path,
+    data: Path,
+    budget: Budget,
+    seed: int,
+    pretrained: bool,
+    overrides: dict[str, Any],
+    plans: Path,
+) -> None:
+    if (run / "model" / "config.json").is_file():
+        return
+    changes = dict(overrides)
+    recipe = load_recipe(name, changes)
+    whole = [recipe.network.pretrained, *(member["network"]["pretrained"] for member in recipe.members)]
+    if not pretrained and any(whole):
+        changes["network.pretrained"] = False
+        recipe = load_recipe(name, changes)
+    # A plan is measured once, so that a benchmark that goes on does what it began.
+    known = json.loads(plans.read_text("utf-8")) if plans.is_file() else {}
+    if name not in known:
+        known[name] = planned(recipe, budget, data, seed)
+        plans.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+    changes |= known[name]
+    command = [
+        sys.executable,
+        "-m",
+        "darklens",
+        "train",
+        name,
+        "--data",
+        str(data),
+        "--out",
+        str(run),
+        "--seed",
+        str(seed),
+    ]
+    options = [f"--{key}={json.dumps(value)}" for key, value in changes.items()]
+    done = subprocess.run([*command, *options, "--resume"], stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
+        raise RecipeError(lines[-1].removeprefix("darklens: "))
+
+
+def _ranked(runs: dict[str, Path]) -> list[dict[str, Any]]:
+    """What the leaderboard says of each run, the best macro AUC first."""
+    rows = []
+    for name, run in runs.items():
+        record = read_record(run)
+        evaluation = json.loads((run / "evaluations" / "test" / "evaluation.json").read_text("utf-8"))
+        training = record["training"]
+        rows.append(
+            {
+                "recipe": name,
+                "description": record["recipe"]["description"],
+                "source": record["recipe"]["source"],
+                "figures": evaluation["figures"],
+                "roc": evaluation["roc"],
+                "n": evaluation["n"],
+                "parameters": training["parameters"],
+                "seconds": training["seconds"],
+                "images_seen": training["images"],
+                "training_images_per_second": round(training["images"] / training["seconds"], 1),
+                "inference_images_per_second": evaluation["images_per_second"],
+                "peak_memory_mib": training["peak_memory_mib"],
+                "seconds_to_goal": _seconds_to_goal(run),
+                "precision": training["precision"],
+            }
+        )
+    return sorted(rows, key=lambda row: -row["figures"]["macro_auc"]["value"])
+
+
+def _seconds_to_goal(run: Path) -> float | None:
+    """Seconds of training after which the validation images' macro AUC first reached the goal; None if never.
+
+    Of an ensemble, which is only there at its end, there are none.
+    """
+    clock, auc = {}, {}
+    for log in sorted(run.glob("logs/csv-*/metrics.csv")):
+        with log.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("seconds"):
+                    clock[int(float(row["epoch"]))] = float(row["seconds"])
+                if row.get("validation/auc"):
+                    auc[int(float(row["epoch"]))] = float(row["validation/auc"])
+    reached = [epoch for epoch, value in auc.items() if value >= GOAL and epoch in clock]
+    return round(clock[min(reached)], 1) if reached else None
+
+
+def _differences(runs: dict[str, Path]) -> list[dict[str, Any]]:
+    tables = {name: pl.read_parquet(run / "evaluations" / "test" / "predictions.parquet") for name, run in runs.items()}
+    first = next(iter(tables.values()))
+    columns = [name for name in first.columns if name.startswith("p_")]
+    labels = np.array([columns.index(f"p_{label}") for label in first["true"]])
+    probabilities = {name: table.select(columns).to_numpy() for name, table in tables.items()}
+    return [dataclasses.asdict(difference) for difference in macro_auc_differences(probabilities, labels)]
