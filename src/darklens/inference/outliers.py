@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ class OutlierScore:
 
     feature_mean: Tensor
     components: Tensor
+    floor: Tensor
     mean: Tensor
     precision: Tensor
     threshold: Tensor
@@ -48,14 +49,16 @@ class OutlierScore:
         feature_mean = features.mean(0)
         number = min(COMPONENTS, features.shape[1], max(1, len(features) // 10))
         _, _, axes = torch.linalg.svd(features - feature_mean, full_matrices=False)
-        start = OutlierScore(feature_mean, axes[:number], torch.zeros(1), torch.zeros(1), torch.ones(()))
+        # What the components leave is looked at only as far as it is more than a trace.
+        floor = 1e-4 * (features - feature_mean).square().sum(1).mean() + 1e-12
+        start = OutlierScore(feature_mean, axes[:number], floor, torch.zeros(1), torch.zeros(1), torch.ones(()))
         rows = start._described(features, statistics)
         mean = rows.mean(0)
         covariance = torch.cov(rows.T)
         # A little of each feature's own variance keeps the inverse from trusting directions that were hardly seen.
         covariance = 0.98 * covariance + torch.diag(0.02 * covariance.diagonal() + 1e-9)
-        scored = OutlierScore(start.feature_mean, start.components, mean, torch.linalg.inv(covariance), torch.ones(()))
-        return OutlierScore.from_tensors(scored.tensors() | {"threshold": scored(*held_out).quantile(USUAL)})
+        scored = replace(start, mean=mean, precision=torch.linalg.inv(covariance))
+        return replace(scored, threshold=scored(*held_out).quantile(USUAL))
 
     def __call__(self, features: Tensor, statistics: Tensor) -> Tensor:
         """Scores (N,) of features (N, F) and statistics (N, S)."""
@@ -67,11 +70,11 @@ class OutlierScore:
         away = features - self.feature_mean
         along = away @ self.components.T
         left = (away.square().sum(1) - along.square().sum(1)).clamp_min(0)
-        return torch.cat([along, (left + 1e-9).log()[:, None], statistics.double()], dim=1)
+        return torch.cat([along, (left + self.floor).log()[:, None], statistics.double()], dim=1)
 
     def tensors(self) -> dict[str, Tensor]:
         """What it consists of."""
-        return {name: getattr(self, name) for name in ("feature_mean", "components", "mean", "precision", "threshold")}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor]) -> OutlierScore:

@@ -124,7 +124,9 @@ def _section(record: RunRecord) -> dict[str, Any]:
     evaluation = record.evaluations[-1]
     task = record.config["task"]
     training = record.run["training"]
-    drawn = {"curves": plots.learning_curves(record.epochs, training["best_epoch"])}
+    drawn = {}
+    if record.epochs:  # an ensemble has none of its own
+        drawn["curves"] = plots.learning_curves(record.epochs, training["best_epoch"])
     if task == "classify":
         classes = evaluation["classes"]
         drawn["roc"] = plots.roc(evaluation["roc"], evaluation["figures"], classes)

@@ -7,8 +7,8 @@ from typing import Any
 from darklens.inference.model import ModelConfig
 
 
-def model_card(config: ModelConfig, record: dict[str, Any]) -> str:
-    """Markdown with the metadata header of model hubs."""
+def model_card(config: ModelConfig, record: dict[str, Any], name: str | None = None) -> str:
+    """Markdown with the metadata header of model hubs; ``name`` is what `darklens.load` calls it."""
     recipe, data, training = config.recipe, config.data, record["training"]
     what = ", ".join(config.classes) if config.classes else ", ".join(config.outputs)
     scale = f"{config.pixel_scale:g}″/pixel" if config.pixel_scale else "an unknown pixel scale"
@@ -18,7 +18,7 @@ def model_card(config: ModelConfig, record: dict[str, Any]) -> str:
         "license: mit",
         f"tags: [gravitational-lensing, dark-matter, {config.task}]",
         "---",
-        f"# {recipe['name']}",
+        f"# {name or recipe['name']}",
         "",
         " ".join(recipe["description"].split()),
         "",
@@ -26,22 +26,52 @@ def model_card(config: ModelConfig, record: dict[str, Any]) -> str:
         f"- **Images**: {config.channels} × {config.pixels} × {config.pixels}, {scale}, {config.unit or 'unknown unit'}",
         f"- **Trained on**: {data['source']} (seed {data['seed']}), {data['train_images']:,} training images",
         f"- **Training**: {training['epochs']} epochs, {training['images']:,} images seen, {training['seconds']:.0f} s on "
-        f"{training['machine']}, {training['precision']}; the best epoch by validation loss is {training['best_epoch']}",
+        f"{training['machine']}, {training['precision']}"
+        + (f"; the best epoch by validation loss is {training['best_epoch']}" if training["best_epoch"] else ""),
         f"- **Parameters**: {training['parameters']:,}",
         f"- **Source**: {recipe['source'] or 'darklens'}",
+        "",
+        *_figures(config),
+        "## Intended use",
+        "",
+        f"To tell {what} in images like those above, to compare networks with, and to start from (`darklens finetune`)."
+        if config.classes
+        else f"To estimate {what} in images like those above, and to start from (`darklens finetune`).",
         "",
         "## Limits",
         "",
         "It knows the data that it was trained on. On images of another telescope, noise or lens population its "
-        "probabilities mean little until they are checked against a labelled sample.",
+        "probabilities mean little until they are checked against a labelled sample; `unlike` is above 1 for images unlike "
+        "99% of those that it knows, and no proof that an image below 1 is like them. Simulated lenses have smooth sources "
+        "and no light of the deflector; real ones have neither.",
         "",
         "## Use",
         "",
         "```python",
         "import darklens",
-        'model = darklens.load("path/to/this/folder")',
+        f'model = darklens.load("{name or "path/to/this/folder"}")',
         "model.predict(images)",
         "```",
         "",
     ]
     return "\n".join(lines)
+
+
+def _figures(config: ModelConfig) -> list[str]:
+    """A table of what was measured, if anything was."""
+    measured = config.measured
+    if not measured:
+        return []
+    figures = measured["figures"].items()
+    rows = [f"| {k.replace('_', ' ')} | {f['value']:.4f} | {f['low']:.4f} – {f['high']:.4f} |" for k, f in figures]
+    return [
+        "## Measured",
+        "",
+        f"On {measured['n']:,} images of {measured['data']} (seed {measured['seed']}), none of them used in training; 95% "
+        f"bootstrap intervals. Prediction sets promise {measured['coverage']:.0%}.",
+        "",
+        "| figure | value | 95% interval |",
+        "| --- | --- | --- |",
+        *rows,
+        "",
+    ]

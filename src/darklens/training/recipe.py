@@ -6,6 +6,7 @@ a file to ``darklens/recipes``.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 from collections.abc import Mapping
@@ -343,6 +344,9 @@ def recipe_from(content: Mapping[str, Any], where: str) -> Recipe:
     """A recipe from its content; ``where`` names it in errors."""
     from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+    # Members are whole recipes already; and the parser changes what it is given.
+    members = content.get("members", [])
+    content = copy.deepcopy({key: value for key, value in content.items() if key != "members"})
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe, "recipe")
     try:
@@ -350,7 +354,7 @@ def recipe_from(content: Mapping[str, Any], where: str) -> Recipe:
     except ArgumentError as error:
         raise RecipeError(f"recipe {where}: {_readable(str(error))}") from error
     recipe: Recipe = parser.instantiate_classes(parsed).recipe
-    return recipe
+    return dataclasses.replace(recipe, members=list(members))
 
 
 def _unknown_refused(kind: type, content: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
