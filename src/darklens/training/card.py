@@ -26,7 +26,7 @@ def model_card(config: ModelConfig, record: dict[str, Any], name: str | None = N
         f"- **Images**: {config.channels} × {config.pixels} × {config.pixels}, {scale}, {config.unit or 'unknown unit'}",
         f"- **Trained on**: {data['source']} (seed {data['seed']}), {data['train_images']:,} training images",
         f"- **Training**: {training['epochs']} epochs, {training['images']:,} images seen, {training['seconds']:.0f} s on "
-        f"{training['machine']}, {training['precision']}"
+        f"{training['machine']} ({training.get('threads', 'all')} of its cores used), {training['precision']}"
         + (f"; the best epoch by validation loss is {training['best_epoch']}" if training["best_epoch"] else ""),
         f"- **Parameters**: {training['parameters']:,}",
         f"- **Source**: {recipe['source'] or 'darklens'}",
@@ -42,8 +42,8 @@ def model_card(config: ModelConfig, record: dict[str, Any], name: str | None = N
         "",
         "It knows the data that it was trained on. On images of another telescope, noise or lens population its "
         "probabilities mean little until they are checked against a labelled sample; `unlike` is above 1 for images unlike "
-        "99% of those that it knows, and no proof that an image below 1 is like them. Simulated lenses have smooth sources "
-        "and no light of the deflector; real ones have neither.",
+        "99% of those that it knows, and no proof that an image below 1 is like them. Simulated sources are smooth, "
+        "and simulated deflectors give no light, unlike real ones.",
         "",
         "## Use",
         "",

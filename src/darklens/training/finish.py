@@ -41,6 +41,7 @@ def finish(job: Job, source: Source, task: ImageTask, out: Path, fitted: Fitted)
         "best_epoch": fitted.best_epoch,
         "peak_memory_mib": peak_memory(),
         "machine": machine(),
+        "threads": torch.get_num_threads(),
         "devices": trainer.num_devices * trainer.num_nodes,
     }
     record["data_description"] = source.description

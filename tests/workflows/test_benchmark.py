@@ -1,0 +1,119 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import TINY
+from sklearn.metrics import roc_auc_score
+
+from darklens.errors import DataError, RecipeError
+from darklens.evaluation.comparison import macro_auc_differences
+from darklens.training.recipe import load_recipe
+from darklens.workflows.benchmark import Budget, benchmark, parse_budget, planned
+
+SMALL = {k: v for k, v in TINY.items() if k not in ("trainer.epochs", "preprocessing.crop")} | {
+    "preprocessing.crop": 64
+}
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    """A leaderboard of two recipes, one of them asked for weights that cannot be had."""
+    out = tmp_path_factory.mktemp("board") / "out"
+    said = []
+    recipes = ["substructure/demo", "substructure/darklens"]
+    (out.parent / "unreachable.yaml").write_text(
+        "task: classify\nnetwork: {name: timm, architecture: resnet18, weights: nowhere.pth}\ntrainer: {batch_size: 32}\n"
+    )
+    benchmark(recipes[:1], "model-3-noisy", Budget(2, "epochs"), out, 192, 96, overrides=SMALL, said=said.append)
+    first = json.loads((out / "leaderboard.json").read_text())
+    stamp = (out / "runs" / "demo" / "model" / "model.safetensors").stat().st_mtime_ns
+    (out / "runs" / "darklens").mkdir()  # what a kill leaves at worst: a folder without a record
+    benchmark(recipes, "model-3-noisy", Budget(2, "epochs"), out, 192, 96, overrides=SMALL, said=said.append)
+    return out, first, stamp, said
+
+
+def test_leaderboard_goes_on_where_it_was_and_ranks(board):
+    out, first, stamp, _ = board
+    assert [row["recipe"] for row in first["rows"]] == ["substructure/demo"]
+    assert (out / "runs" / "demo" / "model" / "model.safetensors").stat().st_mtime_ns == stamp, "not trained again"
+    content = json.loads((out / "leaderboard.json").read_text())
+    aucs = [row["figures"]["macro_auc"]["value"] for row in content["rows"]]
+    assert len(aucs) == 2
+    assert aucs == sorted(aucs, reverse=True)
+    row = content["rows"][0]
+    assert row["n"] == 96
+    assert row["peak_memory_mib"] > 100
+    assert row["images_seen"] == 2 * (173 // 32) * 32
+    assert {d["first"] for d in content["differences"]} == {"substructure/demo"}
+    text = (out / "leaderboard.md").read_text()
+    assert "| `darklens` |" in text
+    assert "2 epochs a recipe" in text
+    page = (out / "leaderboard.html").read_text()
+    assert page.count("<svg") == 2
+    for name in ("src=", "<link", "@import"):
+        assert f'{name}"http' not in page, "nothing to fetch"
+
+
+def test_other_settings_are_refused_and_nothing_is_lost(board):
+    out, *_ = board
+    with pytest.raises(DataError, match="was begun with seed 0, not 1"):
+        benchmark(["substructure/demo"], "model-3-noisy", Budget(2, "epochs"), out, 192, 96, seed=1, overrides=SMALL)
+    assert (out / "leaderboard.json").is_file()
+
+
+def test_recipe_whose_weights_cannot_be_had_is_left_out_and_named(board, tmp_path):
+    out, *_ = board
+    copy = shutil.copytree(out, tmp_path / "copy")
+    recipes = ["substructure/demo", "substructure/resnet18"]
+    said = []
+    overrides = SMALL | {"network.weights": "nowhere.pth"}
+    settings = json.loads((copy / "benchmark.json").read_text()) | {"overrides": overrides}
+    (copy / "benchmark.json").write_text(json.dumps(settings))
+    benchmark(recipes, "model-3-noisy", Budget(2, "epochs"), copy, 192, 96, overrides=overrides, said=said.append)
+    content = json.loads((copy / "leaderboard.json").read_text())
+    assert [row["recipe"] for row in content["rows"]] == ["substructure/demo"]
+    assert "substructure/resnet18" in content["failed"]
+    assert not (copy / "runs" / "resnet18").exists()
+
+
+@pytest.mark.parametrize("text", ["10min", "5 epochs", "1epoch", "200000images"])
+def test_budgets(text):
+    assert str(parse_budget(text)).split()[1] in ("min", "epochs", "images")
+
+
+@pytest.mark.parametrize("text", ["10", "min", "-5epochs", "0min", "3 weeks"])
+def test_bad_budgets_are_refused(text):
+    with pytest.raises(RecipeError, match="--budget is a number of epochs"):
+        parse_budget(text)
+
+
+def test_budget_is_planned_in_whole_batches(dataset):
+    recipe = load_recipe("substructure/demo", TINY)
+    assert planned(recipe, Budget(3, "epochs"), dataset, 0) == {"trainer.epochs": 3}
+    plan = planned(recipe, Budget(1000, "images"), dataset, 0)
+    assert (plan["trainer.epochs"], plan["trainer.epoch_images"]) == (10, 96)
+    minutes = planned(recipe, Budget(0.2, "min"), dataset, 0)
+    assert minutes["trainer.epoch_images"] % 32 == 0
+    for budget in (Budget(100, "images"), Budget(1e-4, "min"), Budget(0.5, "epochs")):
+        with pytest.raises(RecipeError, match="ends before there is anything to validate"):
+            planned(recipe, budget, dataset, 0)
+
+
+def test_differences_are_those_of_scikit_learn_and_know_chance_from_skill():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 400)
+    onehot = np.eye(3)[labels]
+
+    def probabilities(skill):
+        p = np.exp(skill * onehot + rng.normal(0, 1, (400, 3)))
+        return p / p.sum(1, keepdims=True)
+
+    models = {"good": probabilities(2.0), "same": probabilities(2.0), "poor": probabilities(0.5)}
+    found = {(d.first, d.second): d for d in macro_auc_differences(models, labels)}
+    auc = {name: roc_auc_score(labels, p, multi_class="ovr", average="macro") for name, p in models.items()}
+    for (first, second), difference in found.items():
+        assert difference.value == pytest.approx(auc[first] - auc[second], abs=1e-12)
+        assert difference.low < difference.value < difference.high
+    assert found["good", "poor"].p == 1e-3
+    assert found["good", "same"].p > 0.05
