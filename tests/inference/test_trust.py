@@ -82,7 +82,7 @@ def test_model_is_calibrated_and_survives_its_folder(run, test_set):
     model, images = load_model(run), read_dataset(test_set).images[:20]
     assert model.calibration.temperature != 1
     assert len(model.calibration.scores) == 18
-    raw, _, _ = model.raw(torch.from_numpy(np.asarray(images, np.float32)))
+    raw, _, _ = model.raw(torch.tensor(np.asarray(images, np.float32)))
     expected = (raw.double() / model.calibration.temperature).softmax(-1)
     found = model.predict(images)
     np.testing.assert_allclose(found.probabilities, expected.numpy(), atol=1e-6)
@@ -92,7 +92,7 @@ def test_model_is_calibrated_and_survives_its_folder(run, test_set):
 
 def test_averaging_over_symmetries_does_not_depend_on_the_orientation(run, test_set):
     model = load_model(run)
-    images = torch.from_numpy(np.asarray(read_dataset(test_set).images[:6], np.float32))
+    images = torch.tensor(np.asarray(read_dataset(test_set).images[:6], np.float32))
     averaged = model.predict(images, symmetries=True).probabilities
     np.testing.assert_allclose(model.predict(transform(images, 5), symmetries=True).probabilities, averaged, atol=1e-5)
     each = np.mean([model.predict(transform(images, k)).probabilities for k in range(8)], axis=0)

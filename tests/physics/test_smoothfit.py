@@ -82,10 +82,10 @@ def test_fit_finds_lenses_within_its_own_errors():
 
 
 def test_prior_learns_what_lenses_share_and_how_they_vary():
-    varied = learn_prior(population(128)[1])
+    varied = learn_prior(population(128)[1], rounds=8)
     width = torch.linalg.inv(varied.precision.double()).diagonal().sqrt()
     assert 0.03 < width[PARAMETERS.index("theta_E")] < 0.08
-    shared = learn_prior(population(128, shared=True)[1])
+    shared = learn_prior(population(128, shared=True)[1], rounds=8)
     width = torch.linalg.inv(shared.precision.double()).diagonal().sqrt()
     for name in ("theta_E", "e1", "gamma1", "log_n"):
         k = PARAMETERS.index(name)
@@ -96,7 +96,7 @@ def test_prior_learns_what_lenses_share_and_how_they_vary():
 
 def test_substructure_stays_in_the_residual():
     """A point mass on the ring, fitted with what is known of smooth lenses, is seen where it is."""
-    prior = learn_prior(population(128, shared=True)[1])
+    prior = learn_prior(population(96, shared=True)[1], rounds=4)
     x, y = pixel_coordinates(40, 2 / 40)
     smooth = parameters().float()
     px, py = 0.6 * np.cos(0.7), 0.6 * np.sin(0.7)

@@ -18,7 +18,8 @@ from darklens.inference.model import load_model
 from darklens.tasks.base import Optimization
 from darklens.tasks.classify import Classification
 from darklens.training import fit as fitting
-from darklens.training.job import Job, read_job
+from darklens.training.history import epoch_history
+from darklens.training.job import Job, read_job, read_record
 from darklens.training.recipe import load_recipe
 from darklens.training.train import resume, train
 
@@ -71,6 +72,11 @@ def test_interrupted_run_resumes_to_the_same_result(dataset, tmp_path, monkeypat
     resume(tmp_path / "run", Job(recipe, str(dataset)))
     assert epochs == [0, 1, 2, 2]
     assert_same_weights(whole, tmp_path / "run")
+    history = epoch_history(tmp_path / "run")
+    assert [epoch["epoch"] for epoch in history] == [0, 1, 2]
+    seconds = [epoch["seconds"] for epoch in history]
+    assert seconds == sorted(seconds), "the clock goes on where the interrupted attempt left it"
+    assert read_record(tmp_path / "run")["training"]["seconds"] >= round(seconds[-1], 1)
     resume(tmp_path / "run")  # a finished run is left alone
 
 

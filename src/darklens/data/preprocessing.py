@@ -6,7 +6,7 @@ It is stored with the trained model, so whoever predicts never has to know it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class Preprocessing:
     center, scale
         Subtracted and divided by after the stretch; fitted to training images by `fit`.
     lens_prior
-        Mean and precision of the distribution of smooth lenses; learned from training images by `fit`.
+        The distribution of smooth lenses, and the blur they are seen through; learned from training images by `fit`.
     """
 
     crop: int | None = None
@@ -56,7 +56,7 @@ class Preprocessing:
     softening: float | None = None
     center: float = 0.0
     scale: float = 1.0
-    lens_prior: list[list[float]] | None = None
+    lens_prior: dict[str, Any] | None = None
 
     def fit(self, images: Tensor) -> Preprocessing:
         """The same with all that training images (N, C, H, W) decide: softening, center and scale, and the lens prior."""
@@ -105,17 +105,20 @@ class Preprocessing:
             raise DataError("lens_model makes three channels of one; repeat_channels has no use beside it")
 
     def _with_lens(self, prior: SmoothPrior) -> Preprocessing:
-        return replace(self, lens_model=True, lens_prior=torch.cat([prior.mean[None], prior.precision]).tolist())
+        table = {"mean": prior.mean.tolist(), "precision": prior.precision.tolist(), "blur": prior.blur}
+        return replace(self, lens_model=True, lens_prior=table)
 
     @torch.no_grad()
     def _lens_channels(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the fit of a smooth lens leaves of images, in units of the noise, and the square root of the fit."""
         with torch.autocast(images.device.type, enabled=False):
-            table = torch.tensor(self.lens_prior, device=images.device)
+            assert self.lens_prior is not None, "preprocessing that was not fitted"
+            table = self.lens_prior
+            prior = SmoothPrior(torch.tensor(table["mean"]), torch.tensor(table["precision"]), table["blur"])
             noise = sky_noise(images[:, 0])
             pixels, binned = _to_fit(images)
-            fit = fit_smooth_lens(pixels, SmoothPrior(table[0], table[1:]), binned=binned)
-            model = smooth_image(fit.parameters, images.shape[-1])
+            fit = fit_smooth_lens(pixels, prior, binned=binned)
+            model = smooth_image(fit.parameters, images.shape[-1], prior.blur)
             left = residual(images[:, 0] / noise, model)
         # Both about as large as the image itself after scaling.
         return left[:, None].clamp(-30, 30) / 2, model[:, None].clamp_min(0).sqrt() / 3

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from darklens.physics.deflectors import sie_deflection
 from darklens.physics.grids import bin_pixels, pixel_coordinates
+from darklens.physics.psf import SIGMA_PER_FWHM, convolve_separable, gaussian_psf_taps
 
 PARAMETERS = (
     "theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2", "source_x", "source_y",
@@ -32,16 +33,25 @@ _SHOT = 0.15
 """Variance of a pixel's shot noise over its brightness, both in units of the sky noise: only weighs bright pixels."""
 _RADII = (0.88, 1.0, 1.12)
 _OFFSETS = [(0.0, 0.0), *((0.07 * math.cos(k * math.pi / 3), 0.07 * math.sin(k * math.pi / 3)) for k in range(6))]
-COARSE_STEPS, FINE_STEPS = 12, 5
+_SEE, _SEEN = (1, 6, 12), 192
+"""Rounds in which the blur is found anew, and images that are enough for it."""
+COARSE_STEPS, FINE_STEPS = 10, 7
+_BLURS = (0.0, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.5)
+_SHARP = 0.25
+"""Widths of the point-spread function that are tried, and below which it is none, in pixels."""
 _FAINTEST = 0.003
 """Sky noise is taken to be at least this fraction of the peak, which noise-free images ask for."""
 
 
 class SmoothPrior(NamedTuple):
-    """A normal distribution of lenses: ``mean`` (P,) and ``precision`` (P, P)."""
+    """A normal distribution of lenses, ``mean`` (P,) and ``precision`` (P, P), and the telescope they are seen through.
+
+    ``blur`` is the standard deviation of a Gaussian point-spread function, in units of half the image's side.
+    """
 
     mean: Tensor
     precision: Tensor
+    blur: float = 0.0
 
 
 class SmoothFit(NamedTuple):
@@ -66,11 +76,18 @@ def sky_noise(images: Tensor) -> Tensor:
     return torch.maximum(noise, _FAINTEST * images.abs().amax((1, 2))).clamp_min(1e-20)[:, None, None]
 
 
-def smooth_image(parameters: Tensor, pixels: int) -> Tensor:
-    """Images (N, pixels, pixels) of smooth lenses (N, P), in units of the sky noise."""
+def smooth_image(parameters: Tensor, pixels: int, blur: float = 0.0) -> Tensor:
+    """Images (N, pixels, pixels) of smooth lenses (N, P) behind a blur, in units of the sky noise."""
     x, y = pixel_coordinates(pixels, 2 / pixels, device=parameters.device)
     lens = _trace(parameters, x, y)
-    return lens.light + _columns(parameters)[-1]
+    return _blurred(lens.light, blur) + _columns(parameters)[-1]
+
+
+def _blurred(images: Tensor, blur: float) -> Tensor:
+    pixels = blur * images.shape[-1] / 2
+    if pixels < _SHARP:
+        return images
+    return convolve_separable(images, gaussian_psf_taps(pixels / SIGMA_PER_FWHM, truncation=4))
 
 
 def residual(images: Tensor, model: Tensor) -> Tensor:
@@ -92,11 +109,8 @@ def fit_smooth_lens(images: Tensor, prior: SmoothPrior, start: Tensor | None = N
     binned
         Of how many pixels each pixel is the mean.
 
-    Notes
-    -----
-    The point-spread function is not modelled: the fitted source is as wide as it looks.
     """
-    prior = SmoothPrior(*(v.to(images) for v in prior))
+    prior = SmoothPrior(prior.mean.to(images), prior.precision.to(images), prior.blur)
     if start is None:
         even = images.shape[-1] // 2 * 2
         coarse = bin_pixels(images[:, :even, :even], 2)
@@ -113,15 +127,20 @@ def _refine(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int, step
     damping = torch.full_like(cost, 1e-2)
     for _ in range(steps):
         model, jacobian = model_and_jacobian(trial, x, y)
+        # The gradient is exact: what is left, blurred once more, meets the slopes of the sharp image. The curvature is
+        # that of the sharp image, a little too high, which only makes steps shorter.
+        sky = trial[:, -1, None, None]
+        model = _blurred(model - sky, prior.blur) + sky
         root_weight = torch.rsqrt((1 + _SHOT * model.clamp_min(0)) / binned)
         gap = ((images - model) * root_weight).flatten(1)
+        pushed = _blurred(gap.reshape(images.shape) * root_weight, prior.blur).flatten(1)
         slopes = (jacobian * root_weight[:, None]).flatten(2)
         away = prior.mean - trial
         pull = away @ prior.precision
         trial_cost = gap.square().sum(1) + (pull * away).sum(1)
         better = trial_cost < cost
         parameters = torch.where(better[:, None], trial, parameters)
-        gradient = torch.where(better[:, None], (slopes @ gap[..., None])[..., 0] + pull, gradient)
+        gradient = torch.where(better[:, None], (jacobian.flatten(2) @ pushed[..., None])[..., 0] + pull, gradient)
         curvature = torch.where(better[:, None, None], slopes @ slopes.mT + prior.precision, curvature)
         cost = torch.where(better, trial_cost, cost)
         damping = torch.where(better, damping / 5, damping * 6).clamp(1e-6, 1e6)
@@ -139,14 +158,17 @@ def learn_prior(images: Tensor, rounds: int = 20, binned: int = 1) -> SmoothPrio
     """
     prior = broad_prior()
     fit = fit_smooth_lens(images, prior, binned=binned)
-    for _ in range(rounds):
+    for number in range(rounds):
         # Lenses that were not found, and those with the strongest substructure, would only blur the prior.
         good = fit.cost <= fit.cost.quantile(0.7)
         chosen = fit.parameters[good]
         mean = chosen.mean(0)
         spread = (chosen - mean).mT @ (chosen - mean) / len(chosen)
         covariance = spread + torch.linalg.inv(fit.curvature[good]).mean(0)
-        prior = SmoothPrior(mean, torch.linalg.inv(covariance + 1e-8 * torch.eye(len(mean)).to(mean)))
+        precision = torch.linalg.inv(covariance + 1e-8 * torch.eye(len(mean)).to(mean))
+        prior = SmoothPrior(mean, precision, prior.blur)
+        if number in _SEE:
+            prior = prior._replace(blur=_seeing(images[good], prior, chosen, binned))
         fit = fit_smooth_lens(images, prior, fit.parameters, binned)
     return _share(prior)
 
@@ -157,7 +179,24 @@ def _share(prior: SmoothPrior) -> SmoothPrior:
     shared = covariance.diagonal().sqrt() < torch.tensor(_SHARED).to(covariance)
     covariance[shared] = 0
     covariance[:, shared] = 0
-    return SmoothPrior(prior.mean, torch.linalg.inv(covariance + torch.diag(1e-8 * shared)))
+    return prior._replace(precision=torch.linalg.inv(covariance + torch.diag(1e-8 * shared)))
+
+
+def _seeing(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int) -> float:
+    """The blur with which lenses explain the images best, between the best of those tried by a parabola."""
+    images, start = images[:_SEEN], start[:_SEEN]
+    pixel = 2 / images.shape[-1]
+    costs = []
+    for blur in _BLURS:
+        tried = prior._replace(blur=blur * pixel)
+        costs.append(float(_refine(images, tried, start, binned, 2 * FINE_STEPS).cost.median()))
+    best = min(range(len(costs)), key=costs.__getitem__)
+    if best in (0, len(costs) - 1):
+        return _BLURS[best] * pixel
+    b, c = _BLURS[best - 1 : best + 2], costs[best - 1 : best + 2]
+    slopes = (c[1] - c[0]) / (b[1] - b[0]), (c[2] - c[1]) / (b[2] - b[1])
+    bend = (slopes[1] - slopes[0]) / (b[2] - b[0])
+    return ((b[0] + b[1]) / 2 - slopes[0] / (2 * bend)) * pixel
 
 
 def _first_guess(images: Tensor, prior: SmoothPrior) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from darklens.errors import DataError
 from darklens.report import plots
 from darklens.report.figures import draw_attribution, draw_image
 from darklens.report.style import style
+from darklens.training.history import epoch_history
 
 HEADLINES = {
     "classify": ["accuracy", "macro_auc", "micro_auc", "ece"],
@@ -105,19 +105,7 @@ def read_run(path: Path) -> RunRecord:
     if not found:
         raise DataError(f"{path}: nothing to report yet; first: darklens evaluate {path} --data DIR")
     evaluations = [json.loads(p.read_text("utf-8")) | {"folder": p.parent} for p in found]
-    return RunRecord(path, run, config, evaluations, _epochs(path))
-
-
-def _epochs(path: Path) -> list[dict[str, float]]:
-    """Logged values of each epoch, over all attempts of a resumed run; later ones win."""
-    epochs: dict[int, dict[str, float]] = {}
-    for log in sorted(path.glob("logs/csv-*/metrics.csv"), key=lambda p: int(p.parent.name.rpartition("-")[2])):
-        with log.open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get("epoch"):
-                    values = {k: float(v) for k, v in row.items() if v and not k.endswith("_step")}
-                    epochs.setdefault(int(float(row["epoch"])), {}).update(values)
-    return [epochs[number] for number in sorted(epochs) if "validation/loss" in epochs[number]]
+    return RunRecord(path, run, config, evaluations, epoch_history(path))
 
 
 def _section(record: RunRecord) -> dict[str, Any]:

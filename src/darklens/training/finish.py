@@ -32,7 +32,7 @@ def finish(job: Job, source: Source, task: ImageTask, out: Path, fitted: Fitted)
     trainer = fitted.trainer
     record = json.loads((out / "run.json").read_text("utf-8"))
     record["training"] = {
-        "seconds": round(record.get("training", {}).get("seconds", 0) + fitted.seconds, 1),
+        "seconds": round(fitted.seconds, 1),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "images": trainer.global_step * job.recipe.trainer.batch_size,

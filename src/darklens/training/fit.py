@@ -21,6 +21,7 @@ from torch import Tensor
 from darklens.errors import RecipeError
 from darklens.models.registry import count_parameters
 from darklens.tasks.base import ImageTask
+from darklens.training.history import epoch_history
 from darklens.training.job import Job
 from darklens.training.sources import Source
 
@@ -127,9 +128,10 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
             f"{recipe.name}: {count_parameters(task.network):,} parameters, {source.train_images:,} training and "
             f"{len(source.validation):,} validation images, {trainer.precision}, {torch.get_num_threads()} threads"
         )
+    earlier = max((epoch.get("seconds", 0.0) for epoch in epoch_history(out)), default=0.0)
     started = time.perf_counter()
     trainer.fit(task, datamodule=module, ckpt_path=checkpoint, weights_only=True)
-    seconds = time.perf_counter() - started
+    seconds = earlier + time.perf_counter() - started
     if trainer.interrupted:
         raise KeyboardInterrupt
     if not trainer.is_global_zero:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import re
@@ -21,6 +20,7 @@ from darklens.errors import DarklensError, DataError, RecipeError
 from darklens.evaluation.comparison import macro_auc_differences
 from darklens.report.leaderboard import write_leaderboard
 from darklens.simulation import load_preset
+from darklens.training.history import epoch_history
 from darklens.training.job import Job, machine, read_record
 from darklens.training.recipe import Recipe, load_recipe
 from darklens.workflows.estimate import training_rate
@@ -191,7 +191,7 @@ def _train(
         "--seed",
         str(seed),
     ]
-    options = [f"--{key}={json.dumps(value)}" for key, value in changes.items()]
+    options = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()]
     done = subprocess.run([*command, *options, "--resume"], stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
@@ -231,16 +231,8 @@ def _seconds_to_goal(run: Path) -> float | None:
 
     Of an ensemble, which is only there at its end, there are none.
     """
-    clock, auc = {}, {}
-    for log in sorted(run.glob("logs/csv-*/metrics.csv")):
-        with log.open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get("seconds"):
-                    clock[int(float(row["epoch"]))] = float(row["seconds"])
-                if row.get("validation/auc"):
-                    auc[int(float(row["epoch"]))] = float(row["validation/auc"])
-    reached = [epoch for epoch, value in auc.items() if value >= GOAL and epoch in clock]
-    return round(clock[min(reached)], 1) if reached else None
+    reached = [e["seconds"] for e in epoch_history(run) if e["validation/auc"] >= GOAL and "seconds" in e]
+    return round(min(reached), 1) if reached else None
 
 
 def _differences(runs: dict[str, Path]) -> list[dict[str, Any]]:

@@ -139,7 +139,9 @@ def report(runs: list[Path], out: Path = Path("report.html")) -> None:
 
 def models() -> None:
     """List the trained models inside the package."""
-    table("Models", ["name", "what it tells apart", "figures with 95% intervals"], describe_shipped())
+    for name, what, figures in describe_shipped():
+        say(f"{name}\n  {what}\n  {figures}")
+    say(None, "darklens predict MODEL IMAGES… --out predictions.csv")
 
 
 def usable_run(run: Path) -> Path:
