@@ -104,10 +104,13 @@ def scores(model: TrainedModel, images: Images, info: object) -> np.ndarray:
 def real_images(opened: list[Cutouts], rng: np.random.Generator, count: int = 48) -> Images:
     """Real cutouts, turned, mirrored and shifted by up to three pixels."""
     found = []
+    side = min(min(cutouts.images.shape[-2:]) for cutouts in opened)
     for i in range(count):
         image = np.nan_to_num(np.asarray(opened[i % len(opened)].images[np.array([0])], dtype=np.float32))[0, :1]
         shifted = np.roll(image, rng.integers(-3, 4, 2), (-2, -1))
-        found.append(transform(torch.from_numpy(shifted), int(rng.integers(8))).numpy())
+        top, left = ((n - side) // 2 for n in shifted.shape[-2:])
+        square = torch.from_numpy(shifted[:, top : top + side, left : left + side])
+        found.append(transform(square, int(rng.integers(8))).numpy())
     return np.stack(found)
 
 
