@@ -63,7 +63,7 @@ class Preprocessing:
         cropped = self._crop(images.float())
         if self.lens_model:
             self._check_channels(images.shape[-3])
-            pixels, binned = _to_fit(cropped[:LENSES])
+            pixels, binned = _to_fit(_in_noise(cropped[:LENSES]))
             prior = learn_prior(pixels, binned=binned)
             return replace(self, lens_model=False).fit(images)._with_lens(prior)
         if self.stretch == "minmax":
@@ -115,11 +115,11 @@ class Preprocessing:
             assert self.lens_prior is not None, "preprocessing that was not fitted"
             table = self.lens_prior
             prior = SmoothPrior(torch.tensor(table["mean"]), torch.tensor(table["precision"]), table["blur"])
-            noise = sky_noise(images[:, 0])
-            pixels, binned = _to_fit(images)
+            scaled = _in_noise(images)
+            pixels, binned = _to_fit(scaled)
             fit = fit_smooth_lens(pixels, prior, binned=binned)
             model = smooth_image(fit.parameters, images.shape[-1], prior.blur)
-            left = residual(images[:, 0] / noise, model)
+            left = residual(scaled, model)
         # Both about as large as the image itself after scaling.
         return left[:, None].clamp(-30, 30) / 2, model[:, None].clamp_min(0).sqrt() / 3
 
@@ -142,9 +142,13 @@ class Preprocessing:
         return images
 
 
-def _to_fit(images: Tensor) -> tuple[Tensor, int]:
-    """Images (N, 1, H, W) in units of their noise on no more pixels than a fit needs, and how many make one of these."""
-    scaled = images[:, 0] / sky_noise(images[:, 0])
-    factor = max(1, images.shape[-1] // LENS_PIXELS)
-    side = images.shape[-1] // factor * factor
+def _in_noise(images: Tensor) -> Tensor:
+    """Images (N, 1, H, W) in units of their sky noise, (N, H, W)."""
+    return images[:, 0] / sky_noise(images[:, 0])
+
+
+def _to_fit(scaled: Tensor) -> tuple[Tensor, int]:
+    """Images (N, H, W) on no more pixels than a fit needs, and how many make one of these."""
+    factor = max(1, scaled.shape[-1] // LENS_PIXELS)
+    side = scaled.shape[-1] // factor * factor
     return bin_pixels(scaled[:, :side, :side], factor), factor**2

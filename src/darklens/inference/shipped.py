@@ -44,12 +44,14 @@ def model_folder(path: str | Path) -> Path:
 
 def describe_shipped() -> list[tuple[str, str, str]]:
     """Name, what it is, and its figures with intervals, of every model inside the package."""
+    from darklens.evaluation.bootstrap import Interval
+
     rows = []
     for name, folder in shipped_models().items():
         config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
         figures = config["measured"].get("figures", {})
         shown = [
-            f"{key.replace('_', ' ')} {figures[key]['value']:.4f} [{figures[key]['low']:.4f}, {figures[key]['high']:.4f}]"
+            f"{key.replace('_', ' ')} {Interval(**figures[key])}"
             for key in ("accuracy", "macro_auc", "ece")
             if key in figures
         ]

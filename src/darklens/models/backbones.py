@@ -49,12 +49,11 @@ def timm_network(
     if not timm.is_model(architecture):
         near = ", ".join(difflib.get_close_matches(architecture, timm.list_models(), 4))
         raise ModelError(f"timm has no model {architecture!r}{f'; near are {near}' if near else ''}")
-    own_head = head is None
-    options = {"num_classes": outputs if own_head else 0, "in_chans": in_channels, **(arguments or {})}
-    options |= {"drop_rate": dropout} if own_head else {}
-    backbone = _create(architecture, options, pretrained, weights)
+    options = {"in_chans": in_channels, **(arguments or {})}
     if head is None:
-        return backbone
+        options |= {"num_classes": outputs, "drop_rate": dropout}
+        return _create(architecture, options, pretrained, weights)
+    backbone = _create(architecture, options | {"num_classes": 0}, pretrained, weights)
     return Headed(backbone, make_head(head, backbone.num_features, outputs, dropout))  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from darklens.evaluation.bootstrap import Interval
 from darklens.report import plots
 from darklens.report.page import environment, svg, write_page
 
@@ -34,7 +35,6 @@ def write_leaderboard(
             rows=rows,
             settings=settings,
             failed=failed,
-            classes=classes,
             columns=[*COLUMNS, *(f"auc_{name}" for name in classes)],
             roc=svg(plots.roc_of_many({short(r["recipe"]): r["roc"]["macro"] for r in rows})),
             cost=svg(plots.skill_against_cost(rows)),
@@ -57,7 +57,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], fai
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        figures = [_with_interval(row["figures"][key]) for key in ("accuracy", "macro_auc", "ece")]
+        figures = [str(Interval(**row["figures"][key])) for key in ("accuracy", "macro_auc", "ece")]
         goal = "–" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.0f} s"
         lines.append(
             f"| `{short(row['recipe'])}` | {' | '.join(figures)} | {row['parameters'] / 1e6:.1f}M | "
@@ -75,10 +75,6 @@ def markdown(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], fai
     ]
     lines += [f"Left out: `{name}`: {reason}" for name, reason in failed.items()]
     return "\n".join(lines) + "\n"
-
-
-def _with_interval(figure: Mapping[str, float]) -> str:
-    return f"{figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}]"
 
 
 def _pairs(

@@ -72,7 +72,9 @@ def planned(recipe: Recipe, budget: Budget, data: Path, seed: int) -> dict[str, 
         If it ends before the first epoch, the least that can be validated.
     """
     if budget.unit == "epochs":
-        return {"trainer.epochs": int(budget.amount)} if budget.amount >= 1 else _too_little(recipe, budget, "1 epoch")
+        if budget.amount < 1:
+            raise _too_little(recipe, budget, "1 epoch")
+        return {"trainer.epochs": int(budget.amount)}
     images = budget.amount
     if budget.unit == "min":
         rate = training_rate(Job(recipe, str(data), seed)).images_per_second
@@ -80,12 +82,14 @@ def planned(recipe: Recipe, budget: Budget, data: Path, seed: int) -> dict[str, 
     batch = max([recipe.trainer.batch_size, *(member["trainer"]["batch_size"] for member in recipe.members)])
     per_epoch = int(images / EPOCHS) // batch * batch
     if not per_epoch:
-        _too_little(recipe, budget, f"{EPOCHS} epochs of one batch of {batch} images (it manages {images:.0f} images)")
+        raise _too_little(
+            recipe, budget, f"{EPOCHS} epochs of one batch of {batch} images (it manages {images:.0f} images)"
+        )
     return {"trainer.epochs": EPOCHS, "trainer.epoch_images": per_epoch, "trainer.patience": None}
 
 
-def _too_little(recipe: Recipe, budget: Budget, least: str) -> Any:
-    raise RecipeError(f"{recipe.name}: a budget of {budget} ends before there is anything to validate: {least}")
+def _too_little(recipe: Recipe, budget: Budget, least: str) -> RecipeError:
+    return RecipeError(f"{recipe.name}: a budget of {budget} ends before there is anything to validate: {least}")
 
 
 def benchmark(
@@ -121,12 +125,13 @@ def benchmark(
         except DarklensError as error:
             failed[name] = str(error)
             said(f"  left out: {error}")
-            continue
-        runs[name] = run
-        write_leaderboard(_ranked(runs), _differences(runs), settings | {"machine": machine()}, failed, out)
+        else:
+            runs[name] = run
+        if runs:
+            write_leaderboard(_ranked(runs), _differences(runs), settings | {"machine": machine()}, failed, out)
     if not runs:
         raise DataError("no recipe could be trained: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
-    return write_leaderboard(_ranked(runs), _differences(runs), settings | {"machine": machine()}, failed, out)
+    return out / "leaderboard.html"
 
 
 def _same_as_before(out: Path, settings: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from darklens.data.checks import check_finite
 from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_data
 from darklens.errors import DataError
@@ -190,7 +191,8 @@ def _keep_pictures(
 def _keep_explanations(out: Path, cutouts: Cutouts, rows: list[int], truth: np.ndarray, model: TrainedModel) -> None:
     """Where the model looks in one image of each class, to find that class."""
     adapt = adaptation(model.config, cutouts.info, cutouts.images.shape)
-    images = adapt(np.nan_to_num(np.asarray(cutouts.images[np.array(rows)], dtype=np.float32), posinf=0, neginf=0))
+    read = np.asarray(cutouts.images[np.array(rows)], dtype=np.float32)
+    images = adapt(check_finite(read, [cutouts.ids[row] for row in rows], cutouts.info.source, mask=True))
     maps = attributions(model, images, [int(truth[row]) for row in rows])
     np.save(out / "explanations.npy", np.stack([images[:, 0].numpy(), maps]).astype(np.float32))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from darklens.data.checks import check_finite
 from darklens.data.layouts import open_data
 from darklens.errors import DataError
 from darklens.inference.adapt import adaptation
@@ -37,7 +38,7 @@ def explain_images(run: Path, paths: Sequence[Path], out: Path, mask: bool = Fal
             )
         adapt = adaptation(model.config, cutouts.info, cutouts.images.shape)
         read = np.asarray(cutouts.images[np.arange(len(cutouts))], dtype=np.float32)
-        batch = adapt(np.nan_to_num(read, posinf=0, neginf=0) if mask else read)
+        batch = adapt(check_finite(read, cutouts.ids, cutouts.info.source, mask))
         prediction = model.predict(batch)
         if prediction.probabilities is None:
             targets = [0] * len(batch)
