@@ -214,7 +214,7 @@ def test_finetuning_starts_from_the_weights_and_needs_nothing_else(run, class_fo
 def test_attributions_add_up_to_the_change_of_the_logit(run, test_set):
     """Completeness of integrated gradients, for one image that is not cropped."""
     model = load_model(run)
-    image = torch.from_numpy(np.asarray(read_dataset(test_set).images[:1], np.float32))
+    image = torch.tensor(read_dataset(test_set).images[:1]).float()
     found = attributions(model, image, [1], steps=200)
     prepared = model.preprocessing(image)
     with torch.no_grad():

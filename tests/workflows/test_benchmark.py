@@ -95,7 +95,7 @@ def test_budget_is_planned_in_whole_batches(dataset):
     assert (plan["trainer.epochs"], plan["trainer.epoch_images"]) == (10, 96)
     minutes = planned(recipe, Budget(0.2, "min"), dataset, 0)
     assert minutes["trainer.epoch_images"] % 32 == 0
-    for budget in (Budget(100, "images"), Budget(1e-4, "min"), Budget(0.5, "epochs")):
+    for budget in (Budget(31, "images"), Budget(1e-4, "min"), Budget(0.5, "epochs")):
         with pytest.raises(RecipeError, match="ends before there is anything to validate"):
             planned(recipe, budget, dataset, 0)
 

@@ -16,7 +16,7 @@ from darklens.errors import DataError
 from darklens.physics.grids import bin_pixels
 from darklens.physics.smoothfit import SmoothPrior, fit_smooth_lens, learn_prior, residual, sky_noise, smooth_image
 
-LENSES = 512
+LENSES = 256
 """Training images from which the distribution of lenses is learned."""
 LENS_PIXELS = 40
 """Pixels across that are enough to fit a smooth lens."""

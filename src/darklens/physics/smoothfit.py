@@ -33,7 +33,7 @@ _SHOT = 0.15
 """Variance of a pixel's shot noise over its brightness, both in units of the sky noise: only weighs bright pixels."""
 _RADII = (0.88, 1.0, 1.12)
 _OFFSETS = [(0.0, 0.0), *((0.07 * math.cos(k * math.pi / 3), 0.07 * math.sin(k * math.pi / 3)) for k in range(6))]
-_SEE, _SEEN = (1, 6, 12), 192
+_SEE, _SEEN = (1, 5), 96
 """Rounds in which the blur is found anew, and images that are enough for it."""
 COARSE_STEPS, FINE_STEPS = 10, 7
 _BLURS = (0.0, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.5)
@@ -150,7 +150,7 @@ def _refine(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int, step
     return SmoothFit(parameters, curvature, cost)
 
 
-def learn_prior(images: Tensor, rounds: int = 20, binned: int = 1) -> SmoothPrior:
+def learn_prior(images: Tensor, rounds: int = 12, binned: int = 1) -> SmoothPrior:
     """The distribution that the lenses of images (N, H, H) come from, by expectation maximisation from a broad one.
 
     Where all images share a deflector or a shape of the source, as the published data do, these become certain, and

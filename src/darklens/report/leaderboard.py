@@ -36,18 +36,12 @@ def write_leaderboard(
             settings=settings,
             failed=failed,
             columns=[*COLUMNS, *(f"auc_{name}" for name in classes)],
-            roc=svg(plots.roc_of_many({short(r["recipe"]): r["roc"]["macro"] for r in rows})),
+            roc=svg(plots.roc_of_many({r["name"]: r["roc"]["macro"] for r in rows})),
             cost=svg(plots.skill_against_cost(rows)),
             pairs=_pairs(rows, differences),
-            short=short,
         )
     )
     return write_page(page, out / "leaderboard.html")
-
-
-def short(name: str) -> str:
-    """A recipe's name without its folder."""
-    return name.rpartition("/")[2]
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], failed: Mapping[str, str]) -> str:
@@ -60,7 +54,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], fai
         figures = [str(Interval(**row["figures"][key])) for key in ("accuracy", "macro_auc", "ece")]
         goal = "–" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.0f} s"
         lines.append(
-            f"| `{short(row['recipe'])}` | {' | '.join(figures)} | {row['parameters'] / 1e6:.1f}M | "
+            f"| `{row['name']}` | {' | '.join(figures)} | {row['parameters'] / 1e6:.1f}M | "
             f"{row['training_images_per_second']:.0f} | {goal} | {row['inference_images_per_second']:.0f} | "
             f"{row['peak_memory_mib'] / 1024:.1f} GiB |"
         )

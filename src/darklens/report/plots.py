@@ -149,9 +149,13 @@ def skill_against_cost(rows: Sequence[Mapping[str, Any]]) -> Any:
             missing = max(1 - auc["value"], 1e-5)
             spread = [[missing - max(1 - auc["high"], 1e-5)], [1 - auc["low"] - missing]]
             axis.errorbar([row["parameters"]], [missing], yerr=spread, fmt="o", markersize=5, color=colour(i))
-            name = row["recipe"].rpartition("/")[2]
             axis.annotate(
-                name, (row["parameters"], missing), xytext=(6, 3), textcoords="offset points", fontsize=7.5, color=INK
+                row["name"],
+                (row["parameters"], missing),
+                xytext=(6, 3),
+                textcoords="offset points",
+                fontsize=7.5,
+                color=INK,
             )
         axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="1 − macro AUC", title="Skill against size")
         axis.margins(x=0.22)

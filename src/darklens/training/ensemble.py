@@ -99,4 +99,5 @@ def _recipe_of(records: list[dict[str, Any]]) -> Recipe:
 def _summed(trainings: list[dict[str, Any]]) -> dict[str, Any]:
     """Cost of all members together."""
     total = {name: sum(t[name] for t in trainings) for name in ("seconds", "epochs", "steps", "images", "parameters")}
-    return trainings[0] | total | {"best_epoch": None}
+    rate = total["images"] / sum(t["images"] / t["images_per_second"] for t in trainings)
+    return trainings[0] | total | {"best_epoch": None, "images_per_second": round(rate, 1)}

@@ -36,6 +36,7 @@ def finish(job: Job, source: Source, task: ImageTask, out: Path, fitted: Fitted)
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "images": trainer.global_step * job.recipe.trainer.batch_size,
+        "images_per_second": round(fitted.images_per_second, 1),
         "parameters": count_parameters(task.network),
         "precision": str(trainer.precision),
         "best_epoch": fitted.best_epoch,

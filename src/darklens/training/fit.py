@@ -56,13 +56,25 @@ class SourceModule(LightningDataModule):
 
 
 class EpochLines(Callback):
-    """A line an epoch, for logs and terminals that do not redraw."""
+    """A line an epoch, for logs and terminals that do not redraw; and the time that steps took, without validation."""
 
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
+    def __init__(self, started: float):
+        self._started = started
+        self._stepping = 0.0
+        self._steps, self._since = 0, 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._started = time.perf_counter()
+    @property
+    def steps_per_second(self) -> float:
+        """Steps a second between validations; 0 if there was none."""
+        return self._steps / self._stepping if self._steps else 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self._since = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._stepping += time.perf_counter() - self._since
+        self._steps += trainer.num_training_batches  # type: ignore[assignment]
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -75,8 +87,10 @@ class EpochLines(Callback):
         console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}  {seconds:.0f} s")
 
 
-def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path | None) -> Fitted | None:
+def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path | None, started: float) -> Fitted | None:
     """Fit a task, from a checkpoint or from the start; None in processes that only help.
+
+    ``started``, of `time.perf_counter`, is when the training began, preparation included.
 
     Raises
     ------
@@ -94,7 +108,8 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
         enable_version_counter=False,
         save_on_train_epoch_end=False,
     )
-    callbacks: list[Callback] = [best, EpochLines()]
+    lines = EpochLines(started)
+    callbacks: list[Callback] = [best, lines]
     if config.keep_every is not None:
         kept = {"filename": "{epoch}", "save_top_k": -1, "every_n_epochs": config.keep_every}
         callbacks.append(ModelCheckpoint(out / "checkpoints", save_on_train_epoch_end=False, **kept))  # type: ignore[arg-type]
@@ -129,7 +144,6 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
             f"{len(source.validation):,} validation images, {trainer.precision}, {torch.get_num_threads()} threads"
         )
     earlier = max((epoch.get("seconds", 0.0) for epoch in epoch_history(out)), default=0.0)
-    started = time.perf_counter()
     trainer.fit(task, datamodule=module, ckpt_path=checkpoint, weights_only=True)
     seconds = earlier + time.perf_counter() - started
     if trainer.interrupted:
@@ -144,15 +158,19 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     network = {k.removeprefix("network."): v for k, v in state["state_dict"].items() if k.startswith("network.")}
     task.network.load_state_dict(network)
-    return Fitted(trainer, seconds, int(state["epoch"]) + 1)
+    return Fitted(trainer, seconds, lines.steps_per_second * config.batch_size, int(state["epoch"]) + 1)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a fit went; the task holds the weights of the best epoch, counted from 1."""
+    """How a fit went; the task holds the weights of the best epoch, counted from 1.
+
+    ``seconds`` are all, with preparation and validation; ``images_per_second`` is the rate of the steps alone.
+    """
 
     trainer: Trainer
     seconds: float
+    images_per_second: float
     best_epoch: int
 
 

@@ -297,6 +297,11 @@ def recipe_names() -> list[str]:
     )
 
 
+def short_name(name: str) -> str:
+    """A recipe's name without its folder."""
+    return name.rpartition("/")[2]
+
+
 def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe by name or from a user's YAML file, with dotted overrides such as ``{"trainer.epochs": 5}``.
 

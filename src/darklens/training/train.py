@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def train(job: Job, out: Path) -> Path:
         check_absent(out)
     if job.recipe.members:
         return _train_members(job, out)
+    started = time.perf_counter()
     source = open_job_source(job)
     task = build_task(job.recipe, source, job.start)
     if not child:
@@ -48,7 +50,7 @@ def train(job: Job, out: Path) -> Path:
         if source.split is not None:
             source.split.write_parquet(out / "split.parquet")
     try:
-        return _train(job, source, task, out, checkpoint=None)
+        return _train(job, source, task, out, None, started)
     except BaseException:
         if not child and not (out / "checkpoints" / "last.ckpt").exists():
             shutil.rmtree(out, ignore_errors=True)
@@ -74,13 +76,14 @@ def resume(out: Path, asked: Job | None = None) -> Path:
     if job.recipe.members:
         return _train_members(job, out)
     checkpoint = out / "checkpoints" / "last.ckpt"
+    started = time.perf_counter()
     source = open_job_source(job)
     task = build_task(job.recipe, source, job.start)
-    return _train(job, source, task, out, checkpoint if checkpoint.exists() else None)
+    return _train(job, source, task, out, checkpoint if checkpoint.exists() else None, started)
 
 
-def _train(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path | None) -> Path:
-    fitted = fit(job, source, task, out, checkpoint)
+def _train(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path | None, started: float) -> Path:
+    fitted = fit(job, source, task, out, checkpoint, started)
     if fitted is not None:
         finish(job, source, task, out, fitted)
         console.print(f"trained in {fitted.seconds:.0f} s → {out}")

@@ -22,17 +22,17 @@ from darklens.report.leaderboard import write_leaderboard
 from darklens.simulation import load_preset
 from darklens.training.history import epoch_history
 from darklens.training.job import Job, machine, read_record
-from darklens.training.recipe import Recipe, load_recipe
+from darklens.training.recipe import Recipe, load_recipe, short_name
 from darklens.workflows.estimate import training_rate
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.progress import progress_bar
 
 EPOCHS = 10
-"""Epochs into which a budget of minutes or images is cut, so that each has as many validations."""
+"""Epochs into which a budget of minutes or images is cut, unless validation would take too much of it."""
 GOAL = 0.95
 """The macro AUC whose time is measured."""
-SPARE = 0.9
-"""Share of a budget of minutes that is planned for steps; the rest is for validation and what measuring misjudged."""
+SPARE, VALIDATING = 0.95, 0.2
+"""Shares of a budget of minutes that is planned for, and of that which validation may take."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +75,23 @@ def planned(recipe: Recipe, budget: Budget, data: Path, seed: int) -> dict[str, 
         if budget.amount < 1:
             raise _too_little(recipe, budget, "1 epoch")
         return {"trainer.epochs": int(budget.amount)}
-    images = budget.amount
+    images, epochs = budget.amount, EPOCHS
     if budget.unit == "min":
-        rate = training_rate(Job(recipe, str(data), seed)).images_per_second
-        images = SPARE * budget.amount * 60 * rate
+        rate = training_rate(Job(recipe, str(data), seed))
+        seconds = SPARE * 60 * budget.amount - rate.preparation
+        epochs = max(1, min(EPOCHS, int(VALIDATING * seconds / rate.validation)))
+        images = max(0.0, seconds - epochs * rate.validation) * rate.images_per_second
     batch = max([recipe.trainer.batch_size, *(member["trainer"]["batch_size"] for member in recipe.members)])
-    per_epoch = int(images / EPOCHS) // batch * batch
-    if not per_epoch:
-        raise _too_little(
-            recipe, budget, f"{EPOCHS} epochs of one batch of {batch} images (it manages {images:.0f} images)"
-        )
-    return {"trainer.epochs": EPOCHS, "trainer.epoch_images": per_epoch, "trainer.patience": None}
+    batches = int(images / batch)
+    if not batches:
+        raise _too_little(recipe, budget, f"one batch of {batch} images (it manages {images:.0f})")
+    epochs = min(epochs, batches)
+    per_epoch = batches // epochs * batch
+    return {"trainer.epochs": epochs, "trainer.epoch_images": per_epoch, "trainer.patience": None}
 
 
 def _too_little(recipe: Recipe, budget: Budget, least: str) -> RecipeError:
-    return RecipeError(f"{recipe.name}: a budget of {budget} ends before there is anything to validate: {least}")
+    return RecipeError(f"a budget of {budget} ends before there is anything to validate: {least}")
 
 
 def benchmark(
@@ -116,7 +118,7 @@ def benchmark(
     failed: dict[str, str] = {}
     runs: dict[str, Path] = {}
     for number, name in enumerate(recipes, 1):
-        run = out / "runs" / name.rpartition("/")[2]
+        run = out / "runs" / short_name(name)
         said(f"[{number}/{len(recipes)}] {name}")
         try:
             _train(name, run, folders["train"], budget, seed, pretrained, overrides or {}, out / "plans.json")
@@ -213,6 +215,7 @@ def _ranked(runs: dict[str, Path]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "recipe": name,
+                "name": short_name(name),
                 "description": record["recipe"]["description"],
                 "source": record["recipe"]["source"],
                 "figures": evaluation["figures"],
@@ -221,7 +224,7 @@ def _ranked(runs: dict[str, Path]) -> list[dict[str, Any]]:
                 "parameters": training["parameters"],
                 "seconds": training["seconds"],
                 "images_seen": training["images"],
-                "training_images_per_second": round(training["images"] / training["seconds"], 1),
+                "training_images_per_second": training["images_per_second"],
                 "inference_images_per_second": evaluation["images_per_second"],
                 "peak_memory_mib": training["peak_memory_mib"],
                 "seconds_to_goal": _seconds_to_goal(run),

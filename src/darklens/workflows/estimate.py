@@ -19,11 +19,13 @@ STEPS = 3
 
 @dataclass(frozen=True)
 class TrainingRate:
-    """How fast a recipe trains, and how large it is."""
+    """How fast a recipe trains, and how large it is; ``preparation``, and each ``validation``, in seconds."""
 
     parameters: int
     epoch_images: int
     images_per_second: float
+    preparation: float
+    validation: float
 
 
 def training_rate(job: Job) -> TrainingRate:
@@ -34,13 +36,17 @@ def training_rate(job: Job) -> TrainingRate:
         sum(rate.parameters for rate in rates),
         rates[0].epoch_images,
         1 / sum(1 / rate.images_per_second for rate in rates),
+        sum(rate.preparation for rate in rates),
+        sum(rate.validation for rate in rates),
     )
 
 
 def _rate(job: Job) -> TrainingRate:
     recipe = job.recipe
+    began = time.perf_counter()
     source = open_job_source(job)
     task = build_task(recipe, source)
+    preparation = time.perf_counter() - began
     optimizer = torch.optim.SGD(task.network.parameters(), lr=0.0)
     batches = iter(source.train_loader(0, 1))
     bf16 = resolve_precision(recipe.trainer.precision) == "bf16-mixed"
@@ -56,10 +62,17 @@ def _rate(job: Job) -> TrainingRate:
         optimizer.step()
         seconds.append(time.perf_counter() - started)
     rate = recipe.trainer.batch_size / min(seconds)
+    held_out = next(iter(source.validation_loader(0, 1)))["image"]
+    began = time.perf_counter()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        task.eval().network(task.preprocessing(held_out))
+    validation = (time.perf_counter() - began) * len(source.validation) / len(held_out)
     return TrainingRate(
         count_parameters(task.network),
         min(recipe.trainer.epoch_images or source.train_images, source.train_images),
         rate,
+        preparation,
+        validation,
     )
 
 
@@ -67,8 +80,8 @@ def training_time(job: Job) -> str:
     """A sentence on size and duration of a training."""
     rate = training_rate(job)
     epochs = job.recipe.trainer.epochs
-    minutes = epochs * rate.epoch_images / rate.images_per_second / 60
+    seconds = rate.preparation + epochs * (rate.epoch_images / rate.images_per_second + rate.validation)
     return (
         f"{job.recipe.name}: {rate.parameters:,} parameters; {epochs} epochs of {rate.epoch_images:,} images at about "
-        f"{rate.images_per_second:.0f} images/s on this CPU: about {minutes:.0f} min"
+        f"{rate.images_per_second:.0f} images/s on this CPU: about {seconds / 60:.0f} min"
     )
