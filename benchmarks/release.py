@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -40,7 +41,7 @@ def main() -> None:
     preset = job.data.removeprefix("preset:")
     if not model.calibration.scores:
         model = calibrated(model, open_job_source(job))
-    record |= {"command": f"darklens train {job.recipe.name} --data {job.data} --out runs/{preset}", "git": None}
+    record |= {"command": re.sub(r"--out \S+", f"--out runs/{preset}", record["command"]), "git": None}
     shutil.rmtree(folder, ignore_errors=True)
     save_model(folder, model, "", half=True)
     with tempfile.TemporaryDirectory() as temporary:

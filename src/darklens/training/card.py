@@ -28,6 +28,7 @@ def model_card(config: ModelConfig, record: dict[str, Any], name: str | None = N
         f"- **Training**: {training['epochs']} epochs, {training['images']:,} images seen, {training['seconds']:.0f} s on "
         f"{training['machine']} ({training.get('threads', 'all')} of its cores used), {training['precision']}"
         + (f"; the best epoch by validation loss is {training['best_epoch']}" if training["best_epoch"] else ""),
+        f"- **Command**: `{record['command']}`",
         f"- **Parameters**: {training['parameters']:,}",
         f"- **Source**: {recipe['source'] or 'darklens'}",
         "",
@@ -49,6 +50,7 @@ def model_card(config: ModelConfig, record: dict[str, Any], name: str | None = N
         "",
         "```python",
         "import darklens",
+        "",
         f'model = darklens.load("{name or "path/to/this/folder"}")',
         "model.predict(images)",
         "```",

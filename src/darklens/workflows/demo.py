@@ -22,7 +22,7 @@ from darklens.workflows.progress import progress_bar
 PRESET = "model-1"
 RECIPE, EPOCHS = "substructure/darklens", 2
 TRAIN_IMAGES, TEST_IMAGES = 30_720, 3_072
-REAL = {"deeplense": ("substructure-model-3-noisy", 0.08), "euclid": ("substructure-model-3-noisy", None)}
+REAL = {"deeplense": ("substructure-model-3-noisy", 0.08), "euclid": ("substructure-fair-euclid", None)}
 """Bundled images, the trained model that is nearest to them, and their pixel scale where they do not say it: that the
 DeepLense samples are Model III's, a fit of their one free parameter shows."""
 LIMITS = "above 1, 'unlike' says that an image is unlike those that a model knows: then its answer tests the path alone"
