@@ -47,16 +47,17 @@ def write_leaderboard(
 def markdown(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], failed: Mapping[str, str]) -> str:
     """A table, with 95% intervals, and what it was measured on."""
     lines = [
-        "| recipe | accuracy | macro AUC | ECE | parameters | training images/s | time to AUC 0.95 | images/s | memory |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| recipe | accuracy | macro AUC | ECE | parameters | images seen | trained in | training images/s | "
+        "time to AUC 0.95 | inference images/s | memory |",
+        "|" + " --- |" * 11,
     ]
     for row in rows:
         figures = [str(Interval(**row["figures"][key])) for key in ("accuracy", "macro_auc", "ece")]
         goal = "–" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.0f} s"
         lines.append(
             f"| `{row['name']}` | {' | '.join(figures)} | {row['parameters'] / 1e6:.1f}M | "
-            f"{row['training_images_per_second']:.0f} | {goal} | {row['inference_images_per_second']:.0f} | "
-            f"{row['peak_memory_mib'] / 1024:.1f} GiB |"
+            f"{row['images_seen']:,} | {row['seconds']:.0f} s | {row['training_images_per_second']:.0f} | {goal} | "
+            f"{row['inference_images_per_second']:.0f} | {row['peak_memory_mib'] / 1024:.1f} GiB |"
         )
     start = (
         "weights from ImageNet where a recipe asks for them" if settings["pretrained"] else "all from random weights"
@@ -64,8 +65,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], fai
     lines += [
         "",
         f"`{settings['preset']}`, {settings['train_images']:,} training and {rows[0]['n']:,} test images, "
-        f"{settings['budget']} a recipe, seed {settings['seed']}, {start}; {settings['machine']}. "
-        "In brackets: 95% bootstrap intervals.",
+        f"{settings['budget']} a recipe, seed {settings['seed']}, {start}; {settings['machine']}, "
+        f"threads: {rows[0]['threads']}. In brackets: 95% bootstrap intervals.",
     ]
     lines += [f"Left out: `{name}`: {reason}" for name, reason in failed.items()]
     return "\n".join(lines) + "\n"

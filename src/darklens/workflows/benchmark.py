@@ -229,6 +229,7 @@ def _ranked(runs: dict[str, Path]) -> list[dict[str, Any]]:
                 "peak_memory_mib": training["peak_memory_mib"],
                 "seconds_to_goal": _seconds_to_goal(run),
                 "precision": training["precision"],
+                "threads": training["threads"],
             }
         )
     return sorted(rows, key=lambda row: -row["figures"]["macro_auc"]["value"])
