@@ -100,4 +100,5 @@ def _summed(trainings: list[dict[str, Any]]) -> dict[str, Any]:
     """Cost of all members together."""
     total = {name: sum(t[name] for t in trainings) for name in ("seconds", "epochs", "steps", "images", "parameters")}
     rate = total["images"] / sum(t["images"] / t["images_per_second"] for t in trainings)
-    return trainings[0] | total | {"best_epoch": None, "images_per_second": round(rate, 1)}
+    most = max(t["peak_memory_mib"] for t in trainings)
+    return trainings[0] | total | {"best_epoch": None, "images_per_second": round(rate, 1), "peak_memory_mib": most}
