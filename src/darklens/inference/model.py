@@ -57,6 +57,10 @@ class ModelConfig:
     format: int = FORMAT
 
 
+BATCH = 64
+"""Images that a model sees at a time: on CPUs more are slower, and take more memory."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a model says of images: ``probabilities`` (N, classes), or ``values`` (N, outputs), float64.
@@ -102,7 +106,7 @@ class TrainedModel:
         """The models that it averages: itself alone, if it is no ensemble."""
         return [self]
 
-    def predict(self, images: Tensor | np.ndarray, batch_size: int = 256, symmetries: bool = False) -> Prediction:
+    def predict(self, images: Tensor | np.ndarray, batch_size: int = BATCH, symmetries: bool = False) -> Prediction:
         """Predict images (N, C, H, W), (N, H, W) for one channel, or one image (H, W).
 
         ``symmetries`` averages over the eight symmetries of the square, which takes eight times as long.

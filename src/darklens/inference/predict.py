@@ -12,7 +12,7 @@ from darklens.data.checks import check_finite
 from darklens.data.dataset import Cutouts
 from darklens.errors import DataError
 from darklens.inference.adapt import adaptation
-from darklens.inference.model import Prediction, TrainedModel
+from darklens.inference.model import BATCH, Prediction, TrainedModel
 
 Progress = Callable[[int, int], None]
 
@@ -34,7 +34,7 @@ def predict_cutouts(
     mask: bool = False,
     skip: bool = False,
     symmetries: bool = False,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> Predicted:
     """Predict all images of a dataset.

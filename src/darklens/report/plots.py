@@ -132,7 +132,7 @@ def roc_of_many(curves: Mapping[str, Mapping[str, list[float]]]) -> Any:
     with style() as plt:
         figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
         for i, (name, curve) in enumerate(curves.items()):
-            look = ["-", "--", ":"][i // len(COLOURS) % 3]
+            look = ["-", "--", ":", "-."][i // len(COLOURS) % 4]
             axis.plot(curve["fpr"], curve["tpr"], linewidth=1.5, linestyle=look, color=colour(i), label=name)
         axis.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, mean over the classes")
         axis.set(xscale="log", xlim=(1e-3, 1), ylim=(0, 1.01))

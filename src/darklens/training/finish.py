@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from darklens.inference.calibration import Calibration, fit_calibration
-from darklens.inference.model import Ensemble, ModelConfig, TrainedModel, save_model
+from darklens.inference.model import BATCH, Ensemble, ModelConfig, TrainedModel, save_model
 from darklens.inference.outliers import OutlierScore
 from darklens.models.registry import count_parameters
 from darklens.tasks.base import ImageTask
@@ -24,7 +24,6 @@ from darklens.training.sources import Source
 
 CALIBRATION_IMAGES = 8192
 """Validation images that are enough to calibrate."""
-_BATCH = 256
 
 
 def finish(job: Job, source: Source, task: ImageTask, out: Path, fitted: Fitted) -> None:
@@ -59,7 +58,7 @@ def calibrated(model: TrainedModel, source: Source) -> TrainedModel:
     The members of an ensemble have that sense themselves.
     """
     count = min(len(source.validation), CALIBRATION_IMAGES)
-    batches = [source.validation[range(i, min(i + _BATCH, count))] for i in range(0, count, _BATCH)]
+    batches = [source.validation[range(i, min(i + BATCH, count))] for i in range(0, count, BATCH)]
     if len(model.members) > 1:
         outputs = torch.cat([model.answer(batch["image"])[0] for batch in batches]).clamp_min(1e-12).log()
         calibration = fit_calibration(outputs, torch.cat([batch["target"] for batch in batches]))
@@ -67,7 +66,7 @@ def calibrated(model: TrainedModel, source: Source) -> TrainedModel:
         return Ensemble(config, model.members)
     outputs, features, statistics = _raw(model, [batch["image"] for batch in batches])
     _, known, known_statistics = _raw(
-        model, [source.sample[i : i + _BATCH] for i in range(0, len(source.sample), _BATCH)]
+        model, [source.sample[i : i + BATCH] for i in range(0, len(source.sample), BATCH)]
     )
     calibration = Calibration()
     if model.config.task == "classify":

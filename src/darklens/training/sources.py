@@ -19,6 +19,7 @@ from darklens.data.loading import Batch, Batches, CutoutDataset, FreshBlocks, Si
 from darklens.data.splits import ensure_split
 from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError, RecipeError
+from darklens.inference.model import BATCH
 from darklens.simulation import BLOCK, Simulator, load_preset
 from darklens.training.recipe import Recipe
 
@@ -63,7 +64,7 @@ class Source:
 
     def validation_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
         """Validation batches of one process, in order."""
-        batches = Batches(len(self.validation), 256, self.seed, False, rank, world_size)
+        batches = Batches(len(self.validation), BATCH, self.seed, False, rank, world_size)
         return batch_loader(self.validation, batches)
 
 
