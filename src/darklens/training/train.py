@@ -24,7 +24,7 @@ from darklens.training.ensemble import make_ensemble
 from darklens.training.finish import finish
 from darklens.training.fit import console, fit
 from darklens.training.job import Job, new_record, open_job_source, read_job, write_record
-from darklens.training.recipe import Recipe, recipe_from
+from darklens.training.recipe import Recipe, recipe_from, short_name
 from darklens.training.sources import Source
 
 
@@ -99,7 +99,7 @@ def _train_members(job: Job, out: Path) -> Path:
         write_record(out, new_record(job))
     runs = []
     for number, recipe in enumerate(recipes):
-        run = out / "members" / f"{number}-{recipe.name.rpartition('/')[2]}"
+        run = out / "members" / f"{number}-{short_name(recipe.name)}"
         member = dataclasses.replace(job, recipe=recipe, member=number)
         try:
             runs.append(resume(run, member) if (run / "run.json").is_file() else train(member, run))

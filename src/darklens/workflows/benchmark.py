@@ -119,17 +119,19 @@ def benchmark(
     runs: dict[str, Path] = {}
     for number, name in enumerate(recipes, 1):
         run = out / "runs" / short_name(name)
+        evaluation = run / "evaluations" / "test" / "evaluation.json"
+        new = not evaluation.is_file()
         said(f"[{number}/{len(recipes)}] {name}")
         try:
             _train(name, run, folders["train"], budget, seed, pretrained, overrides or {}, out / "plans.json")
-            if not (run / "evaluations" / "test" / "evaluation.json").is_file():
+            if new:
                 evaluate_run(run, folders["test"], name="test")
         except DarklensError as error:
             failed[name] = str(error)
             said(f"  left out: {error}")
         else:
             runs[name] = run
-        if runs:
+        if runs and (new or number == len(recipes)):
             write_leaderboard(_ranked(runs), _differences(runs), settings | {"machine": machine()}, failed, out)
     if not runs:
         raise DataError("no recipe could be trained: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
