@@ -56,3 +56,19 @@ def test_unknown_recipe_and_bad_files(tmp_path):
 def test_own_recipe_file(tmp_path):
     (tmp_path / "mine.yaml").write_text("task: classify\nnetwork: {name: compact}\ntrainer: {epochs: 3}\n")
     assert load_recipe(str(tmp_path / "mine.yaml"), {"trainer.batch_size": 32}).trainer.batch_size == 32
+
+
+def test_own_recipe_says_only_what_it_changes(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: substructure/darklens\ntrainer: {epochs: 3}\naugmentation: flips\n")
+    base, recipe = load_recipe("substructure/darklens"), load_recipe(str(mine), {"trainer.ema": 0.5})
+    assert (recipe.name, recipe.trainer.epochs, recipe.trainer.ema, recipe.augmentation) == ("mine", 3, 0.5, "flips")
+    assert (recipe.network, recipe.trainer.batch_size) == (base.network, base.trainer.batch_size)
+    mine.write_text("extends: substructure/darklens-ensemble\ntrainer: {epochs: 3}\n")
+    assert {member["trainer"]["epochs"] for member in load_recipe(str(mine)).members} == {3}
+    mine.write_text("extends: substructure/darklense\n")
+    with pytest.raises(RecipeError, match="Did you mean 'substructure/darklens'"):
+        load_recipe(str(mine))
+    mine.write_text("trainer: 3\n")
+    with pytest.raises(RecipeError, match="trainer holds keys and values; got 3"):
+        load_recipe(str(mine), {"trainer.epochs": 4})

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ from darklens.tasks.base import Optimization
 from darklens.tasks.classify import Classification
 from darklens.training import fit as fitting
 from darklens.training.history import epoch_history
-from darklens.training.job import Job, read_job, read_record
+from darklens.training.job import Job, only_one, read_job, read_record
 from darklens.training.recipe import load_recipe
 from darklens.training.train import resume, train
 
@@ -78,6 +79,44 @@ def test_interrupted_run_resumes_to_the_same_result(dataset, tmp_path, monkeypat
     assert seconds == sorted(seconds), "the clock goes on where the interrupted attempt left it"
     assert read_record(tmp_path / "run")["training"]["seconds"] >= round(seconds[-1], 1)
     resume(tmp_path / "run")  # a finished run is left alone
+
+
+def test_lenses_are_fitted_once_and_a_resumed_run_knows_them(dataset, tmp_path, monkeypatch):
+    recipe = load_recipe(
+        "substructure/demo", TINY | {"trainer.epochs": 3, "preprocessing.lens_model": True, "preprocessing.crop": 32}
+    )
+    fitted, epochs = [], []
+    fit_lenses = Preprocessing.lenses
+
+    def counted(self, images):
+        fitted.append(len(images))
+        return fit_lenses(self, images)
+
+    class Kill(fitting.EpochLines):
+        def on_train_epoch_start(self, trainer, pl_module):
+            epochs.append(trainer.current_epoch)
+            if epochs == [0, 1, 2, 0, 1]:
+                raise RuntimeError("killed")
+
+    monkeypatch.setattr(Preprocessing, "lenses", counted)
+    monkeypatch.setattr(fitting, "EpochLines", Kill)
+    whole = train(Job(recipe, str(dataset)), tmp_path / "whole")
+    assert 160 + 18 <= sum(fitted) <= 174 + 18, "in three epochs, of images for training and validation"
+    with pytest.raises(RuntimeError, match="killed"):
+        train(Job(recipe, str(dataset)), tmp_path / "run")
+    known = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["lenses"]
+    assert known.isfinite().all(1).sum() == 160
+    resume(tmp_path / "run")
+    assert_same_weights(whole, tmp_path / "run")
+
+
+def test_two_processes_cannot_train_in_one_folder(run, dataset, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(copy / "model")
+    with only_one(copy), pytest.raises(RecipeError, match="another process is training here"):
+        resume(copy)
+    resume(copy)
+    assert_same_weights(run, copy)
 
 
 def test_network_learns_what_can_be_learnt(tmp_path):

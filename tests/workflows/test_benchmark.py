@@ -10,6 +10,7 @@ from darklens.errors import DataError, RecipeError
 from darklens.evaluation.comparison import macro_auc_differences
 from darklens.training.recipe import load_recipe
 from darklens.workflows.benchmark import Budget, benchmark, parse_budget, planned
+from darklens.workflows.estimate import TrainingRate
 
 SMALL = {k: v for k, v in TINY.items() if k not in ("trainer.epochs", "preprocessing.crop")} | {
     "preprocessing.crop": 64
@@ -72,9 +73,23 @@ def test_recipe_whose_weights_cannot_be_had_is_left_out_and_named(board, tmp_pat
     (copy / "benchmark.json").write_text(json.dumps(settings))
     benchmark(recipes, "model-3-noisy", Budget(2, "epochs"), copy, 192, 96, overrides=overrides, said=said.append)
     content = json.loads((copy / "leaderboard.json").read_text())
-    assert [row["recipe"] for row in content["rows"]] == ["substructure/demo"]
+    assert {row["recipe"] for row in content["rows"]} == {"substructure/demo", "substructure/darklens"}
     assert "substructure/resnet18" in content["failed"]
     assert not (copy / "runs" / "resnet18").exists()
+
+
+def test_recipes_that_would_share_a_folder_are_refused(board, tmp_path):
+    out, *_ = board
+    mine = tmp_path / "demo.yaml"
+    mine.write_text("extends: substructure/demo\n")
+
+    def run(*recipes):
+        benchmark(recipes, "model-3-noisy", Budget(2, "epochs"), out, 192, 96, overrides=SMALL)
+
+    with pytest.raises(RecipeError, match="two recipes are called demo; rename one"):
+        run("substructure/demo", str(mine))
+    with pytest.raises(DataError, match=r"demo: is a run of substructure/demo; rename .*demo\.yaml"):
+        run(str(mine))
 
 
 @pytest.mark.parametrize("text", ["10min", "5 epochs", "1epoch", "200000images"])
@@ -98,6 +113,15 @@ def test_budget_is_planned_in_whole_batches(dataset):
     for budget in (Budget(31, "images"), Budget(1e-4, "min"), Budget(0.5, "epochs")):
         with pytest.raises(RecipeError, match="ends before there is anything to validate"):
             planned(recipe, budget, dataset, 0)
+
+
+def test_time_and_images_of_a_plan_are_each_others_inverse():
+    rate = TrainingRate(1, 1000, 1000, step=0.003, first=0.006, preparation=0, validation=0)
+    assert rate.seconds(500) == pytest.approx(4.5)
+    assert rate.seconds(3000) == pytest.approx(15.0), "images that come again are not fitted again"
+    for images in (10, 1000, 4321):
+        assert rate.images(rate.seconds(images)) == pytest.approx(images)
+    assert rate.images(-1) == 0
 
 
 def test_differences_are_those_of_scikit_learn_and_know_chance_from_skill():

@@ -16,6 +16,7 @@ from darklens.errors import DataError
 from darklens.simulation import BLOCK, Simulator
 
 Batch = dict[str, Tensor]
+"""``image`` (N, C, H, W), ``target``, and the ``row`` of each in its dataset if images come again."""
 
 
 class CutoutDataset(Dataset[Batch]):
@@ -52,7 +53,11 @@ class CutoutDataset(Dataset[Batch]):
             first = ids[int(np.flatnonzero(constant)[0])]
             raise DataError(f"{self.source}: image {first} is constant: there is nothing to scale in it; leave it out")
         images = check_finite(images, ids, self.source, self.mask)
-        return {"image": torch.from_numpy(images.astype(np.float32)), "target": self.targets[rows]}
+        return {
+            "image": torch.from_numpy(images.astype(np.float32)),
+            "target": self.targets[rows],
+            "row": torch.from_numpy(rows),
+        }
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         if self._window is None:

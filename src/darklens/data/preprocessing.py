@@ -75,12 +75,12 @@ class Preprocessing:
         stretched = replace(self, softening=softening)._stretch(cropped)
         return replace(self, softening=softening, center=float(stretched.mean()), scale=float(stretched.std()) or 1.0)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) as the network wants them, float32."""
+    def __call__(self, images: Tensor, lenses: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) as the network wants them, float32; ``lenses`` (N, P) is what `lenses` found in them."""
         cropped = self._crop(images.float())
         stretched = (self._stretch(cropped) - self.center) / self.scale
         if self.lens_model:
-            stretched = torch.cat([stretched, *self._lens_channels(cropped)], dim=1)
+            stretched = torch.cat([stretched, *self._lens_channels(cropped, lenses)], dim=1)
         if self.resize is not None and stretched.shape[-1] != self.resize:
             stretched = interpolate(
                 stretched, size=(self.resize, self.resize), mode="bilinear", align_corners=False, antialias=True
@@ -108,17 +108,28 @@ class Preprocessing:
         table = {"mean": prior.mean.tolist(), "precision": prior.precision.tolist(), "blur": prior.blur}
         return replace(self, lens_model=True, lens_prior=table)
 
+    def lenses(self, images: Tensor) -> Tensor:
+        """Parameters (N, P) of the smooth lenses that fit images (N, 1, H, W) best."""
+        return self._lenses(_in_noise(self._crop(images.float())))
+
     @torch.no_grad()
-    def _lens_channels(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _lenses(self, scaled: Tensor) -> Tensor:
+        assert self.lens_prior is not None, "preprocessing that was not fitted"
+        table = self.lens_prior
+        prior = SmoothPrior(torch.tensor(table["mean"]), torch.tensor(table["precision"]), table["blur"])
+        pixels, binned = _to_fit(scaled)
+        with torch.autocast(scaled.device.type, enabled=False):
+            return fit_smooth_lens(pixels, prior, binned=binned).parameters
+
+    @torch.no_grad()
+    def _lens_channels(self, images: Tensor, lenses: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the fit of a smooth lens leaves of images, in units of the noise, and the square root of the fit."""
+        scaled = _in_noise(images)
+        if lenses is None:
+            lenses = self._lenses(scaled)
+        assert self.lens_prior is not None, "preprocessing that was not fitted"
         with torch.autocast(images.device.type, enabled=False):
-            assert self.lens_prior is not None, "preprocessing that was not fitted"
-            table = self.lens_prior
-            prior = SmoothPrior(torch.tensor(table["mean"]), torch.tensor(table["precision"]), table["blur"])
-            scaled = _in_noise(images)
-            pixels, binned = _to_fit(scaled)
-            fit = fit_smooth_lens(pixels, prior, binned=binned)
-            model = smooth_image(fit.parameters, images.shape[-1], prior.blur)
+            model = smooth_image(lenses, images.shape[-1], self.lens_prior["blur"])
             left = residual(scaled, model)
         # Both about as large as the image itself after scaling.
         return left[:, None].clamp(-30, 30) / 2, model[:, None].clamp_min(0).sqrt() / 3

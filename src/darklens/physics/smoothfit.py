@@ -7,6 +7,7 @@ no pixel scale is needed, and brightness in units of the sky noise, so no gain o
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -35,7 +36,7 @@ _RADII = (0.88, 1.0, 1.12)
 _OFFSETS = [(0.0, 0.0), *((0.07 * math.cos(k * math.pi / 3), 0.07 * math.sin(k * math.pi / 3)) for k in range(6))]
 _SEE, _SEEN = (1, 5), 96
 """Rounds in which the blur is found anew, and images that are enough for it."""
-COARSE_STEPS, FINE_STEPS = 10, 7
+COARSE_STEPS, FINE_STEPS, LEARNING_STEPS = 10, 7, 3
 _BLURS = (0.0, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.5)
 _SHARP = 0.25
 """Widths of the point-spread function that are tried, and below which it is none, in pixels."""
@@ -95,7 +96,7 @@ def residual(images: Tensor, model: Tensor) -> Tensor:
     return (images - model) * torch.rsqrt(1 + _SHOT * model.clamp_min(0))
 
 
-def fit_smooth_lens(images: Tensor, prior: SmoothPrior, start: Tensor | None = None, binned: int = 1) -> SmoothFit:
+def fit_smooth_lens(images: Tensor, prior: SmoothPrior, binned: int = 1) -> SmoothFit:
     """The most probable smooth lens of each image, by Levenberg and Marquardt's method on all images at once.
 
     Parameters
@@ -104,17 +105,14 @@ def fit_smooth_lens(images: Tensor, prior: SmoothPrior, start: Tensor | None = N
         (N, H, H) in units of their sky noise (see `sky_noise`).
     prior
         The distribution that lenses come from.
-    start
-        Parameters (N, P) to start from; by default the best of a grid, then fitted to binned images.
     binned
         Of how many pixels each pixel is the mean.
 
     """
     prior = SmoothPrior(prior.mean.to(images), prior.precision.to(images), prior.blur)
-    if start is None:
-        even = images.shape[-1] // 2 * 2
-        coarse = bin_pixels(images[:, :even, :even], 2)
-        start = _refine(coarse, prior, _first_guess(coarse, prior), 4 * binned, COARSE_STEPS).parameters
+    even = images.shape[-1] // 2 * 2
+    coarse = bin_pixels(images[:, :even, :even], 2)
+    start = _refine(coarse, prior, _first_guess(coarse, prior), 4 * binned, COARSE_STEPS).parameters
     return _refine(images, prior, start, binned, FINE_STEPS)
 
 
@@ -169,7 +167,7 @@ def learn_prior(images: Tensor, rounds: int = 12, binned: int = 1) -> SmoothPrio
         prior = SmoothPrior(mean, precision, prior.blur)
         if number in _SEE:
             prior = prior._replace(blur=_seeing(images[good], prior, chosen, binned))
-        fit = fit_smooth_lens(images, prior, fit.parameters, binned)
+        fit = _refine(images, prior, fit.parameters, binned, LEARNING_STEPS)
     return _share(prior)
 
 
@@ -183,17 +181,24 @@ def _share(prior: SmoothPrior) -> SmoothPrior:
 
 
 def _seeing(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int) -> float:
-    """The blur with which lenses explain the images best, between the best of those tried by a parabola."""
+    """The blur with which lenses explain the images best, between the best of those tried by a parabola.
+
+    Tried are the one nearest to the prior's and those beside it, for as long as another is better.
+    """
     images, start = images[:_SEEN], start[:_SEEN]
     pixel = 2 / images.shape[-1]
-    costs = []
-    for blur in _BLURS:
-        tried = prior._replace(blur=blur * pixel)
-        costs.append(float(_refine(images, tried, start, binned, 2 * FINE_STEPS).cost.median()))
-    best = min(range(len(costs)), key=costs.__getitem__)
-    if best in (0, len(costs) - 1):
+
+    @cache
+    def cost(number: int) -> float:
+        tried = prior._replace(blur=_BLURS[number] * pixel)
+        return float(_refine(images, tried, start, binned, 2 * FINE_STEPS).cost.median())
+
+    best = min(range(len(_BLURS)), key=lambda number: abs(_BLURS[number] * pixel - prior.blur))
+    while (better := min(range(max(0, best - 1), min(len(_BLURS), best + 2)), key=cost)) != best:
+        best = better
+    if best in (0, len(_BLURS) - 1):
         return _BLURS[best] * pixel
-    b, c = _BLURS[best - 1 : best + 2], costs[best - 1 : best + 2]
+    b, c = _BLURS[best - 1 : best + 2], [cost(number) for number in range(best - 1, best + 2)]
     slopes = (c[1] - c[0]) / (b[1] - b[0]), (c[2] - c[1]) / (b[2] - b[1])
     bend = (slopes[1] - slopes[0]) / (b[2] - b[0])
     return ((b[0] + b[1]) / 2 - slopes[0] / (2 * bend)) * pixel

@@ -36,7 +36,7 @@ def write_leaderboard(
             settings=settings,
             failed=failed,
             columns=[*COLUMNS, *(f"auc_{name}" for name in classes)],
-            roc=svg(plots.roc_of_many({r["name"]: r["roc"]["macro"] for r in rows})),
+            roc=svg(plots.roc_of_many({f"{i}  {r['name']}": r["roc"]["macro"] for i, r in enumerate(rows, 1)})),
             cost=svg(plots.skill_against_cost(rows)),
             pairs=_pairs(rows, differences),
         )

@@ -141,22 +141,20 @@ def roc_of_many(curves: Mapping[str, Mapping[str, list[float]]]) -> Any:
 
 
 def skill_against_cost(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """What is missing to an AUC of 1, against the number of parameters, with 95% intervals; lower left is better."""
+    """What is missing to an AUC of 1, against the number of parameters, with 95% intervals; lower left is better.
+
+    Dots carry the rank, as names would cover each other.
+    """
     with style() as plt:
         figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
-        for i, row in enumerate(rows):
+        for rank, row in enumerate(rows, 1):
             auc = row["figures"]["macro_auc"]
             missing = max(1 - auc["value"], 1e-5)
             spread = [[missing - max(1 - auc["high"], 1e-5)], [1 - auc["low"] - missing]]
-            axis.errorbar([row["parameters"]], [missing], yerr=spread, fmt="o", markersize=5, color=colour(i))
-            axis.annotate(
-                row["name"],
-                (row["parameters"], missing),
-                xytext=(6, 3),
-                textcoords="offset points",
-                fontsize=7.5,
-                color=INK,
-            )
+            above = {"zorder": 3 + 1 / rank}
+            dot = {"fmt": "o", "markersize": 11, "markeredgecolor": "white", "color": colour(rank - 1)} | above
+            axis.errorbar([row["parameters"]], [missing], yerr=spread, **dot)
+            text = {"ha": "center", "va": "center_baseline", "fontsize": 7, "color": "white"} | above
+            axis.text(row["parameters"], missing, str(rank), **text)
         axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="1 − macro AUC", title="Skill against size")
-        axis.margins(x=0.22)
         return figure

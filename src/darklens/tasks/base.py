@@ -11,6 +11,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from darklens.data.augmentation import Augmentation, augment
+from darklens.data.lenses import KnownLenses
+from darklens.data.loading import Batch
 from darklens.data.preprocessing import Preprocessing
 from darklens.models.sections import sections, thaw_epochs
 
@@ -29,7 +31,7 @@ class Optimization:
 
 
 class ImageTask(LightningModule):
-    """Train a network on batches ``{"image": (N, C, H, W), "target": …}``.
+    """Train a network on batches of images and targets.
 
     Everything random in an epoch follows from ``seed`` and the epoch's number, so that a run that was interrupted
     between epochs goes on to the same result.
@@ -52,11 +54,28 @@ class ImageTask(LightningModule):
         self.seed = seed
         self.unfreezing = unfreezing
         self._generator = torch.Generator()
+        self._lenses = {"train": KnownLenses(), "validation": KnownLenses()}
 
-    def forward(self, images: Tensor) -> Tensor:
-        """The network's output for images as they come from the detector."""
-        output: Tensor = self.network(self.preprocessing(images))
+    def forward(self, batch: Batch) -> Tensor:
+        """The network's output for a batch of images as they come from the detector."""
+        output: Tensor = self.network(self.prepared(batch))
         return output.float()
+
+    def prepared(self, batch: Batch) -> Tensor:
+        """A batch as the network wants it; the lens of an image that comes again is not fitted again."""
+        images, lenses = batch["image"], None
+        if self.preprocessing.lens_model and "row" in batch:
+            known = self._lenses["train" if self.training else "validation"]
+            lenses = known.of(batch["row"], images, self.preprocessing.lenses)
+        return self.preprocessing(images, lenses)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the lenses that were fitted: a run that goes on needs the same to the last bit."""
+        checkpoint["lenses"] = self._lenses["train"].parameters
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them up again."""
+        self._lenses["train"] = KnownLenses(checkpoint.get("lenses"))
 
     def on_train_epoch_start(self) -> None:
         """Seed augmentation and dropout for this epoch and process."""
@@ -78,9 +97,9 @@ class ImageTask(LightningModule):
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and own:
                 module.train(own[0].requires_grad)
 
-    def augmented_output(self, images: Tensor) -> Tensor:
-        """The network's output for augmented images."""
-        prepared = augment(self.preprocessing(images), self.augmentation, self._generator)
+    def augmented_output(self, batch: Batch) -> Tensor:
+        """The network's output for a batch of images, augmented."""
+        prepared = augment(self.prepared(batch), self.augmentation, self._generator)
         output: Tensor = self.network(prepared)
         return output.float()
 

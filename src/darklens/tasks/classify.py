@@ -60,13 +60,13 @@ class Classification(ImageTask):
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of one batch."""
         phase = [phase for phase in self.losses if phase.from_epoch <= self.current_epoch + 1][-1]
-        loss = phase(self.augmented_output(batch["image"]), batch["target"])
+        loss = phase(self.augmented_output(batch), batch["target"])
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: Batch) -> None:
         """Collect metrics."""
-        logits = self(batch["image"])
+        logits = self(batch)
         loss = nn.functional.cross_entropy(logits, batch["target"])
         self.metrics.update(logits.softmax(-1), batch["target"])
         self.log("validation/loss", loss, prog_bar=True, batch_size=len(logits), sync_dist=True)

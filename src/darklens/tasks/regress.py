@@ -42,13 +42,13 @@ class Regression(ImageTask):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of one batch."""
-        loss = nn.functional.mse_loss(self.augmented_output(batch["image"]), self._standardised(batch))
+        loss = nn.functional.mse_loss(self.augmented_output(batch), self._standardised(batch))
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: Batch) -> None:
         """Collect metrics, in the target's own unit."""
-        output = self(batch["image"])
+        output = self(batch)
         self.log(
             "validation/loss",
             nn.functional.mse_loss(output, self._standardised(batch)),

@@ -10,13 +10,16 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from darklens.data.dataset import versions
-from darklens.errors import DataError
+from darklens.errors import DataError, RecipeError
 from darklens.training.recipe import Recipe, recipe_from
 from darklens.training.sources import Source, open_source
 
@@ -91,6 +94,28 @@ def write_record(out: Path, content: dict[str, Any]) -> None:
     temporary = out / "run.json.tmp"
     temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     temporary.replace(out / "run.json")
+
+
+@contextmanager
+def only_one(out: Path) -> Iterator[None]:
+    """Train in a run folder alone; on file systems that know no locks, in good faith.
+
+    Raises
+    ------
+    RecipeError
+        If another process trains there.
+    """
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RecipeError(f"{out}: another process is training here; wait for it, or end it") from error
+    except (NotImplementedError, OSError):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _git_revision() -> str | None:

@@ -298,12 +298,14 @@ def recipe_names() -> list[str]:
 
 
 def short_name(name: str) -> str:
-    """A recipe's name without its folder."""
-    return name.rpartition("/")[2]
+    """A recipe's name without its folder, nor the suffix of a user's own file."""
+    return Path(name).name.removesuffix(".yaml").removesuffix(".yml")
 
 
 def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe by name or from a user's YAML file, with dotted overrides such as ``{"trainer.epochs": 5}``.
+
+    A file may say ``extends: substructure/darklens`` and then only what it changes.
 
     Raises
     ------
@@ -312,15 +314,12 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        content = {"name": path.stem} | read_yaml(path, RecipeError, "task: classify")
-    elif name in recipe_names():
-        content = {"name": name} | _builtin(name)
+        own = read_yaml(path, RecipeError, "extends: substructure/darklens")
+        content = _builtin(str(own.pop("extends"))) if "extends" in own else {}
+        content["name"] = path.stem
+        overrides = _flat(own) | dict(overrides or {})
     else:
-        hint = difflib.get_close_matches(name, recipe_names(), 1)
-        raise RecipeError(
-            f"no recipe {name!r}.{f' Did you mean {hint[0]!r}?' if hint else ''} There are {', '.join(recipe_names())}; "
-            "your own is a .yaml file"
-        )
+        content = {"name": name} | _builtin(name)
     for key, value in (overrides or {}).items():
         _set(content, key.split("."), value)
     if content.get("members"):
@@ -333,16 +332,19 @@ _OF_THE_WHOLE = ("name", "task", "description", "source", "differs", "members")
 
 def _gather(content: dict[str, Any]) -> None:
     """Members by name become whole recipes, which inherit what else the ensemble's recipe says."""
-    inherited: dict[str, Any] = {}
-    for key, value in content.items():
-        if key not in _OF_THE_WHOLE:
-            inherited |= (
-                {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value}
-            )
+    inherited = _flat({key: value for key, value in content.items() if key not in _OF_THE_WHOLE})
     members = [load_recipe(str(member), inherited) for member in content["members"]]
     if odd := [m.name for m in members if m.task != content.get("task") or m.members]:
         raise RecipeError(f"recipe {content['name']}: {odd[0]} cannot be a member: another task, or an ensemble itself")
     content["members"] = [dataclasses.asdict(member) for member in members]
+
+
+def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Its values by dotted key, as overrides are."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {str(key): value}
+    return flat
 
 
 def recipe_from(content: Mapping[str, Any], where: str) -> Recipe:
@@ -382,12 +384,20 @@ def _readable(message: str) -> str:
 
 
 def _builtin(name: str) -> dict[str, Any]:
+    if name not in recipe_names():
+        hint = difflib.get_close_matches(name, recipe_names(), 1)
+        raise RecipeError(
+            f"no recipe {name!r}.{f' Did you mean {hint[0]!r}?' if hint else ''} There are {', '.join(recipe_names())}; "
+            "your own is a .yaml file"
+        )
     content: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
     return content
 
 
 def _set(content: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
-        content[key] = dict(content.get(key) or {})
-        content = content[key]
+        inner = content.get(key) or {}
+        if not isinstance(inner, Mapping):
+            raise RecipeError(f"recipe {content.get('name', '')}: {key} holds keys and values; got {inner!r}")
+        content[key] = content = dict(inner)
     content[keys[-1]] = value

@@ -211,4 +211,5 @@ class Held(torch.utils.data.Dataset[Batch]):
         return len(self.tensors["image"])
 
     def __getitem__(self, rows: Any) -> Batch:
-        return {name: tensor[rows] for name, tensor in self.tensors.items()}
+        numbers = torch.as_tensor(list(rows))
+        return {name: tensor[numbers] for name, tensor in self.tensors.items()} | {"row": numbers}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from darklens.tasks.regress import Regression
 from darklens.training.ensemble import make_ensemble
 from darklens.training.finish import finish
 from darklens.training.fit import console, fit
-from darklens.training.job import Job, new_record, open_job_source, read_job, write_record
+from darklens.training.job import Job, new_record, only_one, open_job_source, read_job, write_record
 from darklens.training.recipe import Recipe, recipe_from, short_name
 from darklens.training.sources import Source
 
@@ -83,10 +84,11 @@ def resume(out: Path, asked: Job | None = None) -> Path:
 
 
 def _train(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path | None, started: float) -> Path:
-    fitted = fit(job, source, task, out, checkpoint, started)
-    if fitted is not None:
-        finish(job, source, task, out, fitted)
-        console.print(f"trained in {fitted.seconds:.0f} s → {out}")
+    with nullcontext() if is_helper_process() else only_one(out):
+        fitted = fit(job, source, task, out, checkpoint, started)
+        if fitted is not None:
+            finish(job, source, task, out, fitted)
+            console.print(f"trained in {fitted.seconds:.0f} s → {out}")
     return out
 
 
@@ -97,18 +99,19 @@ def _train_members(job: Job, out: Path) -> Path:
     if not child and not out.exists():
         out.mkdir(parents=True)
         write_record(out, new_record(job))
-    runs = []
-    for number, recipe in enumerate(recipes):
-        run = out / "members" / f"{number}-{short_name(recipe.name)}"
-        member = dataclasses.replace(job, recipe=recipe, member=number)
-        try:
-            runs.append(resume(run, member) if (run / "run.json").is_file() else train(member, run))
-        except BaseException:
-            if not child and not any(out.glob("members/*/checkpoints/last.ckpt")):
-                shutil.rmtree(out, ignore_errors=True)
-            raise
-    if not child:
-        make_ensemble(runs, out)
+    with nullcontext() if child else only_one(out):
+        runs = []
+        for number, recipe in enumerate(recipes):
+            run = out / "members" / f"{number}-{short_name(recipe.name)}"
+            member = dataclasses.replace(job, recipe=recipe, member=number)
+            try:
+                runs.append(resume(run, member) if (run / "run.json").is_file() else train(member, run))
+            except BaseException:
+                if not child and not any(out.glob("members/*/checkpoints/last.ckpt")):
+                    shutil.rmtree(out, ignore_errors=True)
+                raise
+        if not child:
+            make_ensemble(runs, out)
     return out
 
 

@@ -31,6 +31,8 @@ EPOCHS = 10
 """Epochs into which a budget of minutes or images is cut, unless validation would take too much of it."""
 GOAL = 0.95
 """The macro AUC whose time is measured."""
+EVALUATION = "evaluations/test/evaluation.json"
+"""Where a run keeps its figures on the test images."""
 SPARE, VALIDATING = 0.9, 0.2
 """Shares of a budget of minutes that is planned for, and of that which validation may take."""
 
@@ -80,7 +82,7 @@ def planned(recipe: Recipe, budget: Budget, data: Path, seed: int) -> dict[str, 
         rate = training_rate(Job(recipe, str(data), seed))
         seconds = SPARE * 60 * budget.amount - rate.preparation
         epochs = max(1, min(EPOCHS, int(VALIDATING * seconds / rate.validation)))
-        images = max(0.0, seconds - epochs * rate.validation) * rate.images_per_second
+        images = rate.images(seconds - epochs * rate.validation)
     batch = max([recipe.trainer.batch_size, *(member["trainer"]["batch_size"] for member in recipe.members)])
     batches = int(images / batch)
     if not batches:
@@ -106,34 +108,42 @@ def benchmark(
     overrides: dict[str, Any] | None = None,
     said: Callable[[str], None] = print,
 ) -> Path:
-    """Write ``out/leaderboard.html``, ``.md`` and ``.json``; what is done already, of this or an earlier call, is kept.
+    """Write ``out/leaderboard.html``, ``.md`` and ``.json``, of all recipes done in ``out`` by this or another call.
 
     Every recipe is trained in a process of its own, so that its peak memory is its own. One that fails is left out of the
-    leaderboard and named; the others go on.
+    leaderboard and named; the others go on. Once the images are there, several calls may share ``out`` at a time if each
+    has recipes of its own.
+
+    Raises
+    ------
+    DataError
+        If ``out`` was begun with other settings, or no recipe could be trained.
+    RecipeError
+        If two recipes have the same short name, and so the same folder.
     """
+    short = [short_name(name) for name in recipes]
+    if twice := sorted({name for name in short if short.count(name) > 1}):
+        raise RecipeError(f"two recipes are called {', '.join(twice)}; rename one")
     settings = {"preset": preset, "budget": str(budget), "train_images": train_images, "test_images": test_images,
                 "seed": seed, "pretrained": pretrained, "overrides": overrides or {}}  # fmt: skip
     _same_as_before(out, settings)
     folders = _images(out, preset, train_images, test_images, seed, said)
     failed: dict[str, str] = {}
-    runs: dict[str, Path] = {}
     for number, name in enumerate(recipes, 1):
         run = out / "runs" / short_name(name)
-        evaluation = run / "evaluations" / "test" / "evaluation.json"
-        new = not evaluation.is_file()
+        new = not (run / EVALUATION).is_file()
         said(f"[{number}/{len(recipes)}] {name}")
         try:
-            _train(name, run, folders["train"], budget, seed, pretrained, overrides or {}, out / "plans.json")
+            _train(name, run, folders["train"], budget, seed, pretrained, overrides or {}, out / "plans")
             if new:
                 evaluate_run(run, folders["test"], name="test")
         except DarklensError as error:
             failed[name] = str(error)
             said(f"  left out: {error}")
-        else:
-            runs[name] = run
-        if runs and (new or number == len(recipes)):
-            write_leaderboard(_ranked(runs), _differences(runs), settings | {"machine": machine()}, failed, out)
-    if not runs:
+        done = [path.parents[2] for path in sorted((out / "runs").glob(f"*/{EVALUATION}"))]
+        if done and (new or number == len(recipes)):
+            write_leaderboard(_ranked(done), _differences(done), settings | {"machine": machine()}, failed, out)
+    if len(failed) == len(recipes):
         raise DataError("no recipe could be trained: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
     return out / "leaderboard.html"
 
@@ -173,20 +183,23 @@ def _train(
     overrides: dict[str, Any],
     plans: Path,
 ) -> None:
-    if (run / "model" / "config.json").is_file():
-        return
     changes = dict(overrides)
     recipe = load_recipe(name, changes)
+    if (run / "model" / "config.json").is_file():
+        if (trained := read_record(run)["recipe"]["name"]) != recipe.name:
+            raise RecipeError(f"{run}: is a run of {trained}; rename {name}")
+        return
     whole = [recipe.network.pretrained, *(member["network"]["pretrained"] for member in recipe.members)]
     if not pretrained and any(whole):
         changes["network.pretrained"] = False
         recipe = load_recipe(name, changes)
     # A plan is measured once, so that a benchmark that goes on does what it began.
-    known = json.loads(plans.read_text("utf-8")) if plans.is_file() else {}
-    if name not in known:
-        known[name] = planned(recipe, budget, data, seed)
-        plans.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
-    changes |= known[name]
+    plan = plans / f"{short_name(name)}.json"
+    if not plan.is_file():
+        content = json.dumps(planned(recipe, budget, data, seed), indent=1)
+        plans.mkdir(exist_ok=True)
+        plan.write_text(content + "\n", "utf-8")
+    changes |= json.loads(plan.read_text("utf-8"))
     command = [
         sys.executable,
         "-m",
@@ -207,17 +220,17 @@ def _train(
         raise RecipeError(lines[-1].removeprefix("darklens: "))
 
 
-def _ranked(runs: dict[str, Path]) -> list[dict[str, Any]]:
+def _ranked(runs: Sequence[Path]) -> list[dict[str, Any]]:
     """What the leaderboard says of each run, the best macro AUC first."""
     rows = []
-    for name, run in runs.items():
+    for run in runs:
         record = read_record(run)
-        evaluation = json.loads((run / "evaluations" / "test" / "evaluation.json").read_text("utf-8"))
+        evaluation = json.loads((run / EVALUATION).read_text("utf-8"))
         training = record["training"]
         rows.append(
             {
-                "recipe": name,
-                "name": short_name(name),
+                "recipe": record["recipe"]["name"],
+                "name": run.name,
                 "description": record["recipe"]["description"],
                 "source": record["recipe"]["source"],
                 "figures": evaluation["figures"],
@@ -246,8 +259,11 @@ def _seconds_to_goal(run: Path) -> float | None:
     return round(min(reached), 1) if reached else None
 
 
-def _differences(runs: dict[str, Path]) -> list[dict[str, Any]]:
-    tables = {name: pl.read_parquet(run / "evaluations" / "test" / "predictions.parquet") for name, run in runs.items()}
+def _differences(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    tables = {
+        read_record(run)["recipe"]["name"]: pl.read_parquet((run / EVALUATION).with_name("predictions.parquet"))
+        for run in runs
+    }
     first = next(iter(tables.values()))
     columns = [name for name in first.columns if name.startswith("p_")]
     labels = np.array([columns.index(f"p_{label}") for label in first["true"]])

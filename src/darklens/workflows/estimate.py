@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from darklens.data.loading import Batch
 from darklens.models.registry import count_parameters
+from darklens.tasks.base import ImageTask
 from darklens.training.fit import resolve_precision
 from darklens.training.job import Job, open_job_source
 from darklens.training.recipe import recipe_from
@@ -20,13 +23,39 @@ STEPS = 4
 
 @dataclass(frozen=True)
 class TrainingRate:
-    """How fast a recipe trains, and how large it is; ``preparation``, and each ``validation``, in seconds."""
+    """How fast a recipe trains, and how large it is.
+
+    Attributes
+    ----------
+    parameters
+        Of all members.
+    epoch_images
+        Images of an epoch.
+    train_images
+        After how many images they come again, if they do.
+    step, first
+        Seconds for an image, and how many more when it comes for the first time.
+    preparation, validation
+        Seconds before the first step, and of each validation.
+    """
 
     parameters: int
     epoch_images: int
-    images_per_second: float
+    train_images: int
+    step: float
+    first: float
     preparation: float
     validation: float
+
+    def seconds(self, images: float) -> float:
+        """How long so many images take."""
+        return images * self.step + min(images, self.train_images) * self.first
+
+    def images(self, seconds: float) -> float:
+        """How many images so many seconds are enough for."""
+        if seconds < self.seconds(self.train_images):
+            return max(0.0, seconds) / (self.step + self.first)
+        return (seconds - self.train_images * self.first) / self.step
 
 
 def training_rate(job: Job) -> TrainingRate:
@@ -36,7 +65,9 @@ def training_rate(job: Job) -> TrainingRate:
     return TrainingRate(
         sum(rate.parameters for rate in rates),
         rates[0].epoch_images,
-        1 / sum(1 / rate.images_per_second for rate in rates),
+        rates[0].train_images,
+        sum(rate.step for rate in rates),
+        sum(rate.first for rate in rates),
         sum(rate.preparation for rate in rates),
         sum(rate.validation for rate in rates),
     )
@@ -51,39 +82,57 @@ def _rate(job: Job) -> TrainingRate:
     optimizer = torch.optim.SGD(task.network.parameters(), lr=0.0)
     batches = iter(source.train_loader(0, 1))
     bf16 = resolve_precision(recipe.trainer.precision) == "bf16-mixed"
-    seconds = []
+    steps, fits = [], []
     for _ in range(STEPS):
-        started = time.perf_counter()
+        began = time.perf_counter()
         batch = next(batches, None)
         if batch is None:
             break
+        reading = time.perf_counter() - began
+        fits.append(_fitting(task, batch))
+        began = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            output = task.network(task.preprocessing(batch["image"]))
-        output.float().square().mean().backward()
+            output = task(batch)
+        output.square().mean().backward()
         optimizer.step()
-        seconds.append(time.perf_counter() - started)
-    # The first step also warms up.
-    rate = recipe.trainer.batch_size / statistics.median(seconds[1:] or seconds)
-    held_out = next(iter(source.validation_loader(0, 1)))["image"]
-    began = time.perf_counter()
+        steps.append(reading + time.perf_counter() - began)
+    size = recipe.trainer.batch_size
+    held_out = next(iter(source.validation_loader(0, 1)))
+    share = len(source.validation) / len(held_out["image"])
+    task.eval()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        task.eval().network(task.preprocessing(held_out))
-    validation = (time.perf_counter() - began) * len(source.validation) / len(held_out)
+        preparation += share * _fitting(task, held_out)
+        validation = share * _seconds(task, held_out)
     return TrainingRate(
         count_parameters(task.network),
         min(recipe.trainer.epoch_images or source.train_images, source.train_images),
-        rate,
+        source.train_images,
+        # The first step also warms up.
+        statistics.median(steps[1:] or steps) / size,
+        statistics.median(fits[1:] or fits) / size,
         preparation,
         validation,
     )
+
+
+def _fitting(task: ImageTask, batch: Batch) -> float:
+    """Seconds for what is done only when images come for the first time."""
+    return max(0.0, _seconds(task.prepared, batch) - _seconds(task.prepared, batch))
+
+
+def _seconds(function: Callable[[Batch], object], batch: Batch) -> float:
+    began = time.perf_counter()
+    function(batch)
+    return time.perf_counter() - began
 
 
 def training_time(job: Job) -> str:
     """A sentence on size and duration of a training."""
     rate = training_rate(job)
     epochs = job.recipe.trainer.epochs
-    seconds = rate.preparation + epochs * (rate.epoch_images / rate.images_per_second + rate.validation)
+    steps = rate.seconds(epochs * rate.epoch_images)
+    seconds = rate.preparation + steps + epochs * rate.validation
     return (
         f"{job.recipe.name}: {rate.parameters:,} parameters; {epochs} epochs of {rate.epoch_images:,} images at about "
-        f"{rate.images_per_second:.0f} images/s on this CPU: about {seconds / 60:.0f} min"
+        f"{epochs * rate.epoch_images / steps:.0f} images/s on this CPU: about {seconds / 60:.0f} min"
     )

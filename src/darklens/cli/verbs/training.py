@@ -125,7 +125,7 @@ def benchmark(
         budget: what each recipe may use, such as 10min, 5epochs or 200000images.
         out: the folder to make, or to go on with.
         preset: the images, by a name (see darklens presets) or a YAML file.
-        recipes: names with commas between; by default all of the task.
+        recipes: names, or YAML files of your own, with commas between; by default all of the task.
         train_images: number of training images.
         test_images: number of test images.
         seed: of images, weights and order.
@@ -136,7 +136,7 @@ def benchmark(
 
     resolve_preset(preset)
     names = (
-        [name if "/" in name else f"{task}/{name}" for name in recipes.split(",")]
+        [name if "/" in name or name.endswith((".yaml", ".yml")) else f"{task}/{name}" for name in recipes.split(",")]
         if recipes
         else [name for name in recipe_names() if name.startswith(f"{task}/")]
     )
