@@ -109,7 +109,7 @@ class TrainedModel:
     def predict(self, images: Tensor | np.ndarray, batch_size: int = BATCH, symmetries: bool = False) -> Prediction:
         """Predict images (N, C, H, W), (N, H, W) for one channel, or one image (H, W).
 
-        ``symmetries`` averages over the eight symmetries of the square, which takes eight times as long.
+        ``symmetries`` averages over the eight symmetries of the square: the network sees each image eight times.
 
         Raises
         ------
@@ -120,9 +120,8 @@ class TrainedModel:
         answers, unlike = [torch.zeros(0, self._width)], [torch.zeros(0)]
         for start in range(0, len(batch), batch_size):
             part = batch[start : start + batch_size].to(self.device)
-            first, strange = self.answer(part)
-            turned = [self.answer(transform(part, k))[0] for k in range(1, 8)] if symmetries else []
-            answers.append(torch.stack([first, *turned]).mean(0))
+            answer, strange = self.answer(part, symmetries)
+            answers.append(answer)
             unlike.append(strange)
         joined = torch.cat(answers).double().numpy()
         strangeness = torch.cat(unlike).double().numpy() if self.knows_outliers else None
@@ -136,22 +135,30 @@ class TrainedModel:
         return self.outliers is not None
 
     @torch.inference_mode()
-    def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(self, images: Tensor, symmetries: bool = False) -> tuple[Tensor, Tensor]:
         """Calibrated probabilities or values (N, K), and how unlike (N,), of images (N, C, H, W); on the CPU."""
-        output, features, statistics = self.raw(images)
+        prepared = self.preprocessing(images)
+        output, features, statistics = self._seen(prepared)
         unlike = self.outliers(features, statistics) if self.outliers is not None else torch.zeros(len(output))
-        if self.config.task == "classify":
-            return (output.double() / self.calibration.temperature).softmax(-1), unlike
-        scale, center = torch.tensor(self.config.output_scale), torch.tensor(self.config.output_center)
-        return output.double() * scale + center, unlike
+        # Preprocessing comes first: a lens need not be fitted again because its image is turned.
+        turned = [self.network(transform(prepared, k)).float().cpu() for k in range(1, 8)] if symmetries else []
+        return torch.stack([self._calibrated(each) for each in (output, *turned)]).mean(0), unlike
 
     @torch.inference_mode()
     def raw(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The network's output (N, K), the features before its last layer (N, F), and the image's statistics (N, S)."""
+        return self._seen(self.preprocessing(images))
+
+    def _calibrated(self, output: Tensor) -> Tensor:
+        if self.config.task == "classify":
+            return (output.double() / self.calibration.temperature).softmax(-1)
+        scale, center = torch.tensor(self.config.output_scale), torch.tensor(self.config.output_center)
+        return output.double() * scale + center
+
+    def _seen(self, prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen: list[Tensor] = []
         layer = last_linear(self.network)
         hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if layer is not None else None
-        prepared = self.preprocessing(images)
         try:
             output = self.network(prepared).float().cpu()
         finally:
@@ -206,9 +213,9 @@ class Ensemble(TrainedModel):
         return all(member.knows_outliers for member in self._members)
 
     @torch.inference_mode()
-    def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def answer(self, images: Tensor, symmetries: bool = False) -> tuple[Tensor, Tensor]:
         """Mean over the members of what `TrainedModel.answer` gives."""
-        answers, unlike = zip(*(member.answer(images) for member in self._members), strict=True)
+        answers, unlike = zip(*(member.answer(images, symmetries) for member in self._members), strict=True)
         mean = torch.stack(answers).mean(0)
         if self.config.task == "classify":
             mean = (mean.clamp_min(1e-12).log() / self.calibration.temperature).softmax(-1)
