@@ -151,10 +151,10 @@ def skill_against_cost(rows: Sequence[Mapping[str, Any]]) -> Any:
             auc = row["figures"]["macro_auc"]
             missing = max(1 - auc["value"], 1e-5)
             spread = [[missing - max(1 - auc["high"], 1e-5)], [1 - auc["low"] - missing]]
-            above = {"zorder": 3 + 1 / rank}
-            dot = {"fmt": "o", "markersize": 11, "markeredgecolor": "white", "color": colour(rank - 1)} | above
-            axis.errorbar([row["parameters"]], [missing], yerr=spread, **dot)
-            text = {"ha": "center", "va": "center_baseline", "fontsize": 7, "color": "white"} | above
-            axis.text(row["parameters"], missing, str(rank), **text)
+            place, above = row["parameters"], 3 + len(rows) - rank  # the best on top
+            dot = {"fmt": "o", "markersize": 11, "markeredgecolor": "white", "color": colour(rank - 1)}
+            axis.errorbar([place], [missing], yerr=spread, zorder=above, **dot)
+            text = {"ha": "center", "va": "center_baseline", "fontsize": 7, "color": "white"}
+            axis.text(place, missing, str(rank), zorder=above + 0.5, **text)
         axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="1 − macro AUC", title="Skill against size")
         return figure
