@@ -46,7 +46,9 @@ def test_leaderboard_goes_on_where_it_was_and_ranks(board):
     assert row["n"] == 96
     assert row["peak_memory_mib"] > 100
     assert row["images_seen"] == 2 * (173 // 32) * 32
-    assert [{d["first"], d["second"]} for d in content["differences"]] == [{"substructure/demo", "substructure/darklens"}]
+    assert [{d["first"], d["second"]} for d in content["differences"]] == [
+        {"substructure/demo", "substructure/darklens"}
+    ]
     text = (out / "leaderboard.md").read_text()
     assert "| `darklens` |" in text
     assert "2 epochs a recipe" in text
