@@ -37,13 +37,15 @@ def test_commands_and_code_of_the_pages_run_from_top_to_bottom(tmp_path):
 
 
 def test_own_preset_network_and_recipe_of_the_docs_work(tmp_path, monkeypatch):
-    preset, recipe = blocks("extending.md", "yaml")
+    preset, changed, recipe = blocks("extending.md", "yaml")
     (tmp_path / "my_models.py").write_text("\n".join(blocks("extending.md", "python")))
     (tmp_path / "mine.yaml").write_text(preset)
+    (tmp_path / "changed.yaml").write_text(changed)
     (tmp_path / "recipe.yaml").write_text(recipe)
     monkeypatch.chdir(tmp_path)
     assert Simulator("mine.yaml").render(Simulator("mine.yaml").catalog(4)).shape == (4, 1, 64, 64)
     assert Simulator("my_models.py:sidm").preset.labels[-1] == "sidm"
+    assert load_recipe("changed.yaml").trainer.epochs == 20
     assert load_recipe("recipe.yaml").network.widths == [64, 128, 256]
 
 
