@@ -16,14 +16,15 @@ from darklens.inference.calibration import fit_calibration, prediction_sets
 from darklens.inference.explain import attributions
 from darklens.inference.model import Ensemble, load_model
 from darklens.inference.outliers import OutlierScore, image_statistics
+from darklens.inference.shipped import shipped_models
 from darklens.report.page import write_report
 from darklens.training.ensemble import make_ensemble
 from darklens.training.job import Job, read_job, read_record
-from darklens.training.recipe import load_recipe
+from darklens.training.recipe import load_recipe, recipe_from
 from darklens.training.train import resume, train
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.explain import explain_images
-from darklens.workflows.finetune import finetune
+from darklens.workflows.finetune import finetune, finetuning_recipe
 from darklens.workflows.predict import predict_paths
 
 
@@ -191,6 +192,13 @@ def test_members_that_cannot_answer_together_are_refused(run, mass_run, second, 
     with pytest.raises(ModelError, match="at least two"):
         make_ensemble([run], tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("name", sorted(shipped_models()))
+def test_each_model_of_the_package_can_be_tuned(name):
+    recipe = finetuning_recipe(name, {})
+    assert recipe.trainer.epochs == 5
+    assert recipe.optimizer.lr < recipe_from(load_model(name).config.recipe, name).optimizer.lr
 
 
 def test_finetuning_starts_from_the_weights_and_needs_nothing_else(run, class_folders, dataset, tmp_path):
