@@ -1,7 +1,7 @@
 """What it saves that a training fits the lens of each stored image once: a step when images come first and when they come
 again.
 
-    python benchmarks/lenses.py model-1 fair-hst    # about three minutes on two cores
+    python benchmarks/lenses.py model-1 fair-hst    # about a minute on two cores
 """
 
 from __future__ import annotations

@@ -112,14 +112,17 @@ class Preprocessing:
         """Parameters (N, P) of the smooth lenses that fit images (N, 1, H, W) best."""
         return self._lenses(_in_noise(self._crop(images.float())))
 
-    @torch.no_grad()
-    def _lenses(self, scaled: Tensor) -> Tensor:
+    @property
+    def _prior(self) -> SmoothPrior:
         assert self.lens_prior is not None, "preprocessing that was not fitted"
         table = self.lens_prior
-        prior = SmoothPrior(torch.tensor(table["mean"]), torch.tensor(table["precision"]), table["blur"])
+        return SmoothPrior(torch.tensor(table["mean"]), torch.tensor(table["precision"]), table["blur"])
+
+    @torch.no_grad()
+    def _lenses(self, scaled: Tensor) -> Tensor:
         pixels, binned = _to_fit(scaled)
         with torch.autocast(scaled.device.type, enabled=False):
-            return fit_smooth_lens(pixels, prior, binned=binned).parameters
+            return fit_smooth_lens(pixels, self._prior, binned=binned).parameters
 
     @torch.no_grad()
     def _lens_channels(self, images: Tensor, lenses: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -127,9 +130,8 @@ class Preprocessing:
         scaled = _in_noise(images)
         if lenses is None:
             lenses = self._lenses(scaled)
-        assert self.lens_prior is not None, "preprocessing that was not fitted"
         with torch.autocast(images.device.type, enabled=False):
-            model = smooth_image(lenses, images.shape[-1], self.lens_prior["blur"])
+            model = smooth_image(lenses, images.shape[-1], self._prior.blur)
             left = residual(scaled, model)
         # Both about as large as the image itself after scaling.
         return left[:, None].clamp(-30, 30) / 2, model[:, None].clamp_min(0).sqrt() / 3
