@@ -25,5 +25,13 @@ class UserCodeError(DarklensError):
     """A file of the user's own code is missing, fails, or does not hold what was named."""
 
 
+class UntrustedCodeError(UserCodeError):
+    """A file names code of someone's own, and the user has not said that it may run."""
+
+
+class InUseError(DataError):
+    """Another process works in the folder."""
+
+
 class UnsafePickleError(DataError):
     """A pickle asks for something other than numpy arrays and plain values."""

@@ -1,6 +1,8 @@
 """Code of the user's own, named as ``file.py:name``: a deflection, a population, a network.
 
-It is run when, and only when, a preset or recipe that the user wrote names it; reading data never runs code.
+It is run when the user names it on the command line or in Python. Where a file names it (a preset or recipe in YAML, a
+model's ``config.json``, a run's ``run.json``, a dataset's ``dataset.json``), someone else may have written that file: the
+code is then run only if the user says so, by ``--trust_code true`` or ``trust_code=True``. Reading data never runs code.
 
 Either a deflection, for subhalos whose parameters a preset draws::
 
@@ -19,36 +21,112 @@ where ``profile`` is ``point_mass``, ``sis``, ``tnfw`` or a deflection function.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from darklens.errors import UserCodeError
+from darklens.errors import UntrustedCodeError, UserCodeError
+
+log = logging.getLogger("darklens")
 
 
 def is_reference(text: object) -> bool:
-    """Whether this names a function in a file: ``file.py:function``."""
+    """Return whether a value names a function or class in a file: ``file.py:name``."""
     if not isinstance(text, str):
         return False
     path, _, name = text.rpartition(":")
     return path.endswith(".py") and name.isidentifier()
 
 
+def split_reference(reference: str) -> tuple[Path, str]:
+    """Return the file and the name of ``file.py:name``."""
+    text, _, name = reference.rpartition(":")
+    return Path(text), name
+
+
+def references(content: object) -> Iterator[str]:
+    """Yield every ``file.py:name`` among the values of nested mappings and lists."""
+    if is_reference(content):
+        yield str(content)
+    elif isinstance(content, Mapping):
+        for value in content.values():
+            yield from references(value)
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from references(value)
+
+
+def check_trusted(code: str, named_in: str, trust_code: bool) -> None:
+    """Refuse code that a file names, unless the user trusts it; name the code that is going to be run.
+
+    Parameters
+    ----------
+    code
+        What would be run, ``file.py:name``.
+    named_in
+        The file that names it, for the message.
+    trust_code
+        Whether the user has said that it may run.
+
+    Raises
+    ------
+    UntrustedCodeError
+        If it may not run. Nothing of it has been run then.
+    UserCodeError
+        If there is no such file.
+    """
+    path, name = split_reference(code)
+    digest = code_checksum(path)
+    if not trust_code:
+        raise UntrustedCodeError(
+            f"{named_in}: would run {name} of {path} ({digest[:19]}…), code that darklens has not written; nothing was "
+            "run. Read that file; if you trust it, say --trust_code true (in Python: trust_code=True)"
+        )
+    _say_once(f"running {name} of {path} ({digest[:19]}…), which {named_in} names")
+
+
 @lru_cache
+def _say_once(message: str) -> None:
+    log.warning(message)
+
+
+def code_checksum(path: Path) -> str:
+    """Return the SHA-256 of a file of code, as ``sha256:…``.
+
+    Raises
+    ------
+    UserCodeError
+        If it cannot be read.
+    """
+    try:
+        return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserCodeError(f"{path}: there is no such file of code, or it cannot be read") from error
+
+
 def load_function(reference: str) -> Callable[..., Any]:
-    """The function that ``file.py:function`` names. This runs the file.
+    """Return the function or class that ``file.py:name`` names. This runs the file, once in a process.
 
     Raises
     ------
     UserCodeError
         If there is no such file or function, or the file fails.
     """
-    text, _, name = reference.rpartition(":")
-    path = Path(text)
+    path, name = split_reference(reference)
     if not path.is_file():
         raise UserCodeError(f"{reference}: there is no file {path}")
+    function = getattr(_module(path.resolve()), name, None)
+    if not callable(function):
+        raise UserCodeError(f"{reference}: {path.name} has no function {name}")
+    return function
+
+
+@lru_cache
+def _module(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(f"darklens_user_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -57,7 +135,4 @@ def load_function(reference: str) -> Callable[..., Any]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise UserCodeError(f"{path}: the file fails with {type(error).__name__}: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise UserCodeError(f"{reference}: {path.name} has no function {name}")
-    return function
+    return module

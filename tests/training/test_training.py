@@ -14,13 +14,14 @@ from torch import nn
 from darklens.data.dataset import read_dataset
 from darklens.data.layouts import open_data
 from darklens.data.preprocessing import Preprocessing
-from darklens.errors import DataError, RecipeError
+from darklens.errors import DataError, InUseError, RecipeError
 from darklens.inference.model import load_model
+from darklens.paths import only_one
 from darklens.tasks.base import Optimization
 from darklens.tasks.classify import Classification
 from darklens.training import fit as fitting
 from darklens.training.history import epoch_history
-from darklens.training.job import Job, only_one, read_job, read_record
+from darklens.training.job import Job, read_job, read_record
 from darklens.training.recipe import load_recipe
 from darklens.training.train import resume, train
 
@@ -113,7 +114,7 @@ def test_lenses_are_fitted_once_and_a_resumed_run_knows_them(dataset, tmp_path, 
 def test_two_processes_cannot_train_in_one_folder(run, dataset, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(copy / "model")
-    with only_one(copy), pytest.raises(RecipeError, match="another process is training here"):
+    with only_one(copy, "training"), pytest.raises(InUseError, match=r"another process is training here \(\d+, since"):
         resume(copy)
     resume(copy)
     assert_same_weights(run, copy)

@@ -1,20 +1,34 @@
-"""The command line: verbs, and nothing else. What they do lives in the rooms below."""
+"""The command line: verbs, and nothing else. What they do lives in the packages below."""
 
 from __future__ import annotations
 
-import errno
+import os
 import sys
 from collections.abc import Sequence
 
 from darklens.cli.console import fail, say
-from darklens.cli.parser import make_parser
+from darklens.cli.interrupted import kept
+from darklens.cli.parser import arguments_of, make_parser, plain_arguments
 from darklens.cli.verbs import VERBS
 from darklens.errors import DarklensError
+
+CLOSED_PIPE = 141
+"""Exit status of a program whose reader went away, as shells count it: 128 + SIGPIPE."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; errors that a user can mend end in one line and exit status 2."""
-    parsed = make_parser().parse_args(arguments, defaults=False)
+    try:
+        _main(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end, which must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(CLOSED_PIPE) from None
+
+
+def _main(arguments: Sequence[str]) -> None:
+    parsed = make_parser().parse_args(plain_arguments(arguments), defaults=False)
     if parsed.get("version"):
         from darklens import __version__
 
@@ -26,13 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     given = parsed[verb].as_flat().__dict__ if verb in parsed else {}
     try:
-        VERBS[verb](**given)
+        VERBS[verb](**arguments_of(VERBS[verb], given))
     except DarklensError as error:
         fail(str(error))
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.filename is None and error.errno is None:
             raise
-        fail(f"{error.filename or 'writing'}: {error.strerror}")
+        fail(f"{error.filename or 'reading or writing'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        again = ["--resume"] if verb == "train" and "--resume" not in sys.argv else []
-        fail(f"interrupted; to go on: {' '.join(['darklens', *sys.argv[1:], *again])}", status=130)
+        fail(kept(verb, given, arguments), status=130)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from darklens.cli.verbs import VERBS
+from darklens.data.options import DataOptions
 
 MANY = {"predict": "paths", "explain": "paths", "report": "runs", "ensemble": "runs"}
 """Verbs whose last positions are many paths."""
+TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 
 def make_parser() -> Any:
-    """The parser of all verbs; it knows types and defaults from their signatures and from the recipe's dataclasses."""
+    """Return the parser of all verbs; it knows types and defaults from their signatures and from dataclasses."""
     from jsonargparse import ArgumentParser
 
     from darklens.training import recipe as recipes_module
@@ -25,18 +29,18 @@ def make_parser() -> Any:
     for name, verb in VERBS.items():
         sub = ArgumentParser(description=(verb.__doc__ or "").split("\n\n")[0])
         many = MANY.get(name)
-        flags = {"resume", "dry_run"}
         skip: set[str] = {many} if many else set()
         if many == "paths":
             sub.add_argument("run", type=Path, help="a run folder, a model folder, or the name of a model")
             skip.add("run")
         if many:
             sub.add_argument(many, type=Path, nargs="+", help="one or more")
-        sub.add_function_arguments(verb, skip=skip | flags | {"overrides"} | _options(verb), as_positional=True)
-        for option in _options(verb) - flags - skip:
+        named = _options(verb) | {"overrides", "options"}
+        sub.add_function_arguments(verb, skip=skip | named, as_positional=True)
+        for option in sorted(_options(verb) - skip):
             sub.add_argument(f"--{option}", type=get_type_hints(verb)[option], required=True, help=_HELP[option])
-        for flag in sorted(flags & set(_names(verb))):
-            sub.add_argument(f"--{flag.replace('_', '-')}", action="store_true", dest=flag, help=_HELP[flag])
+        if "options" in _names(verb):
+            sub.add_class_arguments(DataOptions)
         if "overrides" in _names(verb):
             sub.add_argument("--target", type=str, help="the catalogue column to regress")
             sub.add_argument("--augmentation", type=str, help="dihedral, flips or none")
@@ -47,17 +51,58 @@ def make_parser() -> Any:
     return parser
 
 
+def plain_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return a command line in the one form that the parser knows.
+
+    ``--dry-run`` is ``--dry_run``; a switch is on when it is named (``--mask``), and may have its value behind it
+    (``--mask true``).
+    """
+    verb = next((word for word in arguments if word in VERBS), None)
+    switches = _switches(VERBS[verb]) if verb else set()
+    plain: list[str] = []
+    for word in arguments:
+        value = word.lower()
+        if plain and plain[-1] in switches and value in (*TRUE, *FALSE):
+            plain[-1] += "=true" if value in TRUE else "=false"
+            continue
+        if plain and plain[-1] in switches:
+            plain[-1] += "=true"
+        name, equals, rest = word.partition("=")
+        plain.append(
+            name.replace("-", "_").replace("__", "--", 1) + equals + rest if re.match("--[a-z]", word) else word
+        )
+    if plain and plain[-1] in switches:
+        plain[-1] += "=true"
+    return plain
+
+
+def arguments_of(verb: Callable[..., None], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a verb from the values of its command line: those of `DataOptions` become one."""
+    if "options" not in _names(verb):
+        return dict(given)
+    reading = {field.name for field in dataclasses.fields(DataOptions)}
+    chosen = {name: value for name, value in given.items() if name in reading}
+    return {k: v for k, v in given.items() if k not in reading} | {"options": DataOptions(**chosen)}
+
+
 _HELP = {
     "out": "what to make",
     "data": "a folder or file in any layout, or preset:NAME",
     "budget": "what each recipe may use, such as 10min, 5epochs or 200000images",
-    "resume": "go on with a run that was interrupted",
-    "dry_run": "only say how long it takes and how big it gets",
 }
 
 
 def _names(verb: Callable[..., None]) -> list[str]:
     return list(inspect.signature(verb).parameters)
+
+
+def _switches(verb: Callable[..., None]) -> set[str]:
+    """Options of a verb that are either on or off."""
+    hints = get_type_hints(verb)
+    switches = {f"--{name}" for name, kind in hints.items() if kind is bool}
+    if "options" in hints:
+        switches |= {f"--{name}" for name, kind in get_type_hints(DataOptions).items() if kind is bool}
+    return switches
 
 
 def _options(verb: Callable[..., None]) -> set[str]:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from darklens.errors import DataError
-from darklens.paths import check_absent
+from darklens.paths import LOCK, OWNER, check_absent, only_one
 
 FORMAT = 1
 
@@ -222,8 +223,8 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
 class DatasetWriter:
     """Write a dataset folder a batch at a time, and go on where an interrupted run stopped.
 
-    Everything goes to ``<path>.partial``; `finish` moves it into place. A partial folder of another ``fingerprint`` is
-    refused rather than mixed.
+    Everything goes to ``<path>.partial``, which one process holds for itself; `finish` moves it into place. A partial
+    folder of another ``fingerprint`` is refused rather than mixed.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, fingerprint: dict[str, Any]):
@@ -231,6 +232,8 @@ class DatasetWriter:
         self.path, self.shape = path, shape
         self.partial = path.with_name(path.name + ".partial")
         self._fingerprint = fingerprint | {"shape": list(shape), "dtype": np.dtype(dtype).str}
+        self._held = ExitStack()
+        self._held.enter_context(only_one(self.partial, "writing images"))
         self.done = self._resume()
         images = self.partial / "images.npy"
         try:
@@ -253,7 +256,6 @@ class DatasetWriter:
                     f"{self.partial}: left by a run with other settings; remove it, or choose another --out"
                 )
             return int(content["done"])
-        self.partial.mkdir(parents=True, exist_ok=True)
         self._progress(0)
         return 0
 
@@ -282,9 +284,12 @@ class DatasetWriter:
                 np.save(self.partial / "targets.npy", targets)
             info = dataclasses.replace(info, checksum=checksum(self.partial / "images.npy"), versions=versions())
             _write_text(self.partial / "dataset.json", json.dumps(dataclasses.asdict(info), indent=2) + "\n")
-            (self.partial / "progress.json").unlink()
             check_absent(self.path)
+            for name in ("progress.json", LOCK, OWNER):
+                (self.partial / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path, ignore_errors=True)  # an empty folder gives way
             self.partial.rename(self.path)
+            self._held.close()
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         return self.path
@@ -292,6 +297,7 @@ class DatasetWriter:
     def discard(self) -> None:
         """Remove what was written."""
         shutil.rmtree(self.partial, ignore_errors=True)
+        self._held.close()
 
 
 def checksum(path: Path) -> str:

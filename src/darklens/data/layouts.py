@@ -10,15 +10,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from darklens.data.dataset import Cutouts, DatasetInfo, Images, read_dataset
+from darklens.data.options import DataOptions
 from darklens.data.readers.catalogs import join_catalog, read_catalog
-from darklens.data.readers.files import NpyFiles, PngFiles
+from darklens.data.readers.files import COLOURS, NpyFiles, PngFiles, is_channels_last
 from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout
 from darklens.data.readers.stacks import Hdf5Stack, open_npy_stack
+from darklens.data.sizes import OneSize, Resized
 from darklens.data.unpickle import load_npy, read_header
 from darklens.errors import DataError
 from darklens.paths import check_present
@@ -33,18 +36,32 @@ LEAKS = {
 }  # fmt: skip
 """Columns of the Bologna challenge that are truths of the simulation: no observer knows them, and they tell the label."""
 
-Opener = Callable[[Path], Cutouts | None]
+Opener = Callable[[Path, DataOptions], Cutouts | None]
 
 
-def open_data(path: str | Path, layout: str | None = None, catalog: str | Path | None = None) -> Cutouts:
-    """Open what lies at a path, images being read when asked for.
+def open_data(
+    path: str | Path,
+    layout: str | None = None,
+    catalog: str | Path | None = None,
+    *,
+    channels: Literal["first", "last"] | None = None,
+    crop: int | None = None,
+    pad: int | None = None,
+) -> Cutouts:
+    """Open what lies at a path; images are read when they are asked for.
 
     Parameters
     ----------
+    path
+        A folder or file.
     layout
-        A name of `LAYOUTS` instead of detection.
+        A name of `LAYOUTS` or `ALIASES` instead of detection.
     catalog
         A table to join by id; without it a single table beside the images is taken.
+    channels
+        Where the bands of arrays are, (C, H, W) or (H, W, C), instead of detection.
+    crop, pad
+        Bring images to this many pixels a side: crop larger ones, pad smaller ones (see `darklens.data.sizes.OneSize`).
 
     Raises
     ------
@@ -53,18 +70,30 @@ def open_data(path: str | Path, layout: str | None = None, catalog: str | Path |
     """
     where = Path(path)
     check_present(where)
-    if layout is not None and layout not in LAYOUTS:
-        raise DataError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
-    openers = LAYOUTS if layout is None else {layout: LAYOUTS[layout]}
+    if layout is not None and layout not in (*LAYOUTS, *ALIASES):
+        raise DataError(f"no layout {layout!r}; there are {', '.join([*LAYOUTS, *ALIASES])}")
+    options = DataOptions(layout, Path(catalog) if catalog else None, channels, crop, pad)
+    OneSize(crop, pad)  # refuses two sizes
+    openers = LAYOUTS if layout is None else {layout: LAYOUTS[ALIASES.get(layout, layout)]}
     for opener in openers.values():
-        if (found := opener(where)) is not None:
-            return _with_catalog(found, where, Path(catalog) if catalog else None)
+        if (found := opener(where, options)) is not None:
+            return _of_one_size(_with_catalog(found, where, options.catalog), crop, pad)
     if layout is not None:
         raise DataError(f"{where}: does not have the layout {layout!r}")
     sample = ", ".join(sorted(p.name for p in where.iterdir())[:5]) if where.is_dir() else where.name
     raise DataError(
         f"{where}: no layout recognised ({sample}); known are {', '.join(LAYOUTS)} — see 'data layouts' in the docs"
     )
+
+
+def _of_one_size(found: Cutouts, crop: int | None, pad: int | None) -> Cutouts:
+    """The images cropped or padded as the user asks; those of single files are so already."""
+    size = OneSize(crop, pad)
+    if size.side is None or found.images.shape[-2:] == (size.side, size.side):
+        return found
+    if found.targets is not None:
+        raise DataError(f"{found.info.source}: --crop and --pad are not for image pairs, whose sizes go together")
+    return replace(found, images=Resized(found.images, size, found.info.source))
 
 
 def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
@@ -91,14 +120,14 @@ def order_classes(names: set[str]) -> list[str]:
     return sorted(names, key=lambda n: (CLASS_NAMES.index(n) if n in CLASS_NAMES else len(CLASS_NAMES), n))
 
 
-def _dataset(path: Path) -> Cutouts | None:
+def _dataset(path: Path, options: DataOptions) -> Cutouts | None:
     whole = (path / "dataset.json").is_file()
     if path.is_dir() and (whole or any(path.glob("*/dataset.json"))):
         return read_dataset(path)
     return None
 
 
-def _super_resolution(path: Path) -> Cutouts | None:
+def _super_resolution(path: Path, options: DataOptions) -> Cutouts | None:
     if not ((path / "HR").is_dir() and (path / "LR").is_dir()):
         return None
     low, high = _files(path / "LR", ".npy"), _files(path / "HR", ".npy")
@@ -110,7 +139,7 @@ def _super_resolution(path: Path) -> Cutouts | None:
     return Cutouts(images, catalog, DatasetInfo(str(path), layout="super-resolution"), targets)
 
 
-def _class_folders(path: Path) -> Cutouts | None:
+def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
     """``no_sub/ cdm/ axion/``, or the same under ``train/ val/ test/``, or ``train_lenses/ test_nonlenses/ …``."""
     if not path.is_dir():
         return None
@@ -142,15 +171,15 @@ def _class_folders(path: Path) -> Cutouts | None:
     if any(splits):
         columns["split"] = splits  # type: ignore[assignment]
     layout = "lens-finding" if "nonlenses" in labels else "splits" if any(splits) else "classes"
-    return _file_images(paths, pl.DataFrame(columns), path, layout, order_classes(set(labels)))
+    return _file_images(paths, pl.DataFrame(columns), path, layout, order_classes(set(labels)), options)
 
 
-def _halo_mass(path: Path) -> Cutouts | None:
+def _halo_mass(path: Path, options: DataOptions) -> Cutouts | None:
     folder = path / "lens_data" if (path / "lens_data").is_dir() else path
     files = _files(folder, ".npy") if folder.is_dir() else []
     if not files or (folder == path and not read_header(files[0])[1].hasobject):
         return None
-    opened = _file_images(files, pl.DataFrame({"id": [p.stem for p in files]}), path, "halo-mass", [])
+    opened = _file_images(files, pl.DataFrame({"id": [p.stem for p in files]}), path, "halo-mass", [], options)
     splits: dict[str, str] = {}
     for table in sorted(path.glob("*.csv")):
         if name := next((SPLIT_NAMES[s] for s in SPLIT_NAMES if s in table.stem.lower()), None):
@@ -162,14 +191,14 @@ def _halo_mass(path: Path) -> Cutouts | None:
     return opened
 
 
-def _labelled_stack(path: Path) -> Cutouts | None:
+def _labelled_stack(path: Path, options: DataOptions) -> Cutouts | None:
     """A folder with one array of all images and one of their labels."""
     files = sorted(path.glob("*.npy")) if path.is_dir() else []
     shapes = {p: read_header(p)[0] for p in files}
-    stacks = [p for p, shape in shapes.items() if len(shape) == 4 or (len(shape) == 3 and shape[0] > 4)]
+    stacks = [p for p, shape in shapes.items() if len(shape) == 4 or (len(shape) == 3 and not _is_one_image(shape))]
     if len(stacks) != 1 or len(files) > 2:
         return None
-    images = open_npy_stack(stacks[0])
+    images, notes = open_npy_stack(stacks[0], options.channels)
     columns: dict[str, list[str]] = {"id": [str(i) for i in range(len(images))]}
     classes: list[str] = []
     for other in files:
@@ -180,10 +209,14 @@ def _labelled_stack(path: Path) -> Cutouts | None:
             columns["label"] = [str(v.item()) if v == int(v) else str(v) for v in labels.astype(np.float64)]
             columns["label"] = [v.removesuffix(".0") for v in columns["label"]]
             classes = order_classes(set(columns["label"]))
-    return Cutouts(images, pl.DataFrame(columns), DatasetInfo(str(path), classes, layout="stack"))
+    return Cutouts(images, pl.DataFrame(columns), DatasetInfo(str(path), classes, layout="stack", notes=notes))
 
 
-def _bands(path: Path) -> Cutouts | None:
+def _is_one_image(shape: Sequence[int]) -> bool:
+    return shape[0] <= max(COLOURS) or is_channels_last(shape)
+
+
+def _bands(path: Path, options: DataOptions) -> Cutouts | None:
     """The Bologna challenge: a folder (or a name) for each band, files named by the object's number."""
     files = [p for p in sorted(path.rglob("*.fits")) if p.is_file()] if path.is_dir() else []
     parsed = [(p, match) for p in files if (match := re.fullmatch(r"(?:image)?(.*?)[-_]?(\d{3,})\.fits", p.name))]
@@ -204,10 +237,10 @@ def _bands(path: Path) -> Cutouts | None:
     return Cutouts(images, pl.DataFrame({"id": list(objects)}), info)
 
 
-def _hdf5(path: Path) -> Cutouts | None:
+def _hdf5(path: Path, options: DataOptions) -> Cutouts | None:
     if path.suffix not in HDF5_SUFFIXES:
         return None
-    stack = Hdf5Stack(path)
+    stack = Hdf5Stack(path, channels=options.channels)
     columns = {name: pl.Series(name, values) for name, values in stack.columns().items()}
     if "id" not in columns:
         columns["id"] = pl.Series("id", [str(i) for i in range(stack.shape[0])])
@@ -216,10 +249,12 @@ def _hdf5(path: Path) -> Cutouts | None:
     if "label" in catalog.columns:
         catalog = catalog.with_columns(pl.col("label").cast(pl.String))
         classes = order_classes(set(catalog["label"]))
-    return Cutouts(stack, catalog, DatasetInfo(str(path), classes, layout="hdf5", notes=[f"dataset {stack.name}"]))
+    return Cutouts(
+        stack, catalog, DatasetInfo(str(path), classes, layout="hdf5", notes=[f"dataset {stack.name}", *stack.notes])
+    )
 
 
-def _flat_files(path: Path) -> Cutouts | None:
+def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:
     """A folder of files without labels, unless the files are named for classes (as DeepLense's samples are)."""
     if not path.is_dir() or not (files := _files(path)):
         return None
@@ -231,26 +266,31 @@ def _flat_files(path: Path) -> Cutouts | None:
     if all(p.stem in CLASS_NAMES for p in files):
         catalog = catalog.with_columns(pl.col("id").alias("label"))
         classes = order_classes(set(catalog["label"]))
-    return _file_images(files, catalog, path, "fits" if kinds == {"fits"} else "files", classes)
+    return _file_images(files, catalog, path, "fits" if kinds == {"fits"} else "files", classes, options)
 
 
-def _single_file(path: Path) -> Cutouts | None:
+def _single_file(path: Path, options: DataOptions) -> Cutouts | None:
     if not path.is_file() or kind_of(path) is None:
         return None
     if kind_of(path) == "npy" and not read_header(path)[1].hasobject:
-        stack = open_npy_stack(path)
+        stack, notes = open_npy_stack(path, options.channels)
         ids = [path.stem] if len(stack) == 1 else [f"{path.stem}:{i}" for i in range(len(stack))]
-        return Cutouts(stack, pl.DataFrame({"id": ids}), DatasetInfo(str(path), layout="array"))
-    return _file_images([path], pl.DataFrame({"id": [path.name.partition(".")[0]]}), path, "file", [])
+        return Cutouts(stack, pl.DataFrame({"id": ids}), DatasetInfo(str(path), layout="array", notes=notes))
+    catalog = pl.DataFrame({"id": [path.name.partition(".")[0]]})
+    return _file_images([path], catalog, path, "file", [], options)
 
 
-def _file_images(paths: list[Path], catalog: pl.DataFrame, where: Path, layout: str, classes: list[str]) -> Cutouts:
+def _file_images(
+    paths: list[Path], catalog: pl.DataFrame, where: Path, layout: str, classes: list[str], options: DataOptions
+) -> Cutouts:
+    size = OneSize(options.crop, options.pad)
     kind = kind_of(paths[0])
     catalog = catalog.with_columns(pl.Series("path", [str(p) for p in paths]))
     info = DatasetInfo(str(where), classes, layout=layout)
     images: Images
     if kind == "npy":
-        images = npy = NpyFiles(paths)
+        images = npy = NpyFiles(paths, size, options.channels)
+        info.notes.extend(npy.notes)
         if npy.has_masses:
             axion = all((m or -1) < 1 for m in npy.masses)
             name = "axion_mass" if axion else "mass"
@@ -258,13 +298,13 @@ def _file_images(paths: list[Path], catalog: pl.DataFrame, where: Path, layout: 
             catalog = catalog.with_columns(masses, masses.log10().alias(f"log10_{name}"))
             info.notes.append(f"pickled pairs [image, mass] read safely; column log10_{name}")
     elif kind == "fits":
-        images = fits = FitsFiles(paths)
+        images = fits = FitsFiles(paths, size=size)
         first = read_fits_cutout(paths[0])
         info = DatasetInfo(
             str(where), classes, fits.bands, first.pixel_scale, first.zero_points, layout=layout, notes=info.notes
         )
     else:
-        images = PngFiles(paths)
+        images = PngFiles(paths, size)
         info.notes.append("PNG: brightness may be stretched, and is not calibrated")
     return Cutouts(images, catalog, info)
 
@@ -304,3 +344,5 @@ LAYOUTS: dict[str, Opener] = {
     "file": _single_file,
 }
 """Layouts by name, in the order in which they are tried."""
+ALIASES = {"splits": "classes", "lens-finding": "classes", "fits": "files", "array": "file"}
+"""Names that `look` gives to variants of a layout, and that may be asked for as well."""

@@ -39,9 +39,12 @@ class Preprocessing:
     resize
         Side in pixels to which the image is then interpolated; None keeps it.
     repeat_channels
-        Repeat one channel this many times, for pretrained weights that ask for colour.
+        Repeat one channel this many times, for pretrained weights that ask for colour. Images that have as many channels
+        already are left as they are.
     lens_model
         Fit a smooth lens to every image, and add two channels: what the fit leaves, in units of the noise, and the fit.
+    lens_band
+        The channel that the lens is fitted to; None fits it to the sum of all.
     center, scale
         Subtracted and divided by after the stretch; fitted to training images by `fit`.
     lens_prior
@@ -53,6 +56,7 @@ class Preprocessing:
     resize: int | None = None
     repeat_channels: int = 1
     lens_model: bool = False
+    lens_band: int | None = None
     softening: float | None = None
     center: float = 0.0
     scale: float = 1.0
@@ -63,7 +67,7 @@ class Preprocessing:
         cropped = self._crop(images.float())
         if self.lens_model:
             self._check_channels(images.shape[-3])
-            pixels, binned = _to_fit(_in_noise(cropped[:LENSES]))
+            pixels, binned = _to_fit(self._in_noise(cropped[:LENSES]))
             prior = learn_prior(pixels, binned=binned)
             return replace(self, lens_model=False).fit(images)._with_lens(prior)
         if self.stretch == "minmax":
@@ -85,7 +89,8 @@ class Preprocessing:
             stretched = interpolate(
                 stretched, size=(self.resize, self.resize), mode="bilinear", align_corners=False, antialias=True
             )
-        return stretched.expand(-1, self.repeat_channels, -1, -1) if self.repeat_channels > 1 else stretched
+        repeated = self.repeat_channels > 1 and stretched.shape[1] == 1
+        return stretched.expand(-1, self.repeat_channels, -1, -1) if repeated else stretched
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Shape (C, H, W) that the network gets from images (…, C, H, W)."""
@@ -95,22 +100,26 @@ class Preprocessing:
             height = width = self.resize
         if self.lens_model or self.repeat_channels > 1:
             self._check_channels(channels)
-        return 3 if self.lens_model else channels * self.repeat_channels, height, width
+        return channels + 2 if self.lens_model else max(channels, self.repeat_channels), height, width
 
     def _check_channels(self, channels: int) -> None:
-        what = "lens_model" if self.lens_model else "repeat_channels"
-        if channels > 1:
-            raise DataError(f"{what} is for images of one channel; these have {channels}")
         if self.lens_model and self.repeat_channels > 1:
-            raise DataError("lens_model makes three channels of one; repeat_channels has no use beside it")
+            raise DataError("lens_model adds two channels of its own; repeat_channels has no use beside it")
+        if self.repeat_channels > 1 and channels not in (1, self.repeat_channels):
+            raise DataError(
+                f"this recipe's network takes {self.repeat_channels} channels (repeat_channels): one that is repeated, or "
+                f"as many bands; these images have {channels}. --preprocessing.repeat_channels 1 takes them as they are"
+            )
+        if self.lens_band is not None and not 0 <= self.lens_band < channels:
+            raise DataError(f"lens_band {self.lens_band}: these images have {channels} channels, counted from 0")
 
     def _with_lens(self, prior: SmoothPrior) -> Preprocessing:
         table = {"mean": prior.mean.tolist(), "precision": prior.precision.tolist(), "blur": prior.blur}
         return replace(self, lens_model=True, lens_prior=table)
 
     def lenses(self, images: Tensor) -> Tensor:
-        """Parameters (N, P) of the smooth lenses that fit images (N, 1, H, W) best."""
-        return self._lenses(_in_noise(self._crop(images.float())))
+        """Parameters (N, P) of the smooth lenses that fit images (N, C, H, W) best."""
+        return self._lenses(self._in_noise(self._crop(images.float())))
 
     @property
     def _prior(self) -> SmoothPrior:
@@ -127,7 +136,7 @@ class Preprocessing:
     @torch.no_grad()
     def _lens_channels(self, images: Tensor, lenses: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the fit of a smooth lens leaves of images, in units of the noise, and the square root of the fit."""
-        scaled = _in_noise(images)
+        scaled = self._in_noise(images)
         if lenses is None:
             lenses = self._lenses(scaled)
         with torch.autocast(images.device.type, enabled=False):
@@ -143,6 +152,11 @@ class Preprocessing:
         top, left = (height - self.crop) // 2, (width - self.crop) // 2
         return images[..., top : top + self.crop, left : left + self.crop]
 
+    def _in_noise(self, images: Tensor) -> Tensor:
+        """The band of images (N, C, H, W) that the lens is fitted to, in units of its sky noise, (N, H, W)."""
+        band = images.sum(1) if self.lens_band is None else images[:, self.lens_band]
+        return band / sky_noise(band)
+
     def _stretch(self, images: Tensor) -> Tensor:
         if self.stretch == "sqrt":
             return torch.sign(images) * images.abs().sqrt()
@@ -153,11 +167,6 @@ class Preprocessing:
             # Constant images are refused when they are read; here they must only not become nan.
             return (images - low) / (high - low).clamp_min(torch.finfo(images.dtype).tiny)
         return images
-
-
-def _in_noise(images: Tensor) -> Tensor:
-    """Images (N, 1, H, W) in units of their sky noise, (N, H, W)."""
-    return images[:, 0] / sky_noise(images[:, 0])
 
 
 def _to_fit(scaled: Tensor) -> tuple[Tensor, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from darklens.data.dataset import DatasetInfo, DatasetWriter, versions
+from darklens.data.dataset import Cutouts, DatasetInfo, DatasetWriter, versions
 from darklens.simulation import BLOCK, Preset, Simulator
 
 Progress = Callable[[int, int], None]
@@ -48,6 +48,19 @@ def simulate_dataset(
     catalog = simulator.catalog(count)
     seeds = pl.lit(seed).alias("seed")
     return writer.finish(catalog.with_columns(seeds), simulated_info(preset, seed, noise))
+
+
+def simulate_cutouts(preset: Preset, count: int, seed: int, progress: Progress | None = None) -> Cutouts:
+    """Return ``count`` simulated images (a total over the classes) with their truths, in memory and not on disk."""
+    simulator = Simulator(preset, seed, compile=count >= COMPILE_FROM)
+    images = np.empty((count, 1, preset.pixels, preset.pixels), image_dtype(preset, noise=True))
+    done = 0
+    for made, rows in simulator.blocks(count):
+        images[done : done + len(rows["id"])] = made.numpy()
+        done += len(rows["id"])
+        if progress:
+            progress(done, count)
+    return Cutouts(images, simulator.catalog(count), simulated_info(preset, seed))
 
 
 def image_dtype(preset: Preset, noise: bool) -> np.dtype:

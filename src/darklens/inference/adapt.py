@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 
 from darklens.data.dataset import DatasetInfo
+from darklens.data.sizes import crop_or_pad
 from darklens.errors import ModelError
 from darklens.inference.model import ModelConfig
 
@@ -39,7 +40,7 @@ class Adaptation:
             size = [max(1, round(n * self.zoom)) for n in batch.shape[-2:]]
             area = batch.shape[-1] * batch.shape[-2] / (size[0] * size[1])
             batch = interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True) * area
-        batch = _fit(batch, self.pixels)
+        batch = torch.from_numpy(crop_or_pad(batch.numpy(), self.pixels))
         if self.brightness is not None:
             peak = torch.quantile(batch.flatten(1), 0.995, dim=1).clamp_min(1e-30)
             batch = batch * (self.brightness / peak)[:, None, None, None]
@@ -65,17 +66,18 @@ def adaptation(config: ModelConfig, info: DatasetInfo, shape: Sequence[int], ban
             notes.append(f"resampled from {info.pixel_scale:.4g}″ to the model's {config.pixel_scale:.4g}″ per pixel")
     elif config.pixel_scale and (height, width) != (config.pixels, config.pixels):
         notes.append(f"pixel scale unknown; taken to be the model's {config.pixel_scale:g}″")
-    side = round(min(height, width) * zoom)
-    if side > config.pixels:
-        notes.append(f"cropped to the central {config.pixels} of {side} pixels")
-    elif side < config.pixels:
-        notes.append(f"padded from {side} to the model's {config.pixels} pixels with each image's border level")
+    sides = {round(height * zoom), round(width * zoom)}
+    if max(sides) > config.pixels:
+        notes.append(f"cropped to the central {config.pixels} of {'×'.join(map(str, sorted(sides)))} pixels")
+    if min(sides) < config.pixels:
+        notes.append(f"padded from {min(sides)} to the model's {config.pixels} pixels with each image's border level")
     brightness = None
     if config.unit != info.unit and config.data.get("typical_peak"):
         brightness = float(config.data["typical_peak"])
         notes.append(
-            f"brightness in {info.unit or 'an unknown unit'}, the model's is {config.unit or 'unknown'}: scaled to the "
-            "usual peak of the training images"
+            f"brightness in {info.unit or 'an unknown unit'}, the model's is {config.unit or 'unknown'}: each image was "
+            f"multiplied so that its 99.5th percentile is {brightness:.4g}, the median of the training images; its own "
+            "brightness is lost"
         )
     return Adaptation(bands, zoom, config.pixels, brightness, notes)
 
@@ -84,12 +86,7 @@ def _choose_bands(
     config: ModelConfig, names: Sequence[str], channels: int, band: str | None, notes: list[str]
 ) -> list[int]:
     if band is not None:
-        wanted = band.split(",")
-        if missing := [name for name in wanted if name not in names]:
-            raise ModelError(
-                f"no band {', '.join(missing)} in these cutouts; there are {', '.join(names) or 'none named'}"
-            )
-        chosen = [list(names).index(name) for name in wanted]
+        chosen = [_band_number(name.strip(), names, channels) for name in band.split(",")]
     elif channels == config.channels:
         return list(range(channels))
     elif config.bands and set(config.bands) <= set(names):
@@ -104,15 +101,14 @@ def _choose_bands(
     return chosen
 
 
-def _fit(batch: Tensor, pixels: int) -> Tensor:
-    """Crop or pad the last two axes about the centre to ``pixels``."""
-    height, width = batch.shape[-2:]
-    top, left = max(0, (height - pixels) // 2), max(0, (width - pixels) // 2)
-    batch = batch[..., top : top + pixels, left : left + pixels]
-    missing_y, missing_x = pixels - batch.shape[-2], pixels - batch.shape[-1]
-    if not (missing_y or missing_x):
-        return batch
-    border = torch.cat([batch[..., 0, :], batch[..., -1, :], batch[..., :, 0], batch[..., :, -1]], dim=-1)
-    level = border.median(-1).values[..., None, None]
-    edges = (missing_x // 2, missing_x - missing_x // 2, missing_y // 2, missing_y - missing_y // 2)
-    return pad(batch - level, edges) + level
+def _band_number(name: str, names: Sequence[str], channels: int) -> int:
+    """The channel of a band by its name, or of bands without names by its number, from 0."""
+    if name in names:
+        return list(names).index(name)
+    if names:
+        raise ModelError(f"no band {name} in these cutouts; there are {', '.join(names)}")
+    if name.isdigit() and int(name) < channels:
+        return int(name)
+    raise ModelError(
+        f"no band {name} in these cutouts: their bands have no names; say a number from 0 to {channels - 1}"
+    )

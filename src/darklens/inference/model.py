@@ -19,6 +19,7 @@ from darklens.data.augmentation import transform
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError
 from darklens.inference.calibration import Calibration
+from darklens.inference.carried import copy_code, trusted_network
 from darklens.inference.outliers import OutlierScore, image_statistics, last_linear
 from darklens.inference.shipped import WEIGHTS, model_folder
 from darklens.models.registry import build_network
@@ -33,7 +34,7 @@ class ModelConfig:
 
     ``channels`` and ``pixels`` are those of the images it was trained on, ``pixel_scale`` in arcsec. A regression has
     ``outputs`` (column names) with the mean and standard deviation of its training targets. An ensemble has ``members``,
-    folders beside this file.
+    folders beside this file. ``code`` has the SHA-256 of each file of code that the model carries.
     """
 
     task: str
@@ -53,6 +54,7 @@ class ModelConfig:
     measured: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
     members: list[str] = field(default_factory=list)
+    code: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -237,17 +239,29 @@ def save_model(path: Path, model: TrainedModel, card: str, half: bool = False) -
     if model.outliers is not None:
         tensors = {name: t.float().contiguous() for name, t in model.outliers.tensors().items()}
         save_file(tensors, path / OUTLIERS, metadata={"format": "pt"})
-    (path / "config.json").write_text(json.dumps(dataclasses.asdict(model.config), indent=2) + "\n", "utf-8")
+    config = copy_code(model.config, path)
+    (path / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n", "utf-8")
     (path / "README.md").write_text(card, "utf-8")
 
 
-def load_model(path: str | Path, device: torch.device | str = "cpu") -> TrainedModel:
-    """A trained model from its folder, from a run that holds one in ``model/``, or by the name of one that darklens ships.
+def load_model(path: str | Path, device: torch.device | str = "cpu", *, trust_code: bool = False) -> TrainedModel:
+    """Load a trained model from its folder, from a run that holds one in ``model/``, or by the name of a shipped one.
+
+    Parameters
+    ----------
+    path
+        Where it is, or its name.
+    device
+        Where it computes.
+    trust_code
+        Whether the code of a network of its user's own, which the folder carries, may run.
 
     Raises
     ------
     ModelError
         If there is none, it is damaged, or a newer darklens wrote it.
+    UntrustedCodeError
+        If its network is a user's own, and ``trust_code`` is not set: nothing was run.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -255,8 +269,9 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> TrainedM
     folder = model_folder(path)
     config = read_config(folder)
     if config.members:
-        return Ensemble(config, [load_model(folder / member, device) for member in config.members])
-    options = dict(config.network)
+        return Ensemble(config, [load_model(folder / m, device, trust_code=trust_code) for m in config.members])
+    options = trusted_network(config, folder, trust_code)
+    config = dataclasses.replace(config, network=dict(options))
     preprocessing = Preprocessing(**config.preprocessing)
     channels, _, _ = preprocessing.output_shape((config.channels, config.pixels, config.pixels))
     network = build_network(options.pop("name"), channels, len(config.classes or config.outputs), options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,18 @@ def image_statistics(prepared: Tensor) -> Tensor:
     rough = x.diff(dim=-1).abs().mean((2, 3)) + x.diff(dim=-2).abs().mean((2, 3))
     figures = [x.mean((2, 3)), (x.std((2, 3)) + 1e-6).log(), x.amin((2, 3)), x.amax((2, 3)), (rough + 1e-6).log()]
     return torch.cat(figures, dim=1)
+
+
+def outlier_note(unlike: np.ndarray | None) -> str | None:
+    """Return a warning of the images whose outlier score (N,) is above 1, and what to do; None if there are none."""
+    strange = 0 if unlike is None else int((unlike > 1).sum())
+    if unlike is None or not strange:
+        return None
+    return (
+        f"{strange:,} of {len(unlike):,} images are unlike those that the model was trained on (unlike > 1): do not rely "
+        "on its predictions for them. Look at some; then evaluate the model on labelled images of this kind (darklens "
+        "evaluate), or train it on them (darklens finetune)"
+    )
 
 
 @dataclass(frozen=True)

@@ -73,9 +73,22 @@ def predict_cutouts(
 
 
 def prediction_table(predicted: Predicted, cutouts: Cutouts, sets: np.ndarray | None = None) -> pl.DataFrame:
-    """One row an image: ``id``, ``path``, then ``predicted`` and ``p_<class>``, or the values; ``unlike`` if known.
+    """Return a table with one row an image: what was predicted, and the columns of the catalogue.
 
-    ``sets`` (N, classes) of bool adds ``set``, the classes of each image's prediction set, with ``|`` between.
+    Parameters
+    ----------
+    predicted
+        Predictions of some rows.
+    cutouts
+        The images whose rows they are.
+    sets
+        Prediction sets (N, classes) of bool.
+
+    Returns
+    -------
+    Columns ``id`` and ``path``; ``predicted`` and ``p_<class>``, or the values; ``set``, the classes of the prediction set
+    with ``|`` between; ``unlike`` and ``outlier`` (whether that is above 1) if the model knows them; then all columns of
+    the catalogue, with ``catalog_`` before a name that is taken.
     """
     catalog = cutouts.catalog[predicted.rows]
     path = catalog["path"] if "path" in catalog.columns else pl.Series("path", [cutouts.info.source] * len(catalog))
@@ -92,7 +105,10 @@ def prediction_table(predicted: Predicted, cutouts: Cutouts, sets: np.ndarray | 
         members = ["|".join(name for name, inside in zip(p.classes, row, strict=True) if inside) for row in sets]
         columns.append(pl.Series("set", members, dtype=pl.String))
     if p.unlike is not None:
-        columns.append(pl.Series("unlike", p.unlike))
+        columns += [pl.Series("unlike", p.unlike), pl.Series("outlier", p.unlike > 1)]
+    taken = {column.name for column in columns}
+    for column in catalog.drop("id", "path", strict=False):
+        columns.append(column.alias(f"catalog_{column.name}") if column.name in taken else column)
     return pl.DataFrame(columns)
 
 

@@ -18,6 +18,15 @@ def shipped_models() -> dict[str, Path]:
     return {folder.name: folder for folder in sorted(SHIPPED.iterdir()) if (folder / "config.json").is_file()}
 
 
+def shipped_name(run: Path) -> str | None:
+    """Return the name of the shipped model that a run folder is a copy of, or None."""
+    config = run / "model" / "config.json"
+    shipped = shipped_models().get(run.name)
+    if shipped is None or not config.is_file():
+        return None
+    return run.name if config.read_bytes() == (shipped / "config.json").read_bytes() else None
+
+
 def model_folder(path: str | Path) -> Path:
     """Where a model lies: the folder itself, ``model/`` of a run, or inside the package.
 

@@ -53,9 +53,10 @@ def markdown(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], fai
     ]
     for row in rows:
         figures = [str(Interval(**row["figures"][key])) for key in ("accuracy", "macro_auc", "ece")]
+        weak = " (see below)" if row.get("warnings") else ""
         goal = "–" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.0f} s"
         lines.append(
-            f"| `{row['name']}` | {' | '.join(figures)} | {row['parameters'] / 1e6:.1f}M | "
+            f"| `{row['name']}`{weak} | {' | '.join(figures)} | {row['parameters'] / 1e6:.1f}M | "
             f"{row['images_seen']:,} | {row['seconds']:.0f} s | {row['training_images_per_second']:.0f} | {goal} | "
             f"{row['inference_images_per_second']:.0f} | {row['peak_memory_mib'] / 1024:.1f} GiB |"
         )
@@ -68,6 +69,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], fai
         f"{settings['budget']} a recipe, seed {settings['seed']}, {start}; {settings['machine']}, "
         f"threads: {rows[0]['threads']}. In brackets: 95% bootstrap intervals.",
     ]
+    for row in rows:
+        lines += [f"`{row['name']}`: {warning}." for warning in row.get("warnings", [])]
     lines += [f"Left out: `{name}`: {reason}" for name, reason in failed.items()]
     return "\n".join(lines) + "\n"
 

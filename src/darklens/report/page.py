@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from darklens.commands import command
 from darklens.errors import DataError
 from darklens.report import plots
 from darklens.report.figures import draw_attribution, draw_image
@@ -35,7 +36,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder says of itself."""
+    """The record, the model's configuration and the evaluations of a run folder."""
 
     path: Path
     run: dict[str, Any]
@@ -103,7 +104,7 @@ def read_run(path: Path) -> RunRecord:
         raise DataError(f"{path}: not a trained run ({Path(error.filename).name} is missing)") from error
     found = sorted(path.glob("evaluations/*/evaluation.json"), key=lambda p: p.stat().st_mtime)
     if not found:
-        raise DataError(f"{path}: nothing to report yet; first: darklens evaluate {path} --data DIR")
+        raise DataError(f"{path}: nothing to report yet; evaluate the run first (darklens evaluate)")
     evaluations = [json.loads(p.read_text("utf-8")) | {"folder": p.parent} for p in found]
     return RunRecord(path, run, config, evaluations, epoch_history(path))
 
@@ -141,6 +142,7 @@ def _section(record: RunRecord) -> dict[str, Any]:
         "config": record.config,
         "training": training,
         "evaluation": evaluation,
+        "warnings": evaluation.get("warnings", []),
         "headlines": [(key, evaluation["figures"][key]) for key in HEADLINES[task]],
         "plots": {name: svg(figure) for name, figure in drawn.items()},
         "examples": examples,
@@ -168,11 +170,10 @@ def _comparison(sections: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _reproduce(record: RunRecord, evaluation: dict[str, Any]) -> list[str]:
-    return [
-        record.run["command"],
-        f"darklens evaluate {record.path.name} --data {Path(evaluation['data']['source']).name}",
-        f"darklens report {record.path.name} --out report.html",
-    ]
+    """Commands that make the run and the page again, as far as they are on record."""
+    evaluated = evaluation.get("command")  # evaluations of version 0.1 have none
+    commands = (record.run["command"], evaluated, command("report", record.path, out="report.html"))
+    return [line for line in commands if line]
 
 
 def _figure_text(figure: dict[str, Any]) -> str:

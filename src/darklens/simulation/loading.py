@@ -14,18 +14,32 @@ from darklens.simulation.instruments import Instrument
 from darklens.simulation.library import resolve_preset
 from darklens.simulation.presets import DarkMatter, Deflector, Preset, Source, Subhalos, Vortex
 from darklens.simulation.priors import Constant, parse_prior
+from darklens.usercode import check_trusted, is_reference, references
 
 
-def load_preset(source: str | Path | Mapping[str, Any]) -> Preset:
-    """A preset by name, from a YAML file, from a function ``file.py:name``, or from its resolved content.
+def load_preset(source: str | Path | Mapping[str, Any], *, trust_code: bool = False) -> Preset:
+    """Return a preset by name, from a YAML file, from a function ``file.py:name``, or from its resolved content.
+
+    Parameters
+    ----------
+    source
+        Where the preset is from. A resolved content is what ``dataset.json`` keeps of a simulated dataset.
+    trust_code
+        Whether code that a YAML file or a content names may run. A function that ``source`` itself names may.
 
     Raises
     ------
     PresetError
         If it does not exist, a key is misspelt, or a value is impossible.
+    UntrustedCodeError
+        If it names code and ``trust_code`` is not set.
     """
     content = dict(source) if isinstance(source, Mapping) else resolve_preset(source)
-    return _build(content, str(content.get("name", "preset")))
+    name = str(content.get("name", "preset"))
+    if not is_reference(str(source)):
+        for code in references(content.get("classes")):
+            check_trusted(code, f"preset {name}" if isinstance(source, Mapping) else str(source), trust_code)
+    return _build(content, name)
 
 
 def _build(content: dict[str, Any], where: str) -> Preset:

@@ -18,7 +18,7 @@ from darklens.physics import (
     sis_deflection,
     truncated_nfw_deflection,
 )
-from darklens.usercode import is_reference, load_function
+from darklens.usercode import is_reference, load_function, split_reference
 
 Deflection = Callable[..., tuple[Tensor, Tensor]]
 
@@ -71,13 +71,33 @@ def gather(profile: str, columns: Mapping[str, Sequence[Any]], like: Tensor) -> 
     return Substructure(deflection, tensors, torch.from_numpy(present).to(like))
 
 
+def own_profile(population: str, profile: str) -> str:
+    """Return the profile that a catalogue names for deflectors of a user's population, in the population's own file.
+
+    A catalogue may be a stranger's, or be read in another place: of a function it tells the name alone, and no other
+    file than that of ``population`` (``file.py:name``) is ever run.
+
+    Raises
+    ------
+    PresetError
+        If the catalogue names a function of another file.
+    """
+    if not is_reference(profile):
+        return profile
+    path, name = split_reference(profile)
+    own, _ = split_reference(population)
+    if path.name != own.name:
+        raise PresetError(f"the catalogue's profile {profile} is not of {own.name}, the file of this class")
+    return f"{own}:{name}"
+
+
 def custom_profile(drawn: Any, reference: str) -> dict[str, Any]:
     """Check what a user's population function returned, and name its profile so that a catalogue can hold it."""
     if not isinstance(drawn, Mapping) or not {"profile", "x", "y"} <= set(drawn):
         raise PresetError(f"{reference} must return a dict with profile, x, y and the profile's parameters")
     profile = drawn["profile"]
     if callable(profile):
-        profile = f"{reference.rpartition(':')[0]}:{profile.__name__}"
+        profile = f"{split_reference(reference)[0].name}:{profile.__name__}"
     elif profile not in PROFILES:
         raise PresetError(f"{reference}: no profile {profile!r}; there are {', '.join(PROFILES)}, or a function")
     arrays = {name: np.atleast_1d(np.asarray(v, dtype=np.float64)) for name, v in drawn.items() if name != "profile"}

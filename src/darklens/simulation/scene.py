@@ -20,7 +20,7 @@ from darklens.physics import (
     sie_deflection,
 )
 from darklens.simulation.presets import Preset
-from darklens.simulation.profiles import Substructure, gather
+from darklens.simulation.profiles import Substructure, gather, own_profile
 
 Rows = Mapping[str, Any]
 Deflect = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -72,7 +72,7 @@ def substructure(preset: Preset, label: str, rows: Rows, like: torch.dtype | Ten
     if matter.add is not None:
         if len(set(profiles)) > 1:
             raise PresetError(f"class {label}: one profile for all its images; got {', '.join(sorted(set(profiles)))}")
-        profile = str(profiles[0])
+        profile = own_profile(matter.add, str(profiles[0]))
     else:
         profile = "point_mass" if matter.subhalos is None else matter.subhalos.profile
     return gather(profile, columns, example)

@@ -47,6 +47,8 @@ class Simulator:
         Fuse each class's light into one kernel (float32) in `blocks`. It takes up to a minute once on a machine, then
         seconds; worth it from about a thousand images. Needs a C++ compiler on a CPU; without one it falls back, and
         warns.
+    trust_code
+        Whether code that a YAML file or a content names may run, as in `load_preset`.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Simulator:
         seed: int = 0,
         device: torch.device | str = "cpu",
         compile: bool = False,
+        *,
+        trust_code: bool = False,
     ):
-        self.preset = preset if isinstance(preset, Preset) else load_preset(preset)
+        self.preset = preset if isinstance(preset, Preset) else load_preset(preset, trust_code=trust_code)
         self.seed = seed
         self.device = torch.device(device)
         self.compile = compile

@@ -13,7 +13,7 @@ from darklens.inference.model import Ensemble, TrainedModel, load_model, read_co
 from darklens.inference.shipped import model_folder
 from darklens.training.card import model_card
 from darklens.training.finish import calibrated
-from darklens.training.job import Job, new_record, open_job_source, read_job, read_record, write_record
+from darklens.training.job import Job, new_record, open_job_source, read_record, recorded_job, write_record
 from darklens.training.recipe import Recipe
 from darklens.training.sources import Source
 
@@ -21,8 +21,17 @@ MUST_AGREE = ("task", "classes", "outputs", "channels", "pixels", "pixel_scale",
 """What members of an ensemble must have in common, to answer the same question about the same images."""
 
 
-def make_ensemble(runs: Sequence[Path], out: Path) -> Path:
+def make_ensemble(runs: Sequence[Path], out: Path, *, trust_code: bool = False) -> Path:
     """Gather trained runs into one whose model averages theirs, in a new folder or in that of an ensemble being trained.
+
+    Parameters
+    ----------
+    runs
+        Trained runs, at least two.
+    out
+        The run folder to make.
+    trust_code
+        Whether the code of networks of their users' own, which the runs carry, may run.
 
     Raises
     ------
@@ -46,9 +55,9 @@ def make_ensemble(runs: Sequence[Path], out: Path) -> Path:
                 )
         if config.members:
             raise ModelError(f"{run}: is an ensemble itself; give its members")
-    records, jobs = [read_record(run) for run in runs], [read_job(run) for run in runs]
+    records, jobs = [read_record(run) for run in runs], [recorded_job(run, trust_code=trust_code) for run in runs]
     begun = (out / "run.json").is_file()
-    recipe = read_job(out).recipe if begun else _recipe_of(records)
+    recipe = recorded_job(out, trust_code=trust_code).recipe if begun else _recipe_of(records)
     names = [f"members/{number}" for number in range(len(runs))]
     config = dataclasses.replace(
         configs[0],
@@ -58,11 +67,11 @@ def make_ensemble(runs: Sequence[Path], out: Path) -> Path:
         calibration={},
         members=names,
     )
-    record = read_record(out) if begun else new_record(dataclasses.replace(jobs[0], recipe=recipe, member=0))
+    record = read_record(out) if begun else new_record(dataclasses.replace(jobs[0], recipe=recipe, member=0), out)
     record["training"] = _summed([r["training"] for r in records])
     record["data_description"] = records[0]["data_description"]
-    model: TrainedModel = Ensemble(config, [load_model(folder) for folder in folders])
-    source = _shared_source(jobs)
+    model: TrainedModel = Ensemble(config, [load_model(folder, trust_code=trust_code) for folder in folders])
+    source = _shared_source(jobs, trust_code)
     if source is not None and config.task == "classify":
         model = calibrated(model, source)
     for name, folder in zip(names, folders, strict=True):
@@ -72,13 +81,13 @@ def make_ensemble(runs: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _shared_source(jobs: list[Job]) -> Source | None:
+def _shared_source(jobs: list[Job], trust_code: bool) -> Source | None:
     """The data of all members, if it is the same and still there."""
     first = dataclasses.replace(jobs[0], member=0)
     if any(dataclasses.replace(job, recipe=first.recipe, member=0, start=first.start) != first for job in jobs):
         return None
     try:
-        return open_job_source(first)
+        return open_job_source(first, trust_code=trust_code)
     except DarklensError:
         return None
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from darklens.evaluation.concerns import TRY, is_near_chance
 from darklens.inference.calibration import Calibration, fit_calibration
 from darklens.inference.model import BATCH, Ensemble, ModelConfig, TrainedModel, save_model
 from darklens.inference.outliers import OutlierScore
@@ -17,7 +18,7 @@ from darklens.models.registry import count_parameters
 from darklens.tasks.base import ImageTask
 from darklens.tasks.regress import Regression
 from darklens.training.card import model_card
-from darklens.training.fit import Fitted
+from darklens.training.fit import Fitted, console
 from darklens.training.job import Job, machine, peak_memory, write_record
 from darklens.training.recipe import Recipe
 from darklens.training.sources import Source
@@ -47,6 +48,13 @@ def finish(job: Job, source: Source, task: ImageTask, out: Path, fitted: Fitted)
     record["data_description"] = source.description
     for parameter in task.network.parameters():  # gradual unfreezing may have ended before its last section
         parameter.requires_grad_(True)
+    auc, held_out = fitted.validation_auc, len(source.validation)
+    if auc is not None and is_near_chance(auc, held_out, len(source.classes)):
+        console.print(
+            f"! the model cannot be told from guessing: its macro AUC on {held_out:,} validation images is {auc:.3f}; "
+            + TRY,
+            highlight=False,
+        )
     model = calibrated(TrainedModel(_model_config(job.recipe, source, task, record), task.network), source)
     save_model(out / "model", model, model_card(model.config, record))
     write_record(out, record)

@@ -143,8 +143,14 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
             f"{recipe.name}: {count_parameters(task.network):,} parameters, {source.train_images:,} training and "
             f"{len(source.validation):,} validation images, {trainer.precision}, {torch.get_num_threads()} threads"
         )
+        for note in source.notes:
+            console.print(f"note: {note}", highlight=False)
     earlier = max((epoch.get("seconds", 0.0) for epoch in epoch_history(out)), default=0.0)
-    trainer.fit(task, datamodule=module, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(task, datamodule=module, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if not trainer.interrupted:
+            raise
     seconds = earlier + time.perf_counter() - started
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -158,20 +164,24 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     network = {k.removeprefix("network."): v for k, v in state["state_dict"].items() if k.startswith("network.")}
     task.network.load_state_dict(network)
-    return Fitted(trainer, seconds, lines.steps_per_second * config.batch_size, int(state["epoch"]) + 1)
+    epoch = int(state["epoch"])
+    auc = next((e["validation/auc"] for e in epoch_history(out) if e["epoch"] == epoch and "validation/auc" in e), None)
+    return Fitted(trainer, seconds, lines.steps_per_second * config.batch_size, epoch + 1, auc)
 
 
 @dataclass(frozen=True)
 class Fitted:
     """How a fit went; the task holds the weights of the best epoch, counted from 1.
 
-    ``seconds`` are all, with preparation and validation; ``images_per_second`` is the rate of the steps alone.
+    ``seconds`` are all, with preparation and validation; ``images_per_second`` is the rate of the steps alone;
+    ``validation_auc`` is the macro AUC of the best epoch, None of a regression.
     """
 
     trainer: Trainer
     seconds: float
     images_per_second: float
     best_epoch: int
+    validation_auc: float | None
 
 
 def moving_average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:

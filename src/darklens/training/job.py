@@ -8,55 +8,83 @@ import os
 import platform
 import re
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
+from darklens.commands import command, given_command
 from darklens.data.dataset import versions
-from darklens.errors import DataError, RecipeError
-from darklens.training.recipe import Recipe, recipe_from
+from darklens.data.options import DataOptions
+from darklens.errors import DataError
+from darklens.training.recipe import Recipe, changes, check_recipe_trusted, recipe_from, recipe_names
 from darklens.training.sources import Source, open_source
+from darklens.usercode import check_trusted, is_reference
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
     """What to train on what: everything that a run records and a resumed run reads back.
 
-    ``start`` is a trained model, by name or folder, whose weights the training starts from. ``member`` numbers those of
-    an ensemble, which differ in weights and in the order or the choice of training images, not in the split.
+    ``options`` say how the data is read. ``start`` is a trained model, by name or folder, whose weights the training
+    starts from. ``member`` numbers those of an ensemble, which differ in weights and in the order or the choice of
+    training images, not in the split.
     """
 
     recipe: Recipe
     data: str
     seed: int = 0
-    layout: str | None = None
-    catalog: str | None = None
-    mask: bool = False
+    options: DataOptions = DataOptions()
     wandb: str | None = None
     start: str | None = None
     member: int = 0
 
 
-def read_job(out: Path) -> Job:
-    """The job that a run folder records."""
+def read_job(out: Path, *, trust_code: bool = False) -> Job:
+    """Return the job that a run folder records, to be done again.
+
+    Raises
+    ------
+    DataError
+        If there is no run.
+    UntrustedCodeError
+        If its recipe or data name code, and ``trust_code`` is not set.
+    """
+    job = recorded_job(out, trust_code=trust_code)
+    check_recipe_trusted(job.recipe, str(out / "run.json"), trust_code)
+    return job
+
+
+def recorded_job(out: Path, *, trust_code: bool = False) -> Job:
+    """Return the job that a run folder records, whose recipe is not to be built again: it may name any code.
+
+    Raises
+    ------
+    DataError
+        If there is no run.
+    UntrustedCodeError
+        If its data are a preset that names code, and ``trust_code`` is not set.
+    """
     record = read_record(out)
+    recipe = recipe_from(record["recipe"], record["recipe"]["name"])
+    if is_reference(preset := record["data"].removeprefix("preset:")):
+        check_trusted(preset, str(out / "run.json"), trust_code)
     fields = {f.name: record[f.name] for f in dataclasses.fields(Job) if f.name in record}
-    return Job(**fields | {"recipe": recipe_from(record["recipe"], record["recipe"]["name"])})
+    # Runs of version 0.1 keep the options beside the rest.
+    options = record.get("options", {name: record.get(name) for name in ("layout", "catalog")})
+    options |= {"mask": bool(record.get("mask", options.get("mask")))}
+    options |= {"catalog": Path(options["catalog"]) if options.get("catalog") else None}
+    return Job(**fields | {"recipe": recipe, "options": DataOptions(**options)})
 
 
-def open_job_source(job: Job) -> Source:
-    """The data of a job, opened."""
-    return open_source(job.data, job.recipe, job.seed, job.layout, job.catalog, job.mask, job.member)
+def open_job_source(job: Job, *, trust_code: bool = False) -> Source:
+    """Return the opened data of a job; ``trust_code`` lets a preset in YAML run the code that it names."""
+    return open_source(job.data, job.recipe, job.seed, job.options, job.member, trust_code=trust_code)
 
 
 def read_record(out: Path) -> dict[str, Any]:
-    """What a run folder says of itself."""
+    """Return the record of a run (`run.json`)."""
     try:
         record: dict[str, Any] = json.loads((out / "run.json").read_text("utf-8"))
     except OSError as error:
@@ -77,12 +105,11 @@ def peak_memory() -> int:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 
 
-def new_record(job: Job) -> dict[str, Any]:
-    """What a run folder says of itself before it is trained."""
+def new_record(job: Job, out: Path) -> dict[str, Any]:
+    """Return the record of a run in ``out`` before it is trained."""
     return {
-        **dataclasses.asdict(job),
-        "recipe": dataclasses.asdict(job.recipe),
-        "command": " ".join(["darklens", *sys.argv[1:]]),
+        **json.loads(json.dumps(dataclasses.asdict(job), default=str)),
+        "command": given_command() or training_command(job, out),
         "versions": versions(),
         "git": _git_revision(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -96,26 +123,13 @@ def write_record(out: Path, content: dict[str, Any]) -> None:
     temporary.replace(out / "run.json")
 
 
-@contextmanager
-def only_one(out: Path) -> Iterator[None]:
-    """Train in a run folder alone; on file systems that know no locks, in good faith.
-
-    Raises
-    ------
-    RecipeError
-        If another process trains there.
-    """
-    lock = FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RecipeError(f"{out}: another process is training here; wait for it, or end it") from error
-    except (NotImplementedError, OSError):
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
+def training_command(job: Job, out: Path) -> str | None:
+    """Return the command line that trains what Python started, or None where the recipe is not the library's own."""
+    if job.recipe.name not in recipe_names() or job.start is not None:
+        return None
+    options = {key.replace(".", "__"): value for key, value in changes(job.recipe).items()}
+    shared = {"data": job.data, "out": out, "seed": job.seed, **job.options.given(), "wandb": job.wandb}
+    return command("train", job.recipe.name, **shared, **options)
 
 
 def _git_revision() -> str | None:

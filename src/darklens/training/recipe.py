@@ -19,6 +19,7 @@ import yaml
 
 from darklens.errors import RecipeError
 from darklens.paths import read_yaml
+from darklens.usercode import check_trusted, is_reference
 
 RECIPES = resources.files("darklens.recipes")
 
@@ -88,6 +89,8 @@ class PreprocessingConfig:
         Repeat one channel for weights that ask for three.
     lens_model
         Fit a smooth lens to every image, and let the network see what it leaves.
+    lens_band
+        Of images of several bands, the one that the lens is fitted to: its name, its number from 0, or sum.
     """
 
     crop: int | None = None
@@ -95,6 +98,7 @@ class PreprocessingConfig:
     resize: int | None = None
     repeat_channels: int = 1
     lens_model: bool = False
+    lens_band: str | None = None
 
 
 @dataclass(frozen=True)
@@ -302,38 +306,77 @@ def short_name(name: str) -> str:
     return Path(name).name.removesuffix(".yaml").removesuffix(".yml")
 
 
-def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe by name or from a user's YAML file, with dotted overrides such as ``{"trainer.epochs": 5}``.
+def load_recipe(name: str, overrides: Mapping[str, Any] | None = None, *, trust_code: bool = False) -> Recipe:
+    """Return a recipe by name or from a user's YAML file, with dotted overrides such as ``{"trainer.epochs": 5}``.
 
-    A file may say ``extends: substructure/darklens`` and then only what it changes.
+    A file may say ``extends: substructure/darklens`` and then only what it changes. A network of one's own that it names
+    is looked for in its folder.
+
+    Parameters
+    ----------
+    name
+        A name of `recipe_names`, or a YAML file.
+    overrides
+        Values that take the place of the recipe's, by dotted key.
+    trust_code
+        Whether code that a YAML file names may run. Code that ``overrides`` name may.
 
     Raises
     ------
     RecipeError
         If it does not exist, a key is misspelt, or a value is not of its type.
+    UntrustedCodeError
+        If a YAML file names code and ``trust_code`` is not set.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         own = read_yaml(path, RecipeError, "extends: substructure/darklens")
         content = _builtin(str(own.pop("extends"))) if "extends" in own else {}
         content["name"] = path.stem
-        overrides = _flat(own) | dict(overrides or {})
+        own = _flat(own)
+        if is_reference(own.get("network.name")) and "network.name" not in (overrides or {}):
+            own["network.name"] = str(path.parent / own["network.name"])
+            check_trusted(own["network.name"], name, trust_code)
+        overrides = own | dict(overrides or {})
     else:
         content = {"name": name} | _builtin(name)
-    for key, value in (overrides or {}).items():
+    overrides = dict(overrides or {})
+    network = content.get("network") or {}
+    if overrides.get("network.name", network.get("name")) != network.get("name"):
+        content["network"] = {}  # the options of one network mean nothing to another
+    for key, value in overrides.items():
         _set(content, key.split("."), value)
     if content.get("members"):
-        _gather(content)
+        _gather(content, trust_code)
     return recipe_from(content, name)
+
+
+def check_recipe_trusted(recipe: Recipe, named_in: str, trust_code: bool) -> None:
+    """Refuse a recipe that was read from a run's or a model's record and names code, unless the user trusts it.
+
+    Raises
+    ------
+    UntrustedCodeError
+        If it names code, itself or in a member, and ``trust_code`` is not set.
+    """
+    for name in (recipe.network.name, *(member["network"]["name"] for member in recipe.members)):
+        if is_reference(name):
+            check_trusted(name, named_in, trust_code)
+
+
+def changes(recipe: Recipe) -> dict[str, Any]:
+    """Return the values in which a recipe differs from the library's of the same name, by dotted key."""
+    own, library = (_flat(dataclasses.asdict(r)) for r in (recipe, load_recipe(recipe.name)))
+    return {key: value for key, value in own.items() if value != library[key] and key not in ("members", "loss")}
 
 
 _OF_THE_WHOLE = ("name", "task", "description", "source", "differs", "members")
 
 
-def _gather(content: dict[str, Any]) -> None:
+def _gather(content: dict[str, Any], trust_code: bool) -> None:
     """Members by name become whole recipes, which inherit what else the ensemble's recipe says."""
     inherited = _flat({key: value for key, value in content.items() if key not in _OF_THE_WHOLE})
-    members = [load_recipe(str(member), inherited) for member in content["members"]]
+    members = [load_recipe(str(member), inherited, trust_code=trust_code) for member in content["members"]]
     if odd := [m.name for m in members if m.task != content.get("task") or m.members]:
         raise RecipeError(f"recipe {content['name']}: {odd[0]} cannot be a member: another task, or an ensemble itself")
     content["members"] = [dataclasses.asdict(member) for member in members]
@@ -385,11 +428,10 @@ def _readable(message: str) -> str:
 
 def _builtin(name: str) -> dict[str, Any]:
     if name not in recipe_names():
-        hint = difflib.get_close_matches(name, recipe_names(), 1)
-        raise RecipeError(
-            f"no recipe {name!r}.{f' Did you mean {hint[0]!r}?' if hint else ''} There are {', '.join(recipe_names())}; "
-            "your own is a .yaml file"
-        )
+        same = [full for full in recipe_names() if short_name(full) == name]
+        near = same or difflib.get_close_matches(name, recipe_names(), 1)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise RecipeError(f"no recipe {name!r}.{hint} There are {', '.join(recipe_names())}; your own is a .yaml file")
     content: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
     return content
 

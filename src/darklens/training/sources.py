@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from darklens.data.dataset import Cutouts
-from darklens.data.layouts import open_data
 from darklens.data.loading import Batch, Batches, CutoutDataset, FreshBlocks, SimulatedDataset, batch_loader, blocks_of
+from darklens.data.options import DataOptions
+from darklens.data.sizes import OneSize, Resized
 from darklens.data.splits import ensure_split
 from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError, RecipeError
 from darklens.inference.model import BATCH
-from darklens.simulation import BLOCK, Simulator, load_preset
+from darklens.simulation import BLOCK, Preset, Simulator, load_preset
 from darklens.training.recipe import Recipe
 
 VALIDATION_IMAGES = 24 * BLOCK
@@ -50,6 +51,7 @@ class Source:
     split: pl.DataFrame | None
     recipe: Recipe
     seed: int
+    notes: list[str] = field(default_factory=list)
 
     def train_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
         """Training batches of one process."""
@@ -72,13 +74,27 @@ def open_source(
     data: str,
     recipe: Recipe,
     seed: int,
-    layout: str | None = None,
-    catalog: str | None = None,
-    mask: bool = False,
+    options: DataOptions = DataOptions(),
     member: int = 0,
+    *,
+    trust_code: bool = False,
 ) -> Source:
-    """What ``--data`` names: ``preset:NAME``, or a path in any layout. Splits and validation images follow from ``seed``
-    alone; order, weights and simulated training images from ``member`` too.
+    """Return the training and validation images that ``--data`` names.
+
+    Parameters
+    ----------
+    data
+        ``preset:NAME``, or a path in any layout.
+    recipe
+        What is to be trained on them.
+    seed
+        Splits and validation images follow from it alone.
+    options
+        How a path is read.
+    member
+        Order, weights and simulated training images follow from ``seed`` and from this number.
+    trust_code
+        Whether code that a preset in YAML names may run.
 
     Raises
     ------
@@ -86,12 +102,15 @@ def open_source(
         If it cannot be opened, or does not hold what the recipe's task needs.
     """
     if data.startswith("preset:"):
-        return _simulated(data.removeprefix("preset:"), recipe, seed, seed + MEMBER_STRIDE * member)
-    source = _stored(open_data(Path(data), layout, catalog), recipe, seed, mask)
+        preset = load_preset(data.removeprefix("preset:"), trust_code=trust_code)
+        return _simulated(preset, recipe, seed, seed + MEMBER_STRIDE * member)
+    source = _stored(options.open(data), recipe, seed, options.mask)
     return dataclasses.replace(source, seed=seed + MEMBER_STRIDE * member)
 
 
 def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
+    notes = [] if cutouts.info.layout == "dataset" else list(cutouts.info.notes)
+    cutouts = _square(cutouts, notes)
     classes, targets = targets_of(cutouts, recipe)
     known = np.flatnonzero(np.isfinite(targets).reshape(len(targets), -1).all(1))
     if len(known) < len(cutouts):
@@ -126,13 +145,39 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
             "seed": info.seed,
             "train_images": len(train),
             "validation_images": len(validation),
+            "test_images": int((split == "test").sum()),
             "checksum": info.checksum,
             "typical_peak": _typical_peak(parts[0][chosen]["image"]),
         },
         split=catalog.select(pl.col("id").cast(pl.String), "split"),
         recipe=recipe,
         seed=seed,
+        notes=notes + _channel_notes(cutouts, recipe),
     )
+
+
+def _square(cutouts: Cutouts, notes: list[str]) -> Cutouts:
+    """The central square of images that have none, which is what a trained model sees of them too."""
+    height, width = cutouts.images.shape[-2:]
+    if height == width:
+        return cutouts
+    side = min(height, width)
+    notes.append(f"images of {height}×{width} pixels are cropped to the central {side}×{side}")
+    square = OneSize(crop=side)
+    return dataclasses.replace(cutouts, images=Resized(cutouts.images, square, cutouts.info.source))
+
+
+def _channel_notes(cutouts: Cutouts, recipe: Recipe) -> list[str]:
+    """What is done with images of several bands, where a recipe is made for one."""
+    channels, chosen = cutouts.images.shape[1], recipe.preprocessing
+    notes = []
+    if chosen.repeat_channels > 1 and channels == chosen.repeat_channels:
+        notes.append(f"the images have {channels} bands, which the network sees as they are; nothing is repeated")
+    if chosen.lens_model and channels > 1 and chosen.lens_band is None:
+        notes.append(
+            f"the smooth lens is fitted to the sum of the {channels} bands; --preprocessing.lens_band chooses one"
+        )
+    return notes
 
 
 def targets_of(cutouts: Cutouts, recipe: Recipe) -> tuple[list[str], np.ndarray]:
@@ -158,9 +203,8 @@ def _labelled(cutouts: Cutouts) -> bool:
     return "label" in cutouts.catalog.columns
 
 
-def _simulated(name: str, recipe: Recipe, split_seed: int, seed: int) -> Source:
+def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> Source:
     """Training images never repeat; validation images are of another seed."""
-    preset = load_preset(name)
     if recipe.trainer.batch_size % BLOCK:
         raise RecipeError(f"simulated images come in blocks of {BLOCK}; {recipe.trainer.batch_size} is no multiple")
     epoch_images = recipe.trainer.epoch_images or SIMULATED_EPOCH

@@ -17,56 +17,80 @@ from darklens.data.preprocessing import Preprocessing
 from darklens.errors import DataError, ModelError, RecipeError
 from darklens.inference.model import load_model
 from darklens.models.registry import build_network
-from darklens.paths import check_absent, is_helper_process
+from darklens.paths import check_absent, is_helper_process, is_vacant, only_one
 from darklens.tasks.base import ImageTask, Optimization
 from darklens.tasks.classify import Classification, LossPhase
 from darklens.tasks.regress import Regression
 from darklens.training.ensemble import make_ensemble
 from darklens.training.finish import finish
 from darklens.training.fit import console, fit
-from darklens.training.job import Job, new_record, only_one, open_job_source, read_job, write_record
+from darklens.training.job import Job, new_record, open_job_source, read_job, write_record
 from darklens.training.recipe import Recipe, recipe_from, short_name
 from darklens.training.sources import Source
 
 
-def train(job: Job, out: Path) -> Path:
+def train(job: Job, out: Path, *, trust_code: bool = False) -> Path:
     """Train in a new folder; returns it.
+
+    Parameters
+    ----------
+    job
+        What to train on what. Code that its recipe names is run: whoever made the recipe has answered for it.
+    out
+        The run folder to make.
+    trust_code
+        Whether code may run that a preset in YAML, or the model that the training starts from, names.
 
     Raises
     ------
     DarklensError
-        If the folder exists, or data, recipe or weights are not usable; nothing is left behind then.
+        If the folder exists or is in use, or data, recipe or weights are not usable; nothing is left behind then.
     """
     child = is_helper_process()
     if not child:
         check_absent(out)
-    if job.recipe.members:
-        return _train_members(job, out)
-    started = time.perf_counter()
-    source = open_job_source(job)
-    task = build_task(job.recipe, source, job.start)
-    if not child:
-        out.mkdir(parents=True)
-        write_record(out, new_record(job))
-        if source.split is not None:
-            source.split.write_parquet(out / "split.parquet")
-    try:
-        return _train(job, source, task, out, None, started)
-    except BaseException:
-        if not child and not (out / "checkpoints" / "last.ckpt").exists():
-            shutil.rmtree(out, ignore_errors=True)
-        raise
+    with nullcontext() if child else only_one(out, "training"):
+        if not child and not is_vacant(out):  # another process was faster
+            raise DataError(f"{out}: exists already, and nothing is overwritten; choose another --out")
+        try:
+            if job.recipe.members:
+                return _train_members(job, out, trust_code)
+            started = time.perf_counter()
+            source = open_job_source(job, trust_code=trust_code)
+            task = build_task(job.recipe, source, job.start, trust_code=trust_code)
+            if not child:
+                write_record(out, new_record(job, out))
+                if source.split is not None:
+                    source.split.write_parquet(out / "split.parquet")
+            return _train(job, source, task, out, None, started)
+        except BaseException:
+            if not child and not any(
+                (*out.glob("checkpoints/last.ckpt"), *out.glob("members/*/checkpoints/last.ckpt"))
+            ):
+                shutil.rmtree(out, ignore_errors=True)
+            raise
 
 
-def resume(out: Path, asked: Job | None = None) -> Path:
-    """Go on with a run that was interrupted, from its last finished epoch; a finished one is left as it is.
+def resume(out: Path, asked: Job | None = None, *, trust_code: bool = False) -> Path:
+    """Continue a run that was interrupted, from its last finished epoch; a finished one is left as it is.
+
+    Parameters
+    ----------
+    out
+        The run folder.
+    asked
+        The job that is meant. Code that its recipe names is run.
+    trust_code
+        Whether code may run that a preset in YAML, or the run's own record, names.
 
     Raises
     ------
     RecipeError
         If ``asked`` is given and is not the job of the run.
+    InUseError
+        If another process trains in the folder.
     """
-    job = read_job(out)
+    job = read_job(out, trust_code=trust_code or asked is not None)
     if asked is not None and asked != job:
         raise RecipeError(
             f"{out}: was started with another recipe, data or seed; --resume takes the same command again"
@@ -74,56 +98,65 @@ def resume(out: Path, asked: Job | None = None) -> Path:
     if (out / "model" / "config.json").is_file():
         console.print(f"{out}: already finished")
         return out
-    if job.recipe.members:
-        return _train_members(job, out)
-    checkpoint = out / "checkpoints" / "last.ckpt"
-    started = time.perf_counter()
-    source = open_job_source(job)
-    task = build_task(job.recipe, source, job.start)
-    return _train(job, source, task, out, checkpoint if checkpoint.exists() else None, started)
+    with nullcontext() if is_helper_process() else only_one(out, "training"):
+        if job.recipe.members:
+            return _train_members(job, out, trust_code)
+        checkpoint = out / "checkpoints" / "last.ckpt"
+        started = time.perf_counter()
+        source = open_job_source(job, trust_code=trust_code)
+        task = build_task(job.recipe, source, job.start, trust_code=trust_code)
+        return _train(job, source, task, out, checkpoint if checkpoint.exists() else None, started)
 
 
 def _train(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path | None, started: float) -> Path:
-    with nullcontext() if is_helper_process() else only_one(out):
-        fitted = fit(job, source, task, out, checkpoint, started)
-        if fitted is not None:
-            finish(job, source, task, out, fitted)
-            console.print(f"trained in {fitted.seconds:.0f} s → {out}")
+    fitted = fit(job, source, task, out, checkpoint, started)
+    if fitted is not None:
+        finish(job, source, task, out, fitted)
+        console.print(f"trained in {fitted.seconds:.0f} s → {out}")
     return out
 
 
-def _train_members(job: Job, out: Path) -> Path:
+def _train_members(job: Job, out: Path, trust_code: bool) -> Path:
     """Train the members of an ensemble one by one, those that are done left as they are, and average them."""
     child = is_helper_process()
     recipes = [recipe_from(member, member["name"]) for member in job.recipe.members]
-    if not child and not out.exists():
-        out.mkdir(parents=True)
-        write_record(out, new_record(job))
-    with nullcontext() if child else only_one(out):
-        runs = []
-        for number, recipe in enumerate(recipes):
-            run = out / "members" / f"{number}-{short_name(recipe.name)}"
-            member = dataclasses.replace(job, recipe=recipe, member=number)
-            try:
-                runs.append(resume(run, member) if (run / "run.json").is_file() else train(member, run))
-            except BaseException:
-                if not child and not any(out.glob("members/*/checkpoints/last.ckpt")):
-                    shutil.rmtree(out, ignore_errors=True)
-                raise
-        if not child:
-            make_ensemble(runs, out)
+    if not child and not (out / "run.json").exists():
+        write_record(out, new_record(job, out))
+    runs = []
+    for number, recipe in enumerate(recipes):
+        run = out / "members" / f"{number}-{short_name(recipe.name)}"
+        member = dataclasses.replace(job, recipe=recipe, member=number)
+        if (run / "run.json").is_file():
+            runs.append(resume(run, member, trust_code=trust_code))
+        else:
+            runs.append(train(member, run, trust_code=trust_code))
+    if not child:
+        make_ensemble(runs, out, trust_code=True)
     return out
 
 
-def build_task(recipe: Recipe, source: Source, start: str | None = None) -> ImageTask:
-    """The Lightning module of a recipe, with preprocessing and target scale fitted to training images."""
+def build_task(recipe: Recipe, source: Source, start: str | None = None, *, trust_code: bool = False) -> ImageTask:
+    """Return the Lightning module of a recipe, with preprocessing and target scale fitted to training images.
+
+    Parameters
+    ----------
+    recipe
+        What is to be trained.
+    source
+        On what.
+    start
+        A trained model whose weights the network starts from.
+    trust_code
+        Whether code that ``start`` names may run.
+    """
     outputs = len(source.classes) if recipe.task == "classify" else 1
-    preprocessing = Preprocessing(**dataclasses.asdict(recipe.preprocessing)).fit(source.sample)
+    chosen = dataclasses.asdict(recipe.preprocessing) | {"lens_band": _lens_band(recipe, source)}
+    preprocessing = Preprocessing(**chosen).fit(source.sample)
     channels, _, _ = preprocessing.output_shape(source.shape)
     seed_everything(source.seed, verbose=False)
     network = build_network(recipe.network.name, channels, outputs, recipe.network.options())
     if start is not None:
-        _start_from(network, start)
+        _start_from(network, start, trust_code)
     network = network.to(memory_format=torch.channels_last)
     if recipe.trainer.compile:
         network.compile()
@@ -143,9 +176,20 @@ def build_task(recipe: Recipe, source: Source, start: str | None = None) -> Imag
     return Regression(network, preprocessing, optimization, center.tolist(), scale.tolist(), **shared)
 
 
-def _start_from(network: nn.Module, start: str) -> None:
+def _lens_band(recipe: Recipe, source: Source) -> int | None:
+    """The channel that the lens is fitted to; None for the sum of all."""
+    channels, wanted = source.shape[0], recipe.preprocessing.lens_band
+    if wanted in (None, "sum"):
+        return 0 if channels == 1 else None
+    names = source.bands or [str(number) for number in range(channels)]
+    if wanted not in names:
+        raise RecipeError(f"--preprocessing.lens_band {wanted}: the images have bands {', '.join(names)}; or say sum")
+    return names.index(wanted)
+
+
+def _start_from(network: nn.Module, start: str, trust_code: bool) -> None:
     """Load all weights of a trained model that fit; the last layer is new if the classes are others."""
-    trained = load_model(start)
+    trained = load_model(start, trust_code=trust_code)
     if len(trained.members) > 1:
         raise ModelError(f"{start}: an ensemble cannot be trained further; start from one of its members")
     own, given = network.state_dict(), trained.network.state_dict()

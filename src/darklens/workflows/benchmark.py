@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,11 +16,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from darklens.commands import command
 from darklens.data.synthesis import simulate_dataset
 from darklens.errors import DarklensError, DataError, RecipeError
 from darklens.evaluation.comparison import macro_auc_differences
+from darklens.models.registry import network_options
 from darklens.report.leaderboard import write_leaderboard
-from darklens.simulation import load_preset
+from darklens.simulation import Preset, load_preset
 from darklens.training.history import epoch_history
 from darklens.training.job import Job, machine, read_record
 from darklens.training.recipe import Recipe, load_recipe, short_name
@@ -54,7 +57,7 @@ def parse_budget(text: str) -> Budget:
     Raises
     ------
     RecipeError
-        If it is none.
+        If the text is not a valid budget.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(min|epochs?|images)", text.strip())
     if not found or float(found[1]) <= 0:
@@ -92,6 +95,19 @@ def planned(recipe: Recipe, budget: Budget, data: Path, seed: int) -> dict[str, 
     return {"trainer.epochs": epochs, "trainer.epoch_images": per_epoch, "trainer.patience": None}
 
 
+def known_overrides(name: str, overrides: dict[str, Any], *, trust_code: bool = False) -> dict[str, Any]:
+    """Return those overrides that a recipe's network, or that of a member, has a use for; all that are not the network's.
+
+    A benchmark hands the same overrides to all its recipes, whose networks have different options.
+    """
+    shared = {key: value for key, value in overrides.items() if not key.startswith("network.")}
+    recipe = load_recipe(name, shared, trust_code=trust_code)
+    network = overrides.get("network.name", recipe.network.name)
+    networks = [network, *(member["network"]["name"] for member in recipe.members)]
+    known = {"network.name", *(f"network.{option}" for each in networks for option in network_options(each))}
+    return {key: value for key, value in overrides.items() if key in shared or key in known}
+
+
 def _too_little(recipe: Recipe, budget: Budget, least: str) -> RecipeError:
     return RecipeError(f"a budget of {budget} ends before there is anything to validate: {least}")
 
@@ -106,9 +122,34 @@ def benchmark(
     seed: int = 0,
     pretrained: bool = True,
     overrides: dict[str, Any] | None = None,
-    said: Callable[[str], None] = print,
+    say: Callable[[str], None] = print,
+    *,
+    trust_code: bool = False,
 ) -> Path:
     """Write ``out/leaderboard.html``, ``.md`` and ``.json``, of all recipes done in ``out`` by this or another call.
+
+    Parameters
+    ----------
+    recipes
+        Names, or YAML files.
+    preset
+        The images, by a preset's name or YAML file.
+    budget
+        What each recipe may use.
+    out
+        The folder to make, or to go on with.
+    train_images, test_images
+        Numbers of images, totals over the classes.
+    seed
+        Of images, weights and order.
+    pretrained
+        Whether recipes that ask for pretrained weights get them.
+    overrides
+        Values for all recipes whose network knows them, by dotted key.
+    say
+        What is called with a line on each step.
+    trust_code
+        Whether code may run that recipes or a preset in YAML name.
 
     Every recipe is trained in a process of its own, so that its peak memory is its own. One that fails is left out of the
     leaderboard and named; the others go on. Once the images are there, several calls may share ``out`` at a time if each
@@ -119,27 +160,33 @@ def benchmark(
     DataError
         If ``out`` was begun with other settings, or no recipe could be trained.
     RecipeError
-        If two recipes have the same short name, and so the same folder.
+        If two recipes have the same short name, and so the same folder, or no recipe's network knows an override.
     """
+    overrides = overrides or {}
     short = [short_name(name) for name in recipes]
     if twice := sorted({name for name in short if short.count(name) > 1}):
         raise RecipeError(f"two recipes are called {', '.join(twice)}; rename one")
+    fitting = {name: known_overrides(name, overrides, trust_code=trust_code) for name in recipes}
+    if useless := set(overrides) - {key for each in fitting.values() for key in each}:
+        raise RecipeError(f"--{min(useless)}: no network of these recipes has such an option")
     settings = {"preset": preset, "budget": str(budget), "train_images": train_images, "test_images": test_images,
-                "seed": seed, "pretrained": pretrained, "overrides": overrides or {}}  # fmt: skip
+                "seed": seed, "pretrained": pretrained, "overrides": overrides}  # fmt: skip
     _same_as_before(out, settings)
-    folders = _images(out, preset, train_images, test_images, seed, said)
+    folders = _images(out, load_preset(preset, trust_code=trust_code), train_images, test_images, seed, say)
     failed: dict[str, str] = {}
     for number, name in enumerate(recipes, 1):
         run = out / "runs" / short_name(name)
         new = not (run / EVALUATION).is_file()
-        said(f"[{number}/{len(recipes)}] {name}")
+        say(f"[{number}/{len(recipes)}] {name}")
+        if without := sorted(set(overrides) - set(fitting[name])):
+            say(f"  its network has no {', '.join(key.removeprefix('network.') for key in without)}: left as it is")
         try:
-            _train(name, run, folders["train"], budget, seed, pretrained, overrides or {}, out / "plans")
+            _train(name, run, folders["train"], budget, seed, pretrained, fitting[name], out / "plans", trust_code)
             if new:
-                evaluate_run(run, folders["test"], name="test")
+                evaluate_run(run, folders["test"], name="test", trust_code=trust_code)
         except DarklensError as error:
             failed[name] = str(error)
-            said(f"  left out: {error}")
+            say(f"  left out: {error}")
         done = [path.parents[2] for path in sorted((out / "runs").glob(f"*/{EVALUATION}"))]
         if done and (new or number == len(recipes)):
             write_leaderboard(_ranked(done), _differences(done), settings | {"machine": machine()}, failed, out)
@@ -162,14 +209,14 @@ def _same_as_before(out: Path, settings: dict[str, Any]) -> None:
     path.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
 
 
-def _images(out: Path, preset: str, train: int, test: int, seed: int, said: Callable[[str], None]) -> dict[str, Path]:
+def _images(out: Path, preset: Preset, train: int, test: int, seed: int, say: Callable[[str], None]) -> dict[str, Path]:
     folders = {}
     for number, (name, count) in enumerate({"train": train, "test": test}.items()):
         folder = folders[name] = out / "data" / name
         if not folder.exists():
             with progress_bar(f"simulating {name} images") as progress:
-                simulate_dataset(load_preset(preset), count, 2 * seed + number, folder, progress=progress)
-            said(f"{count:,} {name} images of {preset} → {folder}")
+                simulate_dataset(preset, count, 2 * seed + number, folder, progress=progress)
+            say(f"{count:,} {name} images of {preset.name} → {folder}")
     return folders
 
 
@@ -182,9 +229,10 @@ def _train(
     pretrained: bool,
     overrides: dict[str, Any],
     plans: Path,
+    trust_code: bool,
 ) -> None:
     changes = dict(overrides)
-    recipe = load_recipe(name, changes)
+    recipe = load_recipe(name, changes, trust_code=trust_code)
     if (run / "model" / "config.json").is_file():
         if (trained := read_record(run)["recipe"]["name"]) != recipe.name:
             raise RecipeError(f"{run}: is a run of {trained}; rename {name}")
@@ -192,29 +240,21 @@ def _train(
     whole = [recipe.network.pretrained, *(member["network"]["pretrained"] for member in recipe.members)]
     if not pretrained and any(whole):
         changes["network.pretrained"] = False
-        recipe = load_recipe(name, changes)
+        recipe = load_recipe(name, changes, trust_code=trust_code)
     # A plan is measured once, so that a benchmark that goes on does what it began.
     plan = plans / f"{short_name(name)}.json"
     if not plan.is_file():
         content = json.dumps(planned(recipe, budget, data, seed), indent=1)
         plans.mkdir(exist_ok=True)
         plan.write_text(content + "\n", "utf-8")
-    changes |= json.loads(plan.read_text("utf-8"))
-    command = [
-        sys.executable,
-        "-m",
-        "darklens",
-        "train",
-        name,
-        "--data",
-        str(data),
-        "--out",
-        str(run),
-        "--seed",
-        str(seed),
-    ]
-    options = [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()]
-    done = subprocess.run([*command, *options, "--resume"], stderr=subprocess.PIPE, text=True, check=False)
+    planned_values = json.loads(plan.read_text("utf-8"))
+    if not all(key.startswith("trainer.") for key in planned_values):  # it may be a stranger's
+        raise RecipeError(f"{plan}: a plan says how long to train and nothing else; remove it")
+    changes |= planned_values
+    values = {key.replace(".", "__"): "null" if value is None else value for key, value in changes.items()}
+    values |= {"resume": True, "trust_code": trust_code}
+    line = shlex.split(command("train", name, data=data, out=run, seed=seed, **values))
+    done = subprocess.run([sys.executable, "-m", *line], stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
         raise RecipeError(lines[-1].removeprefix("darklens: "))
@@ -234,6 +274,7 @@ def _ranked(runs: Sequence[Path]) -> list[dict[str, Any]]:
                 "description": record["recipe"]["description"],
                 "source": record["recipe"]["source"],
                 "figures": evaluation["figures"],
+                "warnings": evaluation.get("warnings", []),
                 "roc": evaluation["roc"],
                 "n": evaluation["n"],
                 "parameters": training["parameters"],
@@ -265,7 +306,7 @@ def _differences(runs: Sequence[Path]) -> list[dict[str, Any]]:
         for run in runs
     }
     first = next(iter(tables.values()))
-    columns = [name for name in first.columns if name.startswith("p_")]
+    columns = [f"p_{label}" for label in json.loads((runs[0] / EVALUATION).read_text("utf-8"))["classes"]]
     labels = np.array([columns.index(f"p_{label}") for label in first["true"]])
     probabilities = {name: table.select(columns).to_numpy() for name, table in tables.items()}
     return [dataclasses.asdict(difference) for difference in macro_auc_differences(probabilities, labels)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
+from darklens.data.options import DataOptions
 from darklens.data.synthesis import simulate_dataset
 from darklens.report.page import write_report
 from darklens.simulation import load_preset
@@ -25,7 +26,10 @@ TRAIN_IMAGES, TEST_IMAGES = 30_720, 3_072
 REAL = {"deeplense": ("substructure-model-3-noisy", 0.08), "euclid": ("substructure-fair-euclid", None)}
 """Bundled images, the trained model that is nearest to them, and their pixel scale where they do not say it: that the
 DeepLense samples are Model III's, a fit of their one free parameter shows."""
-LIMITS = "above 1, 'unlike' says that an image is unlike those that a model knows: then its answer tests the path alone"
+LIMITS = (
+    "'unlike' above 1 marks images unlike those that a model was trained on: then the line shows that reading and "
+    "predicting work, and nothing about the lens"
+)
 
 
 def run_demo(out: Path, seed: int = 0) -> Path:
@@ -57,7 +61,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
     with resources.as_file(resources.files("darklens") / "examples") as examples:
         for name, (model, scale) in REAL.items():
             table = out / f"real-{name}.csv"
-            predict_paths(Path(model), [examples / name], table, mask=True, pixel_scale=scale)
+            predict_paths(Path(model), [examples / name], table, DataOptions(mask=True), pixel_scale=scale)
             for row in pl.read_csv(table).iter_rows(named=True):
                 answer = f"{row['predicted']} ({row['p_' + row['predicted']]:.2f})"
                 said(f"{name} {row['id']}: {answer}, unlike {row['unlike']:.1f}, says {model}")

@@ -58,10 +58,10 @@ class TrainingRate:
         return (seconds - self.train_images * self.first) / self.step
 
 
-def training_rate(job: Job) -> TrainingRate:
+def training_rate(job: Job, *, trust_code: bool = False) -> TrainingRate:
     """Measured over a few steps, all members of an ensemble one after the other; nothing is written."""
     members = [recipe_from(member, member["name"]) for member in job.recipe.members] or [job.recipe]
-    rates = [_rate(dataclasses.replace(job, recipe=member)) for member in members]
+    rates = [_rate(dataclasses.replace(job, recipe=member), trust_code) for member in members]
     return TrainingRate(
         sum(rate.parameters for rate in rates),
         rates[0].epoch_images,
@@ -73,10 +73,10 @@ def training_rate(job: Job) -> TrainingRate:
     )
 
 
-def _rate(job: Job) -> TrainingRate:
+def _rate(job: Job, trust_code: bool) -> TrainingRate:
     recipe = job.recipe
     began = time.perf_counter()
-    source = open_job_source(job)
+    source = open_job_source(job, trust_code=trust_code)
     task = build_task(recipe, source)
     preparation = time.perf_counter() - began
     optimizer = torch.optim.SGD(task.network.parameters(), lr=0.0)
@@ -126,9 +126,9 @@ def _seconds(function: Callable[[Batch], object], batch: Batch) -> float:
     return time.perf_counter() - began
 
 
-def training_time(job: Job) -> str:
+def training_time(job: Job, *, trust_code: bool = False) -> str:
     """A sentence on size and duration of a training."""
-    rate = training_rate(job)
+    rate = training_rate(job, trust_code=trust_code)
     epochs = job.recipe.trainer.epochs
     steps = rate.seconds(epochs * rate.epoch_images)
     seconds = rate.preparation + steps + epochs * rate.validation

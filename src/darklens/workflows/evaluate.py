@@ -11,54 +11,97 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from darklens.commands import command
 from darklens.data.checks import check_finite
 from darklens.data.dataset import Cutouts
-from darklens.data.layouts import open_data
+from darklens.data.options import DataOptions
+from darklens.data.synthesis import simulate_cutouts
 from darklens.errors import DataError
 from darklens.evaluation.bootstrap import ROUNDS, Interval, intervals
 from darklens.evaluation.classification import Classified, auc_figure, evaluate_classification
+from darklens.evaluation.concerns import concerns
 from darklens.evaluation.regression import Regressed, evaluate_regression
 from darklens.inference.adapt import adaptation
 from darklens.inference.explain import attributions
 from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.predict import Predicted, Progress, predict_cutouts, prediction_table
+from darklens.inference.shipped import shipped_name
+from darklens.simulation import load_preset
 from darklens.workflows.predict import prediction_sets_of
 
 EXAMPLES = 4
 MISTAKES = 12
+COUNT = 3072
+"""Test images that are simulated if the data is a preset."""
+TEST_STREAM = 2_000_003
+"""Added to the seed of a model's training data, for test images of a preset: neither training images, whose seed it is,
+nor validation images, to whose seed 1,000,003 is added."""
 
 
 def evaluate_run(
     run: Path,
-    data: Path,
+    data: Path | str,
     name: str | None = None,
-    layout: str | None = None,
-    catalog: Path | None = None,
+    options: DataOptions = DataOptions(),
+    *,
     band: str | None = None,
-    mask: bool = False,
     seed: int = 0,
     symmetries: bool = False,
     coverage: float = 0.95,
     outliers: Path | None = None,
+    count: int = COUNT,
+    trust_code: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Evaluate and write ``RUN/evaluations/<name>/``: figures as JSON, predictions as Parquet, images for the report.
+    """Evaluate a model and write ``RUN/evaluations/<name>/``; return the content of its ``evaluation.json``.
 
-    Of a dataset with a column ``split``, only rows marked ``test`` count, if there are any. Raises DataError if the
-    images are those of the training.
+    The folder holds figures as JSON, predictions as Parquet, and images for the report. Of a dataset with a column
+    ``split``, only rows marked ``test`` count, if there are any.
 
-    ``symmetries`` averages over those of the square. ``coverage`` is what prediction sets promise, and is verified.
-    ``outliers`` are images of another kind: how well they are told from the test images is a figure as well.
+    Parameters
+    ----------
+    run
+        The run folder, with the model in ``model/``.
+    data
+        Labelled images at a path, or ``preset:NAME`` for fresh ones.
+    name
+        What to call the evaluation; by default as the data.
+    options
+        How a path is read.
+    band
+        Names or numbers of the bands to use, with commas between.
+    seed
+        Of the bootstrap.
+    symmetries
+        Average over the eight symmetries of the square.
+    coverage
+        What prediction sets promise, which is verified.
+    outliers
+        Images of another kind: how well they are told from the test images is a figure as well.
+    count
+        Number of images of a preset.
+    trust_code
+        Whether code may run that the model or a preset in YAML names.
+    progress
+        Called with the images done and their number.
+
+    Raises
+    ------
+    DataError
+        If the images are those of the training, or there are none to evaluate.
     """
-    model = load_model(run)
-    cutouts = _test_rows(open_data(data, layout, catalog), model, run)
+    model = load_model(run, trust_code=trust_code)
+    if str(data).startswith("preset:"):
+        cutouts = _fresh_images(str(data).removeprefix("preset:"), model, count, trust_code, progress)
+    else:
+        cutouts = _test_rows(options.open(data), model, run)
     truth = _truth(cutouts, model)
     known = np.flatnonzero(np.isfinite(truth))
     if not len(known):
         raise DataError(f"{data}: no image has a value of {model.config.outputs[0]}")
     cutouts, truth = cutouts.subset(known), truth[known]
     started = time.perf_counter()
-    predicted = predict_cutouts(model, cutouts, band, mask, symmetries=symmetries, progress=progress)
+    predicted = predict_cutouts(model, cutouts, band, options.mask, symmetries=symmetries, progress=progress)
     seconds = time.perf_counter() - started
     result: Classified | Regressed
     sets = None
@@ -71,9 +114,19 @@ def evaluate_run(
         result = evaluate_regression(predicted.prediction.values[:, 0], truth, model.config.outputs[0], seed)
     figures = dict(result.figures)
     if outliers is not None:
-        figures |= _outlier_figures(model, predicted, outliers, mask, seed)
+        figures |= _outlier_figures(model, predicted, outliers, options.mask, seed)
+    said: dict[str, Any] = {
+        "name": name,
+        **options.given(),
+        "band": band,
+        "symmetries": symmetries,
+        "outliers": outliers,
+    }
+    said |= {"seed": seed or None, "coverage": None if coverage == 0.95 else coverage, "trust_code": trust_code}
+    said |= {"count": None if count == COUNT else count}
     record = {
-        "name": name or data.resolve().name,
+        "name": name or Path(data).resolve().name.removeprefix("preset:").partition(".py:")[0],
+        "command": command("evaluate", shipped_name(run) or run, data=data, **said),
         "data": {"source": cutouts.info.source, "layout": cutouts.info.layout, "checksum": cutouts.info.checksum},
         "n": len(cutouts),
         "seed": seed,
@@ -81,6 +134,7 @@ def evaluate_run(
         "seconds": round(seconds, 2),
         "images_per_second": round(len(cutouts) / seconds, 1),
         "notes": predicted.notes,
+        "warnings": concerns(result),
         "figures": {key: dataclasses.asdict(value) for key, value in figures.items()},
         "symmetries": symmetries,
         "coverage": coverage,
@@ -100,7 +154,7 @@ def _outlier_figures(
 ) -> dict[str, Interval]:
     """How well ``unlike`` tells images of another kind from test images, and how many of each it flags."""
     usual = predicted.prediction.unlike
-    strange = predict_cutouts(model, open_data(outliers), mask=mask, skip=True).prediction.unlike
+    strange = predict_cutouts(model, DataOptions().open(outliers), mask=mask, skip=True).prediction.unlike
     if usual is None or strange is None:
         raise DataError("this model cannot say what is unlike its training images; train it again")
     scores = np.concatenate([usual, strange])
@@ -115,6 +169,12 @@ def _outlier_figures(
         len(scores),
         seed,
     )
+
+
+def _fresh_images(name: str, model: TrainedModel, count: int, trust_code: bool, progress: Progress | None) -> Cutouts:
+    """Simulate test images of a preset, of a seed that no training or validation image of the model is of."""
+    preset = load_preset(name, trust_code=trust_code)
+    return simulate_cutouts(preset, count, (model.config.data.get("seed") or 0) + TEST_STREAM, progress)
 
 
 def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:

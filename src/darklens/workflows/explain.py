@@ -8,47 +8,77 @@ from pathlib import Path
 import numpy as np
 
 from darklens.data.checks import check_finite
-from darklens.data.layouts import open_data
+from darklens.data.options import DataOptions
 from darklens.errors import DataError
 from darklens.inference.adapt import adaptation
 from darklens.inference.explain import attributions
 from darklens.inference.model import load_model
+from darklens.inference.outliers import outlier_note
 from darklens.report.figures import explanation, save
 
 MOST = 24
 
 
-def explain_images(run: Path, paths: Sequence[Path], out: Path, mask: bool = False) -> list[str]:
-    """Draw each image beside what its pixels add to the answer; returns a line on each image.
+def explain_images(
+    run: Path,
+    paths: Sequence[Path],
+    out: Path,
+    options: DataOptions = DataOptions(),
+    *,
+    band: str | None = None,
+    trust_code: bool = False,
+) -> tuple[list[str], list[str]]:
+    """Draw each image beside what its pixels add to the answer; return a line on each image, and notes.
+
+    Parameters
+    ----------
+    run
+        A run folder, a model folder, or the name of a shipped model.
+    paths
+        Images in any layout, at most 24 in all.
+    out
+        The picture to draw.
+    options
+        How the paths are read.
+    band
+        Names or numbers of the bands to use, with commas between.
+    trust_code
+        Whether code that the model names may run.
 
     Raises
     ------
     DataError
         If there are more images than can be looked at.
     """
-    model = load_model(run)
+    model = load_model(run, trust_code=trust_code)
+    notes: list[str] = []
     images: list[np.ndarray] = []
     maps: list[np.ndarray] = []
     captions: list[str] = []
     for path in paths:
-        cutouts = open_data(path)
+        cutouts = options.open(path)
         if len(cutouts) + len(images) > MOST:
             raise DataError(
                 f"{path}: {len(cutouts)} images; at most {MOST} can be explained at once: name single files"
             )
-        adapt = adaptation(model.config, cutouts.info, cutouts.images.shape)
+        adapt = adaptation(model.config, cutouts.info, cutouts.images.shape, band)
         read = np.asarray(cutouts.images[np.arange(len(cutouts))], dtype=np.float32)
-        batch = adapt(check_finite(read, cutouts.ids, cutouts.info.source, mask))
+        batch = adapt(check_finite(read, cutouts.ids, cutouts.info.source, options.mask))
         prediction = model.predict(batch)
+        strange = outlier_note(prediction.unlike)
+        notes += [f"{path}: {note}" for note in [*adapt.notes, *([strange] if strange else [])]]
         if prediction.probabilities is None:
             targets = [0] * len(batch)
             assert prediction.values is not None
-            said = [f"{model.config.outputs[0]} = {value:.2f}" for value in prediction.values[:, 0]]
+            found = [f"{model.config.outputs[0]} = {value:.2f}" for value in prediction.values[:, 0]]
         else:
             targets = prediction.probabilities.argmax(1).tolist()
-            said = [f"{model.classes[t]} ({p[t]:.2f})" for t, p in zip(targets, prediction.probabilities, strict=True)]
+            found = [f"{model.classes[t]} ({p[t]:.2f})" for t, p in zip(targets, prediction.probabilities, strict=True)]
+        if prediction.unlike is not None:
+            flags = [f", unlike {score:.1f}" if score > 1 else "" for score in prediction.unlike]
+            found = [text + flag for text, flag in zip(found, flags, strict=True)]
         images += list(batch[:, 0].numpy())
         maps += list(attributions(model, batch, targets))
-        captions += [f"{name}: {what}" for name, what in zip(cutouts.ids, said, strict=True)]
+        captions += [f"{name}: {what}" for name, what in zip(cutouts.ids, found, strict=True)]
     save(explanation(images, maps, captions, model.config.pixel_scale), out)
-    return captions
+    return captions, notes

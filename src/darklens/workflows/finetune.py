@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darklens.data.layouts import open_data
+from darklens.data.options import DataOptions
 from darklens.data.splits import ensure_split
 from darklens.errors import ModelError
+from darklens.inference.carried import trusted_network
 from darklens.inference.model import read_config
 from darklens.inference.shipped import model_folder
-from darklens.paths import check_absent
 from darklens.training.job import Job
-from darklens.training.recipe import Recipe, recipe_from
+from darklens.training.recipe import Recipe, check_recipe_trusted, recipe_from
+from darklens.training.train import resume as resume_training
 from darklens.training.train import train
 
 EPOCHS, SLOWER = 5, 0.2
@@ -26,33 +27,68 @@ def finetune(
     data: str,
     out: Path,
     seed: int = 0,
-    layout: str | None = None,
-    catalog: str | None = None,
-    mask: bool = False,
+    options: DataOptions = DataOptions(),
+    *,
     overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    trust_code: bool = False,
 ) -> Path:
-    """Train a model's own recipe further, from its weights, on ``data``; returns the run."""
-    check_absent(out)
-    recipe = finetuning_recipe(start, overrides or {})
+    """Train a model's own recipe further, from its weights, on other images; return the run.
+
+    Parameters
+    ----------
+    start
+        The name of a shipped model, a run folder, or a model folder.
+    data
+        A path in any layout, or ``preset:NAME``.
+    out
+        The run folder to make.
+    seed
+        Of order, augmentation and split.
+    options
+        How a path is read.
+    overrides
+        Values of the recipe, by dotted key.
+    resume
+        Continue a fine-tuning that was interrupted, if there is one in ``out``.
+    trust_code
+        Whether code may run that the model, or a preset in YAML, names.
+    """
+    recipe = finetuning_recipe(start, overrides or {}, trust_code=trust_code)
     if not data.startswith("preset:"):
-        cutouts = open_data(Path(data), layout, Path(catalog) if catalog else None)
-        training = int((ensure_split(cutouts.catalog, seed)["split"] == "train").sum())
+        training = int((ensure_split(options.open(data).catalog, seed)["split"] == "train").sum())
         fitting = 1 << (max(1, training).bit_length() - 1)
         batch = min(recipe.trainer.batch_size, fitting)
         recipe = dataclasses.replace(recipe, trainer=dataclasses.replace(recipe.trainer, batch_size=batch))
-    return train(Job(recipe, data, seed, layout, catalog, mask, start=str(start)), out)
+    job = Job(recipe, data, seed, options, start=str(start))
+    if resume and (out / "run.json").is_file():
+        return resume_training(out, job, trust_code=trust_code)
+    return train(job, out, trust_code=trust_code)
 
 
-def finetuning_recipe(start: str, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe that a model was trained with, made gentle: few epochs, a low learning rate, nothing frozen."""
-    config = read_config(model_folder(start))
+def finetuning_recipe(start: str, overrides: Mapping[str, Any], *, trust_code: bool = False) -> Recipe:
+    """Return the recipe that a model was trained with, made gentle: few epochs, a low learning rate, nothing frozen.
+
+    Raises
+    ------
+    ModelError
+        If the model is an ensemble.
+    UntrustedCodeError
+        If it names code, and ``trust_code`` is not set.
+    """
+    folder = model_folder(start)
+    config = read_config(folder)
     if config.members:
         raise ModelError(f"{start}: an ensemble cannot be trained further; start from one of its members")
     content = dict(config.recipe)
     content["optimizer"] = content["optimizer"] | {"lr": content["optimizer"]["lr"] * SLOWER}
     content["trainer"] = content["trainer"] | {"epochs": EPOCHS, "unfreezing": "none", "max_minutes": None}
-    content["network"] = content["network"] | {"pretrained": None, "weights": None}
+    name = trusted_network(config, folder, trust_code)["name"]
+    content["network"] = content["network"] | {"name": name, "pretrained": None, "weights": None}
     for key, value in overrides.items():
-        part, _, name = key.partition(".")
-        content[part] = content[part] | {name: value} if name else value
-    return recipe_from(content, f"of {start}")
+        part, _, option = key.partition(".")
+        content[part] = content[part] | {option: value} if option else value
+    recipe = recipe_from(content, f"of {start}")
+    if overrides.get("network.name") is None:
+        check_recipe_trusted(recipe, str(folder / "config.json"), trust_code)
+    return recipe

@@ -10,8 +10,9 @@ import polars as pl
 
 from darklens.data.checks import constant_images
 from darklens.data.dataset import Cutouts
-from darklens.data.layouts import open_data
+from darklens.data.options import DataOptions
 from darklens.report.figures import mosaic, save
+from darklens.workflows.following import after_looking
 
 SAMPLE = 512
 PER_CLASS = 6
@@ -19,19 +20,35 @@ PER_CLASS = 6
 
 @dataclass(frozen=True)
 class Findings:
-    """What was seen: lines of fact and lines of warning."""
+    """What was seen: lines of fact, lines of warning, and the next sensible command."""
 
     facts: list[str]
     warnings: list[str]
+    next_command: str
 
 
-def look(path: Path, layout: str | None = None, catalog: Path | None = None, out: Path | None = None) -> Findings:
-    """Open a path in any layout, examine up to 512 of its images, and draw a mosaic to ``out``."""
-    cutouts = open_data(path, layout, catalog)
+def look(path: Path, options: DataOptions = DataOptions(), out: Path | None = None) -> Findings:
+    """Examine up to 512 images at a path, and draw a mosaic to ``out``; return what was seen.
+
+    Parameters
+    ----------
+    path
+        Images in any layout.
+    options
+        How they are read. Masked pixels are counted all the same.
+    out
+        The picture to draw.
+    """
+    cutouts = options.open(path)
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(cutouts))[:SAMPLE])
     images = np.asarray(cutouts.images[rows], dtype=np.float32)
-    findings = Findings(_facts(cutouts), _warnings(images, len(cutouts)))
+    unmasked = bool(not np.isfinite(images).all())
+    findings = Findings(
+        _facts(cutouts),
+        _warnings(images, len(cutouts), options.mask),
+        after_looking(path, cutouts, options, masked=unmasked),
+    )
     if out is not None:
         pictures, captions = _chosen(cutouts)
         save(mosaic(pictures, captions, columns=PER_CLASS, pixel_scale=cutouts.info.pixel_scale), out)
@@ -61,15 +78,14 @@ def _facts(cutouts: Cutouts) -> list[str]:
     return facts + info.notes
 
 
-def _warnings(images: np.ndarray, total: int) -> list[str]:
+def _warnings(images: np.ndarray, total: int, mask: bool) -> list[str]:
     of = f"of {len(images)} images looked at" + (f" (all are {total:,})" if len(images) < total else "")
     warnings = []
     bad = ~np.isfinite(images)
     if bad.any():
         count = int(bad.reshape(len(images), -1).any(1).sum())
-        warnings.append(
-            f"{count} {of} have pixels that are nan or infinite, {int(bad.sum())} in all; --mask sets them to 0"
-        )
+        then = "set to 0" if mask else "--mask sets them to 0"
+        warnings.append(f"{count} {of} have pixels that are nan or infinite, {int(bad.sum())} in all; {then}")
     finite = np.where(bad, 0, images)
     if constant := int(constant_images(finite).sum()):
         warnings.append(f"{constant} {of} are constant: there is nothing in them")

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from darklens.data.layouts import open_data
+from darklens.data.options import DataOptions
 from darklens.errors import DataError
 from darklens.inference.calibration import prediction_sets
 from darklens.inference.model import TrainedModel, load_model
+from darklens.inference.outliers import outlier_note
 from darklens.inference.predict import Predicted, Progress, predict_cutouts, prediction_table
 
 
@@ -30,34 +31,88 @@ def predict_paths(
     run: Path,
     paths: Sequence[Path],
     out: Path,
-    layout: str | None = None,
-    catalog: Path | None = None,
+    options: DataOptions = DataOptions(),
+    *,
     band: str | None = None,
-    mask: bool = False,
     skip: bool = False,
     pixel_scale: float | None = None,
     symmetries: bool = False,
     coverage: float = 0.95,
+    sort: str | None = None,
+    trust_code: bool = False,
     progress: Progress | None = None,
 ) -> Written:
-    """Write one row an image to ``out`` (``.parquet`` or ``.csv``), whole or not at all.
+    """Predict images into a table with one row an image, written whole or not at all; return what was done.
 
-    ``pixel_scale`` (arcsec) is for images that do not say their own, or say it wrong. A calibrated classifier adds a
-    prediction set of the stated ``coverage``; what is unlike the images that the model knows is noted.
+    The table has identifier, path, predictions, a prediction set of a calibrated classifier, how unlike the training
+    images an image is, and the columns of the catalogue.
+
+    Parameters
+    ----------
+    run
+        A run folder, a model folder, or the name of a shipped model.
+    paths
+        Images in any layout.
+    out
+        The table, ``.parquet`` or ``.csv``. A CSV leaves out columns of lists.
+    options
+        How the paths are read.
+    band
+        Names or numbers of the bands to use, with commas between.
+    skip
+        Leave out images that cannot be used, and list them.
+    pixel_scale
+        Arcsec, for images that do not say their own, or say it wrong.
+    symmetries
+        Average over the eight symmetries of the square.
+    coverage
+        With which probability a prediction set holds the truth.
+    sort
+        A column to sort by, the highest first; images unlike the training images come after all others.
+    trust_code
+        Whether code that the model names may run.
+    progress
+        Called with the images done and their number.
+
+    Raises
+    ------
+    DataError
+        If an image cannot be used, there is no column ``sort``, or the table cannot be written.
     """
-    model = load_model(run)
+    model = load_model(run, trust_code=trust_code)
     tables: list[pl.DataFrame] = []
     notes: list[str] = []
     skipped: dict[str, str] = {}
     for path in paths:
-        cutouts = open_data(path, layout, catalog)
+        cutouts = options.open(path)
         if pixel_scale is not None:
             cutouts = replace(cutouts, info=replace(cutouts.info, pixel_scale=pixel_scale))
-        predicted = predict_cutouts(model, cutouts, band, mask, skip, symmetries, progress=progress)
+        predicted = predict_cutouts(model, cutouts, band, options.mask, skip, symmetries, progress=progress)
         tables.append(prediction_table(predicted, cutouts, prediction_sets_of(model, predicted, coverage)))
-        notes += [f"{path}: {note}" for note in [*predicted.notes, *_warnings(predicted)]]
+        strange = outlier_note(predicted.prediction.unlike)
+        notes += [f"{path}: {note}" for note in [*predicted.notes, *([strange] if strange else [])]]
         skipped |= predicted.skipped
-    table = pl.concat(tables)
+    table = pl.concat(tables, how="diagonal_relaxed")
+    if sort is not None:
+        table = _sorted(table, sort, out)
+    if out.suffix == ".csv" and (lists := [name for name, kind in table.schema.items() if kind.is_nested()]):
+        table = table.drop(lists)
+        notes.append(f"{out.name}: left out columns of lists, which CSV cannot hold: {', '.join(lists)}")
+    _write(table, out)
+    return Written(len(table), notes, skipped)
+
+
+def _sorted(table: pl.DataFrame, column: str, out: Path) -> pl.DataFrame:
+    """The highest first; what is unlike the training images after all others."""
+    numbers = [name for name, kind in table.schema.items() if kind.is_numeric()]
+    if column not in numbers:
+        raise DataError(f"{out}: cannot be sorted by {column!r}; columns of numbers are {', '.join(numbers)}")
+    apart = ["outlier"] if "outlier" in table.columns else []
+    descending = [False] * len(apart) + [True]
+    return table.sort([*apart, column], descending=descending, nulls_last=True, maintain_order=True)
+
+
+def _write(table: pl.DataFrame, out: Path) -> None:
     temporary = out.with_name(out.name + ".tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +125,6 @@ def predict_paths(
         with suppress(OSError):
             temporary.unlink()
         raise DataError(f"{out}: cannot be written: {error.strerror or error}") from error
-    return Written(len(table), notes, skipped)
 
 
 def prediction_sets_of(model: TrainedModel, predicted: Predicted, coverage: float) -> np.ndarray | None:
@@ -79,14 +133,3 @@ def prediction_sets_of(model: TrainedModel, predicted: Predicted, coverage: floa
     if probabilities is None or not model.calibration.scores:
         return None
     return prediction_sets(probabilities, model.calibration.scores, coverage)
-
-
-def _warnings(predicted: Predicted) -> list[str]:
-    unlike = predicted.prediction.unlike
-    strange = 0 if unlike is None else int((unlike > 1).sum())
-    if not strange:
-        return []
-    return [
-        f"{strange:,} of {len(predicted.rows):,} images are unlike those that the model knows (unlike > 1): "
-        "what it says of them means little"
-    ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from darklens.cli.console import duration, progress, say, table
+from darklens.commands import command
+from darklens.data.options import DataOptions
 from darklens.errors import DarklensError
-from darklens.paths import check_absent, check_present
+from darklens.paths import check_absent, check_present, check_writable
 
 
 def simulate(
@@ -17,6 +19,7 @@ def simulate(
     noise: bool = True,
     device: str = "cpu",
     dry_run: bool = False,
+    trust_code: bool = False,
 ) -> None:
     """Simulate a dataset folder; an interrupted one goes on where it stopped.
 
@@ -28,6 +31,7 @@ def simulate(
         noise: false renders without noise.
         device: cpu or cuda.
         dry_run: only say how long it takes and how big it gets.
+        trust_code: let code run that a preset in YAML names; read it first.
     """
     from darklens.simulation.library import resolve_preset
 
@@ -37,8 +41,9 @@ def simulate(
         raise DarklensError(f"--count must be at least 1; got {count}")
     from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset
     from darklens.simulation import load_preset
+    from darklens.workflows.following import training_command
 
-    loaded = load_preset(preset)
+    loaded = load_preset(preset, trust_code=trust_code)
     if dry_run:
         guess = estimate(loaded, count, noise)
         faster = "; compiled kernels will be faster" if count >= COMPILE_FROM else ""
@@ -46,83 +51,80 @@ def simulate(
         return
     with progress("simulating") as advance:
         simulate_dataset(loaded, count, seed, out, noise, device, advance)
-    say(f"{count:,} images of {loaded.name} → {out}", f"darklens train substructure/demo --data {out} --out runs/first")
+    say(f"{count:,} images of {loaded.name} → {out}", training_command(out, count, {}))
 
 
-def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0) -> None:
+def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0, trust_code: bool = False) -> None:
     """Draw images of each class of a preset, and what its substructure changes.
 
     Args:
         preset: a name (see darklens presets), a YAML file, or a function my_models.py:name.
         out: the picture to draw.
         seed: of the images.
+        trust_code: let code run that a preset in YAML names; read it first.
     """
     from darklens.simulation.library import resolve_preset
 
     resolve_preset(preset)
+    check_writable(out)
     from darklens.simulation import load_preset
     from darklens.workflows.preview import preview as draw
 
-    loaded = load_preset(preset)
+    loaded = load_preset(preset, trust_code=trust_code)
     found = draw(loaded, out, seed)
     strengths = [f"{name} {value:.1f} σ" for name, value in found["detectability"].items() if value > 0]
     say(
         f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure: {', '.join(strengths)}\n"
         f"  mosaic → {out}",
-        f"darklens simulate {preset} --count 30000 --out data/{loaded.name}",
+        command("simulate", preset, count=30000, out=f"data/{loaded.name}", trust_code=trust_code),
     )
 
 
-def look(path: Path, out: Path = Path("look.png"), layout: str | None = None, catalog: Path | None = None) -> None:
+def look(path: Path, out: Path = Path("look.png"), options: DataOptions = DataOptions()) -> None:
     """Say what a path holds, and draw a mosaic of it.
 
     Args:
         path: a folder or file in any layout.
         out: the picture to draw.
-        layout: its layout, if it is not to be detected.
-        catalog: a table to join by id.
     """
     check_present(path)
+    check_writable(out)
     from darklens.workflows.look import look as look_at
 
-    findings = look_at(path, layout, catalog, out)
+    findings = look_at(path, options, out)
     say("\n".join([str(path), *(f"  {fact}" for fact in findings.facts), *(f"  ! {w}" for w in findings.warnings)]))
-    labelled = any(fact.startswith("classes:") for fact in findings.facts)
-    after = f"train substructure/demo --data {path} --out runs/first" if labelled else f"predict RUN {path} --out p.csv"
-    say(f"  mosaic → {out}", f"darklens {after}")
+    say(f"  mosaic → {out}", findings.next_command)
 
 
 def import_(
     source: Path,
     out: Path,
-    layout: str | None = None,
-    catalog: Path | None = None,
     split: str | None = None,
     seed: int = 0,
-    mask: bool = False,
+    options: DataOptions = DataOptions(),
 ) -> None:
     """Turn any layout into a dataset folder, every pixel checked.
 
     Args:
         source: a folder or file in any layout of the docs.
         out: the folder to make.
-        layout: its layout, if it is not to be detected.
-        catalog: a table to join by id.
         split: fractions of training, validation and test, such as 0.8,0.1,0.1.
         seed: of the split.
-        mask: true sets pixels that are nan or infinite to 0.
     """
     check_present(source)
     check_absent(out)
     fractions = _fractions(split)
     from darklens.data.importing import import_data
-    from darklens.data.layouts import open_data
+    from darklens.workflows.following import after_looking
 
-    cutouts = open_data(source, layout, catalog)
+    cutouts = options.open(source)
     with progress("importing") as advance:
-        import_data(cutouts, out, mask, fractions, seed, advance)
+        import_data(cutouts, out, options.mask, fractions, seed, advance)
     notes = "".join(f"\n  {note}" for note in cutouts.info.notes)
-    say(f"{len(cutouts):,} images ({cutouts.info.layout}) → {out}{notes}", f"darklens look {out}")
+    say(
+        f"{len(cutouts):,} images ({cutouts.info.layout}) → {out}{notes}",
+        after_looking(out, cutouts, DataOptions(), masked=False),
+    )
 
 
 def presets() -> None:

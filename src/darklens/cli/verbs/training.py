@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from darklens.cli.console import say, table
+from darklens.cli.verbs.results import check_data
+from darklens.data.options import DataOptions
 from darklens.errors import DarklensError
 from darklens.inference.shipped import model_folder
-from darklens.paths import check_absent, check_present, is_helper_process
+from darklens.paths import check_absent, is_helper_process, only_one
 
 
 def train(
@@ -16,12 +18,11 @@ def train(
     data: str,
     out: Path,
     seed: int = 0,
-    layout: str | None = None,
-    catalog: Path | None = None,
-    mask: bool = False,
     wandb: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
+    trust_code: bool = False,
+    options: DataOptions = DataOptions(),
     **overrides: Any,
 ) -> None:
     """Train a recipe on a dataset, on your own folder, or on images simulated as it goes.
@@ -31,33 +32,32 @@ def train(
         data: a folder or file in any layout, or preset:NAME.
         out: the run folder to make.
         seed: of weights, order, augmentation and split.
-        layout: the layout of the data, if it is not to be detected.
-        catalog: a table to join by id.
-        mask: true sets pixels that are nan or infinite to 0.
         wandb: a Weights & Biases project to log to as well.
-        resume: go on with a run that was interrupted.
+        resume: continue a run that was interrupted.
         dry_run: only say how long it takes.
+        trust_code: let code run that a recipe or preset in YAML names; read it first.
     """
     from darklens.training.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides)
-    going_on = resume and (out / "run.json").is_file()
-    if not going_on and not is_helper_process():
+    loaded = load_recipe(recipe, overrides, trust_code=trust_code)
+    continuing = resume and (out / "run.json").is_file()
+    if not continuing and not is_helper_process():
         _check_new_run(out)
-    _check_data(data)
+    check_data(data)
     from darklens.training.job import Job
-    from darklens.training.train import resume as go_on
-    from darklens.training.train import train as begin
+    from darklens.training.train import resume as resume_training
+    from darklens.training.train import train as start_training
+    from darklens.workflows.following import after_training
 
-    job = Job(loaded, data, seed, layout, str(catalog) if catalog else None, mask, wandb)
+    job = Job(loaded, data, seed, options, wandb)
     if dry_run:
-        say(_training_time(job))
+        say(_training_time(job, trust_code))
         return
-    if going_on:
-        go_on(out, job)
+    if continuing:
+        resume_training(out, job, trust_code=trust_code)
     else:
-        begin(job, out)
-    say(None, f"darklens evaluate {out} --data TEST_IMAGES")
+        start_training(job, out, trust_code=trust_code)
+    say(None, after_training(out, data, options, trust_code))
 
 
 def finetune(
@@ -65,9 +65,9 @@ def finetune(
     data: str,
     out: Path | None = None,
     seed: int = 0,
-    layout: str | None = None,
-    catalog: Path | None = None,
-    mask: bool = False,
+    resume: bool = False,
+    trust_code: bool = False,
+    options: DataOptions = DataOptions(),
     **overrides: Any,
 ) -> None:
     """Go on training a trained model on other images.
@@ -77,33 +77,38 @@ def finetune(
         data: a folder or file in any layout, or preset:NAME.
         out: the run folder to make; by default runs/MODEL-finetuned.
         seed: of order, augmentation and split.
-        layout: the layout of the data, if it is not to be detected.
-        catalog: a table to join by id.
-        mask: true sets pixels that are nan or infinite to 0.
+        resume: continue a fine-tuning that was interrupted.
+        trust_code: let code run that the model or a preset in YAML names; read it first.
     """
     model_folder(model)
     made = out or Path("runs") / f"{model.name}-finetuned"
-    check_absent(made)
-    _check_data(data)
-    from darklens.workflows.finetune import finetune as begin
+    if not (resume and (made / "run.json").is_file()):
+        _check_new_run(made)
+    check_data(data)
+    from darklens.workflows.finetune import finetune as start
+    from darklens.workflows.following import after_training
 
-    begin(str(model), data, made, seed, layout, str(catalog) if catalog else None, mask, overrides)
-    say(None, f"darklens evaluate {made} --data TEST_IMAGES")
+    start(str(model), data, made, seed, options, overrides=overrides, resume=resume, trust_code=trust_code)
+    say(None, after_training(made, data, options, trust_code))
 
 
-def ensemble(runs: list[Path], out: Path) -> None:
+def ensemble(runs: list[Path], out: Path, trust_code: bool = False) -> None:
     """Make trained runs answer together, as one run to evaluate, predict with and report.
 
     Args:
         out: the run folder to make.
+        trust_code: let code run that the runs name; read it first.
     """
     check_absent(out)
     for run in runs:
         model_folder(run)
     from darklens.training.ensemble import make_ensemble
+    from darklens.training.job import recorded_job
+    from darklens.workflows.following import after_training
 
-    make_ensemble(runs, out)
-    say(f"{len(runs)} runs → {out}", f"darklens evaluate {out} --data TEST_IMAGES")
+    make_ensemble(runs, out, trust_code=trust_code)
+    job = recorded_job(out, trust_code=trust_code)
+    say(f"{len(runs)} runs → {out}", after_training(out, job.data, job.options, trust_code))
 
 
 def benchmark(
@@ -116,6 +121,7 @@ def benchmark(
     test_images: int = 3072,
     seed: int = 0,
     pretrained: bool = True,
+    trust_code: bool = False,
     **overrides: Any,
 ) -> None:
     """Train and evaluate recipes on the same images and budget, and rank them; goes on where it stopped.
@@ -130,6 +136,7 @@ def benchmark(
         test_images: number of test images.
         seed: of images, weights and order.
         pretrained: false starts all from random weights, also those that ask for ImageNet's.
+        trust_code: let code run that recipes or a preset in YAML name; read it first.
     """
     from darklens.simulation.library import resolve_preset
     from darklens.training.recipe import load_recipe, recipe_names
@@ -143,14 +150,15 @@ def benchmark(
     if not names:
         raise DarklensError(f"no recipes for {task!r}; darklens recipes lists all")
     for name in names:
-        if load_recipe(name, overrides).task != "classify":
+        if load_recipe(name, trust_code=trust_code).task != "classify":
             raise DarklensError(f"{name}: the leaderboard is for classifiers")
     from darklens.workflows.benchmark import benchmark as run_benchmark
     from darklens.workflows.benchmark import parse_budget
 
     page = run_benchmark(
-        names, preset, parse_budget(budget), out, train_images, test_images, seed, pretrained, overrides, say
-    )
+        names, preset, parse_budget(budget), out, train_images, test_images, seed, pretrained, overrides, say,
+        trust_code=trust_code,
+    )  # fmt: skip
     say(f"→ {page}, and the same as .md and .json")
 
 
@@ -161,22 +169,14 @@ def recipes() -> None:
     table("Recipes", ["name", "what it is"], list(list_recipes().items()))
 
 
-def _check_data(data: str) -> None:
-    if data.startswith("preset:"):
-        from darklens.simulation.library import resolve_preset
-
-        resolve_preset(data.removeprefix("preset:"))
-    else:
-        check_present(Path(data))
-
-
 def _check_new_run(out: Path) -> None:
     if (out / "run.json").is_file():
-        raise DarklensError(f"{out}: holds a run already; --resume goes on with it, another --out starts a new one")
+        with only_one(out, "training"):  # who has it is said first
+            raise DarklensError(f"{out}: holds a run already; --resume goes on with it, another --out starts a new one")
     check_absent(out)
 
 
-def _training_time(job: Any) -> str:
+def _training_time(job: Any, trust_code: bool) -> str:
     from darklens.workflows.estimate import training_time
 
-    return training_time(job)
+    return training_time(job, trust_code=trust_code)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from darklens.data.readers.files import ImageFiles
+from darklens.data.sizes import OneSize
 from darklens.errors import DataError
 
 NOT_IMAGES = ("PSF", "RMS", "MASK", "VAR", "VARIANCE", "WHT", "WEIGHT", "FLAG", "ERR", "SEG")
@@ -127,14 +128,19 @@ def find_bands(file: Any, path: Path) -> list[BandHdu]:
 class FitsFiles(ImageFiles):
     """FITS cutouts of equal layout, one a file; bands as in the first unless ``bands`` names them."""
 
-    def __init__(self, paths: Sequence[Path], bands: Sequence[str] | None = None):
+    def __init__(self, paths: Sequence[Path], bands: Sequence[str] | None = None, size: OneSize = OneSize()):
         with _open(paths[0]) as file:
             found = {band.name: band for band in find_bands(file, paths[0])}
         if bands is not None and (missing := [b for b in bands if b not in found]):
             raise DataError(f"{paths[0]}: no band {', '.join(missing)}; there are {', '.join(found)}")
         self.bands = list(bands) if bands is not None else list(found)
         self._where = [found[name] for name in self.bands]
-        super().__init__(paths, (len(self.bands), *self._where[0].shape), np.dtype(np.float32))
+        super().__init__(paths, (len(self.bands), *self._where[0].shape), np.dtype(np.float32), size)
+
+    def shape_of(self, path: Path) -> tuple[int, ...]:
+        with _open(path) as file:
+            found = find_bands(file, path)
+        return (len(self.bands), *found[0].shape)
 
     def read(self, path: Path) -> np.ndarray:
         with _open(path) as file:

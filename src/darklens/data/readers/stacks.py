@@ -3,44 +3,66 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from darklens.data.readers.files import COLOURS, channels_note, is_channels_last
 from darklens.data.unpickle import load_npy
 from darklens.errors import DataError
 
 
-def open_npy_stack(path: Path) -> np.ndarray:
-    """A ``.npy`` of one image or many as (N, C, H, W), memory-mapped.
+def open_npy_stack(path: Path, channels: Literal["first", "last"] | None = None) -> tuple[np.ndarray, list[str]]:
+    """Return a ``.npy`` of one image or many as (N, C, H, W), memory-mapped, and notes on what was guessed.
 
-    A three-dimensional array is a stack of single-band images, unless its first axis has at most four planes.
+    A three-dimensional array is one image if its first axis has at most four planes (C, H, W) or its last three or four
+    (H, W, C), or if the user says where the bands are; else a stack of images of one band, (N, H, W).
+
+    Parameters
+    ----------
+    path
+        The file.
+    channels
+        Where the bands are, if it is not to be guessed.
+
+    Raises
+    ------
+    DataError
+        If it holds no numbers, or has another number of axes.
     """
     array = load_npy(path, mmap=True)
     if array.dtype.kind not in "fiub":
         raise DataError(f"{path}: holds {array.dtype}, not images")
-    return _as_stack(array, path)
+    last = array.ndim in (3, 4) and is_channels_last(array.shape[-3:], channels)
+    notes = [channels_note(array.shape, path.name)] if last else []
+    return _as_stack(np.moveaxis(array, -1, -3) if last else array, path, last or channels is not None), notes
 
 
-def _as_stack(array: np.ndarray, path: Path) -> np.ndarray:
+def _as_stack(array: np.ndarray, path: Path, has_bands: bool) -> np.ndarray:
     if array.ndim == 4:
         return array
     if array.ndim == 3:
-        return array[None] if array.shape[0] <= 4 else array[:, None]
+        return array[None] if has_bands or array.shape[0] <= max(COLOURS) else array[:, None]
     if array.ndim == 2:
         return array[None, None]
     raise DataError(f"{path}: an array of shape {array.shape} is no image (H, W) and no stack (N, C, H, W)")
 
 
 class Hdf5Stack:
-    """A stack in an HDF5 file, opened anew in each process; rows are read in order, as HDF5 asks."""
+    """A stack in an HDF5 file, opened anew in each process; rows are read in order, as HDF5 asks.
 
-    def __init__(self, path: Path, name: str | None = None):
+    ``channels`` says where the bands are, if it is not to be guessed; ``notes`` say what was.
+    """
+
+    def __init__(self, path: Path, name: str | None = None, channels: Literal["first", "last"] | None = None):
         self.path = path
         with self._open() as file:
             self.name = name or self._largest(file)
             shape, dtype = file[self.name].shape, file[self.name].dtype
         self.planar = len(shape) == 3
+        self.last = not self.planar and is_channels_last(shape[-3:], channels)
+        self.notes = [channels_note(shape, path.name)] if self.last else []
+        shape = (shape[0], shape[-1], *shape[1:-1]) if self.last else shape
         self.shape = (shape[0], 1, *shape[1:]) if self.planar else tuple(shape)
         self.dtype = dtype
         self._file: Any = None
@@ -89,6 +111,8 @@ class Hdf5Stack:
         wanted = np.atleast_1d(np.arange(self.shape[0])[rows])
         unique, inverse = np.unique(wanted, return_inverse=True)
         images = self._file[self.name][unique][inverse]
+        if self.last:
+            return np.moveaxis(images, -1, 1)
         return images[:, None] if self.planar else images
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""What Ctrl-C leaves behind, and the command that goes on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def kept(verb: str, given: Mapping[str, Any], arguments: Sequence[str]) -> str:
+    """Return what is kept of an interrupted verb, and how to go on.
+
+    Parameters
+    ----------
+    verb
+        What was interrupted.
+    given
+        Its arguments by name.
+    arguments
+        Its command line, which is repeated.
+    """
+    again = shlex.join(["darklens", *arguments])
+    if verb in ("train", "finetune"):
+        run = Path(given.get("out") or f"runs/{Path(given.get('model', '')).name}-finetuned")
+        return _training(run, again)
+    if verb == "simulate":
+        return _simulation(Path(given["out"]), again)
+    if verb == "benchmark":
+        return f"interrupted; what is done is kept in {given['out']}; to go on: {again}"
+    return f"interrupted; nothing was written; to start anew: {again}"
+
+
+def _training(run: Path, again: str) -> str:
+    checkpoints = [*run.glob("checkpoints/last.ckpt"), *run.glob("members/*/checkpoints/last.ckpt")]
+    if not checkpoints:
+        return f"interrupted before the first epoch was over: nothing is kept; to start anew: {again}"
+    from darklens.training.history import epoch_history
+
+    members = len(checkpoints) > 1 or not (run / "checkpoints").is_dir()
+    done = f"{len(checkpoints)} members are begun or done" if members else _epochs(len(epoch_history(run)))
+    resume = again if "--resume" in again else f"{again} --resume"
+    return f"interrupted; {done}, and kept in {run}; to go on: {resume}"
+
+
+def _epochs(number: int) -> str:
+    return "1 epoch is finished" if number == 1 else f"{number} epochs are finished"
+
+
+def _simulation(out: Path, again: str) -> str:
+    partial = out.with_name(out.name + ".partial")
+    try:
+        content = json.loads((partial / "progress.json").read_text("utf-8"))
+        done, total = int(content["done"]), int(content["fingerprint"]["shape"][0])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"interrupted; nothing was written; to start anew: {again}"
+    return f"interrupted; {done:,} of {total:,} images are kept in {partial}; to go on: {again}"

@@ -1,0 +1,41 @@
+"""Commands of darklens as text that can be copied into a shell."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def command(verb: str, *positions: str | Path, **options: Any) -> str:
+    """Return the text of a command line, quoted for a shell.
+
+    Parameters
+    ----------
+    verb
+        What to do, such as ``train``.
+    positions
+        Arguments without a name, in order.
+    options
+        Options by name. Those that are None or False are left out, True becomes ``true``, and lists and dicts are
+        written as JSON. A double underscore in a name stands for a dot.
+    """
+    words = ["darklens", verb, *map(str, positions)]
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        words += [f"--{name.replace('__', '.')}", _text(value)]
+    return shlex.join(words)
+
+
+def given_command() -> str | None:
+    """Return the command line that started this process, or None if it was not darklens's."""
+    if Path(sys.argv[0]).stem in ("darklens", "__main__"):
+        return shlex.join(["darklens", *sys.argv[1:]])
+    return None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value) if isinstance(value, Path) else json.dumps(value)

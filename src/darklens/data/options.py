@@ -1,0 +1,54 @@
+"""How a user wants images to be read, as one value that travels from the command line to the reader. No PyTorch here."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from darklens.data.dataset import Cutouts
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Choices in reading a folder or file of images; the default leaves all to detection.
+
+    Parameters
+    ----------
+    layout
+        The layout of the data, if it is not to be detected (see the docs: data layouts).
+    catalog
+        A table to join by id: CSV, Parquet, ECSV, VOTable or FITS.
+    channels
+        Where the bands of an array are: first (C, H, W) or last (H, W, C), if it is not to be detected.
+    crop
+        Bring images of differing size to this many pixels a side: larger ones are cropped about their centre.
+    pad
+        Bring images of differing size to this many pixels a side: smaller ones get a border of their own edge's median.
+    mask
+        Set pixels that are nan or infinite to 0 instead of refusing the image.
+    """
+
+    layout: str | None = None
+    catalog: Path | None = None
+    channels: Literal["first", "last"] | None = None
+    crop: int | None = None
+    pad: int | None = None
+    mask: bool = False
+
+    def open(self, path: str | Path) -> Cutouts:
+        """Return the images at a path, read as these options say (see `darklens.data.layouts.open_data`)."""
+        from darklens.data.layouts import open_data
+
+        chosen = self.given()
+        chosen.pop("mask", None)
+        return open_data(path, **chosen)
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, by name: what a command line has to say."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            field.name: values[field.name] for field in dataclasses.fields(self) if values[field.name] != field.default
+        }

@@ -1,0 +1,132 @@
+"""Images of one size: crop or pad about the centre, and say which sizes there are where they differ."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from darklens.data.dataset import Images
+from darklens.errors import DataError
+
+
+@dataclass(frozen=True)
+class OneSize:
+    """Bring images to one number of pixels a side: the content of ``--crop`` and ``--pad``.
+
+    Larger images are cropped if ``crop`` is given, smaller ones padded if ``pad`` is. Both are equal if both are given.
+    """
+
+    crop: int | None = None
+    pad: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("crop", "pad"):
+            if (side := getattr(self, name)) is not None and side < 1:
+                raise DataError(f"--{name} takes a number of pixels, at least 1; got {side}")
+        if self.crop is not None and self.pad is not None and self.crop != self.pad:
+            raise DataError(
+                f"--crop {self.crop} and --pad {self.pad} are two sizes; to crop the larger images and pad the smaller, "
+                "give both the same number"
+            )
+
+    @property
+    def side(self) -> int | None:
+        """Pixels a side that images have afterwards; None if they are left as they are."""
+        return self.crop if self.crop is not None else self.pad
+
+    def __call__(self, images: np.ndarray, name: str) -> np.ndarray:
+        """Return images (…, H, W) of this size.
+
+        Parameters
+        ----------
+        images
+            What to crop or pad.
+        name
+            The file or set, for errors.
+
+        Raises
+        ------
+        DataError
+            If they are larger and there is no ``crop``, or smaller and there is no ``pad``.
+        """
+        if self.side is None:
+            return images
+        height, width = images.shape[-2:]
+        for wrong, given, other in (
+            (max(height, width) > self.side, self.crop, "crop"),
+            (min(height, width) < self.side, self.pad, "pad"),
+        ):
+            if wrong and given is None:
+                have = "pad" if other == "crop" else "crop"
+                raise DataError(
+                    f"{name}: {height}×{width} pixels; --{have} {self.side} needs --{other} {self.side} beside it"
+                )
+        return crop_or_pad(images, self.side)
+
+
+def crop_or_pad(images: np.ndarray, side: int) -> np.ndarray:
+    """Return the central ``side`` × ``side`` pixels of images (…, H, W); where there are fewer, a border is added.
+
+    The border has the median of each image's own edge.
+    """
+    height, width = images.shape[-2:]
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    images = images[..., top : top + side, left : left + side]
+    height, width = images.shape[-2:]
+    if (height, width) == (side, side):
+        return images
+    edge = np.concatenate([images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]], axis=-1)
+    with warnings.catch_warnings():  # an edge without data stays without
+        warnings.simplefilter("ignore", RuntimeWarning)
+        level = np.nanmedian(edge, axis=-1)[..., None, None].astype(images.dtype)
+    out = np.broadcast_to(level, (*images.shape[:-2], side, side)).copy()
+    y, x = (side - height) // 2, (side - width) // 2
+    out[..., y : y + height, x : x + width] = images
+    return out
+
+
+@dataclass(frozen=True)
+class Resized:
+    """Images of one size, cropped or padded when they are fetched."""
+
+    images: Images
+    size: OneSize
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        side = self.size.side
+        return self.images.shape if side is None else (*self.images.shape[:-2], side, side)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.images.dtype
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.size(self.images[rows], self.name)
+
+
+def sizes_message(shapes: Mapping[tuple[int, ...], Sequence[str]]) -> str:
+    """Return which sizes images have, how many of each, and how to bring them to one.
+
+    Parameters
+    ----------
+    shapes
+        For each shape (C, H, W) the names of the images that have it.
+    """
+    most_first = sorted(shapes.items(), key=lambda item: -len(item[1]))
+    listed = ", ".join(f"{'×'.join(map(str, s))} ({len(names):,}, such as {names[0]})" for s, names in most_first[:6])
+    more = f" and {len(shapes) - 6} other sizes" if len(shapes) > 6 else ""
+    if len({shape[0] for shape in shapes}) > 1:
+        return (
+            f"images differ in their bands: bands×height×width are {listed}{more}; keep those of one kind in a folder"
+        )
+    least, largest = min(min(s[1:]) for s in shapes), max(max(s[1:]) for s in shapes)
+    return (
+        f"images of {len(shapes)} sizes: bands×height×width are {listed}{more}; bring them to one with --crop {least} or "
+        f"--pad {largest} (both with the same number to choose another)"
+    )

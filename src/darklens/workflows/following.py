@@ -1,0 +1,85 @@
+"""The next sensible command after a verb, whole and ready to be copied; or what to do where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from darklens.commands import command
+from darklens.data.dataset import Cutouts
+from darklens.data.options import DataOptions
+from darklens.errors import DarklensError
+from darklens.inference.shipped import shipped_models
+from darklens.simulation.library import builtin_names
+from darklens.training.recipe import load_recipe
+
+RECIPE = "substructure/demo"
+FEWEST = 20
+"""Labelled images below which a training is not suggested."""
+
+
+def after_looking(path: Path, cutouts: Cutouts, options: DataOptions, masked: bool) -> str:
+    """Return the command to train on images, or to predict them where there are no classes to learn.
+
+    Parameters
+    ----------
+    path
+        Where the images are.
+    cutouts
+        What they are.
+    options
+        How they were read, which the command repeats.
+    masked
+        Whether some pixels are nan or infinite, so that ``--mask`` is needed.
+    """
+    given = replace(options, mask=options.mask or masked).given()
+    labels = cutouts.catalog["label"] if "label" in cutouts.catalog.columns else None
+    if labels is None or labels.null_count() or labels.n_unique() < 2 or len(labels) < FEWEST:
+        model = nearest_model(cutouts.info.pixel_scale, cutouts.images.shape[-1])
+        return command("predict", model, path, out="predictions.csv", **given)
+    return training_command(path, len(cutouts), given)
+
+
+def training_command(path: Path, images: int, given: dict[str, object]) -> str:
+    """Return the command that trains the first recipe on so many images, a tenth of which serve for validation."""
+    batch = load_recipe(RECIPE).trainer.batch_size
+    fitting = 1 << max(1, int(0.7 * images)).bit_length() - 1
+    smaller = {} if fitting >= batch else {"trainer__batch_size": fitting}
+    return command("train", RECIPE, data=path, out=free_run(f"runs/{path.resolve().stem}"), **given, **smaller)
+
+
+def after_training(run: Path, data: str, options: DataOptions, trust_code: bool = False) -> str:
+    """Return the command that evaluates a run on images that it has not seen, or how to come by such images."""
+    from darklens.training.job import read_record
+
+    trust = trust_code or None
+    about = read_record(run).get("data_description", {})
+    if data.startswith("preset:"):
+        return command("evaluate", run, data=data, trust_code=trust)
+    if about.get("test_images"):
+        return command("evaluate", run, data=data, **options.given(), trust_code=trust)
+    if (preset := about.get("source", "").removeprefix("preset:")) in builtin_names():
+        return command("evaluate", run, data=f"preset:{preset}", trust_code=trust)
+    apart = command("import", data, out=f"{data.rstrip('/')}-split", split="0.8,0.1,0.1", **options.given())
+    return f"{apart}  # keeps test images apart, as there are none yet; then train on what it makes"
+
+
+def free_run(name: str) -> Path:
+    """Return a run folder of this name that is not there yet, with a number behind it if need be."""
+    number, path = 1, Path(name)
+    while path.exists():
+        number += 1
+        path = Path(f"{name}-{number}")
+    return path
+
+
+def nearest_model(pixel_scale: float | None, pixels: int) -> str:
+    """Return the shipped model whose images have the pixel scale (arcsec) nearest to this one, or the number of pixels."""
+    from darklens.inference.model import read_config
+
+    configs = {name: read_config(folder) for name, folder in shipped_models().items()}
+    if not configs:
+        raise DarklensError("this installation has no trained models; install darklens again")
+    if pixel_scale is not None:
+        return min(configs, key=lambda name: abs((configs[name].pixel_scale or 0) - pixel_scale))
+    return min(configs, key=lambda name: abs(configs[name].pixels - pixels))
