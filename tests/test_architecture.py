@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "darklens"
 FLOORS = [
     {"errors"},
-    {"paths", "usercode"},
+    {"commands", "paths", "usercode"},
     {"physics"},
     {"simulation"},
     {"data"},

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 import darklens
 from darklens.data.dataset import DatasetInfo, read_dataset
 from darklens.data.layouts import open_data
+from darklens.data.options import DataOptions
 from darklens.errors import DataError, ModelError
 from darklens.inference.adapt import adaptation
 from darklens.inference.model import ModelConfig, load_model
@@ -129,10 +130,12 @@ def test_bands_are_chosen_by_name():
 def test_paths_of_all_kinds_make_one_table(run, test_set, tmp_path):
     np.save(tmp_path / "stack.npy", np.asarray(read_dataset(test_set).images[:4]))
     paths = [tmp_path / "stack.npy", test_set, EXAMPLES / "deeplense", EXAMPLES / "euclid"]
-    written = predict_paths(run, paths, tmp_path / "out.parquet", mask=True)
+    written = predict_paths(run, paths, tmp_path / "out.parquet", DataOptions(mask=True))
     table = pl.read_parquet(tmp_path / "out.parquet")
     assert len(table) == written.images == 4 + 96 + 3 + 1
-    assert table.columns == ["id", "path", "predicted", "p_no_sub", "p_cdm", "p_axion", "set", "unlike"]
+    predicted = ["id", "path", "predicted", "p_no_sub", "p_cdm", "p_axion", "set", "unlike", "outlier"]
+    assert table.columns[:9] == predicted
+    assert table["theta_E"].drop_nulls().len() == 96, "the truths of the simulated set, null for the others"
     assert table["path"][-1].endswith("102018665_VIS.fits")
     assert any("resampled from 0.1″ to the model's 0.08″" in note for note in written.notes)
     assert_allclose(table.select("p_no_sub", "p_cdm", "p_axion").sum_horizontal(), 1, rtol=1e-6)
@@ -144,7 +147,10 @@ def test_paths_of_all_kinds_make_one_table(run, test_set, tmp_path):
 
 def test_masses_are_predicted_as_values(mass_run, test_set, tmp_path):
     predict_paths(mass_run, [test_set], tmp_path / "out.csv")
-    assert pl.read_csv(tmp_path / "out.csv").columns == ["id", "path", "log10_axion_mass", "unlike"]
+    table = pl.read_csv(tmp_path / "out.csv")
+    assert table.columns[:6] == ["id", "path", "log10_axion_mass", "unlike", "outlier", "label"]
+    truth = read_dataset(test_set).catalog["log10_axion_mass"].to_list()
+    assert table["catalog_log10_axion_mass"].to_list() == truth, "a truth never takes the prediction's place"
 
 
 def test_bad_cutouts_stop_or_are_skipped_and_listed(run, tmp_path):

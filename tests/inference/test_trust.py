@@ -11,6 +11,7 @@ from conftest import EXAMPLES, TINY
 
 from darklens.data.augmentation import transform
 from darklens.data.dataset import read_dataset
+from darklens.data.options import DataOptions
 from darklens.errors import DataError, ModelError
 from darklens.inference.calibration import fit_calibration, prediction_sets
 from darklens.inference.explain import attributions
@@ -121,7 +122,7 @@ def test_evaluation_verifies_coverage_and_outliers(run, test_set, tmp_path):
 
 def test_predict_warns_of_what_is_unlike(run, tmp_path):
     written = predict_paths(run, [EXAMPLES / "euclid"], tmp_path / "out.csv", mask=True)
-    assert any("unlike those that the model knows" in note for note in written.notes)
+    assert any("unlike those that the model was trained on" in note for note in written.notes)
     assert pl.read_csv(tmp_path / "out.csv")["unlike"][0] > 1
 
 
@@ -232,7 +233,10 @@ def test_attributions_add_up_to_the_change_of_the_logit(run, test_set):
 
 
 def test_explanations_are_drawn(run, tmp_path):
-    lines = explain_images(run, [EXAMPLES / "deeplense", EXAMPLES / "euclid"], tmp_path / "where.png", mask=True)
+    examples = [EXAMPLES / "deeplense", EXAMPLES / "euclid"]
+    lines, notes = explain_images(run, examples, tmp_path / "where.png", DataOptions(mask=True))
+    assert any("unlike those that the model was trained on" in note for note in notes), "it warns as predict does"
+    assert all(", unlike " in line for line in lines)
     assert len(lines) == 4
     assert (tmp_path / "where.png").stat().st_size > 10_000
     np.save(tmp_path / "many.npy", np.ones((30, 64, 64)))

@@ -86,6 +86,13 @@ def open_data(
     )
 
 
+def open_with(path: str | Path, options: DataOptions) -> Cutouts:
+    """Open what lies at a path as options say; masking is for whoever reads the pixels. See `open_data`."""
+    chosen = options.given()
+    chosen.pop("mask", None)
+    return open_data(path, **chosen)
+
+
 def _of_one_size(found: Cutouts, crop: int | None, pad: int | None) -> Cutouts:
     """The images cropped or padded as the user asks; those of single files are so already."""
     size = OneSize(crop, pad)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from darklens.data.dataset import Cutouts
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -37,14 +34,6 @@ class DataOptions:
     crop: int | None = None
     pad: int | None = None
     mask: bool = False
-
-    def open(self, path: str | Path) -> Cutouts:
-        """Return the images at a path, read as these options say (see `darklens.data.layouts.open_data`)."""
-        from darklens.data.layouts import open_data
-
-        chosen = self.given()
-        chosen.pop("mask", None)
-        return open_data(path, **chosen)
 
     def given(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, by name: what a command line has to say."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from darklens.data.dataset import Cutouts
+from darklens.data.layouts import open_with
 from darklens.data.loading import Batch, Batches, CutoutDataset, FreshBlocks, SimulatedDataset, batch_loader, blocks_of
 from darklens.data.options import DataOptions
 from darklens.data.sizes import OneSize, Resized
@@ -104,7 +105,7 @@ def open_source(
     if data.startswith("preset:"):
         preset = load_preset(data.removeprefix("preset:"), trust_code=trust_code)
         return _simulated(preset, recipe, seed, seed + MEMBER_STRIDE * member)
-    source = _stored(options.open(data), recipe, seed, options.mask)
+    source = _stored(open_with(data, options), recipe, seed, options.mask)
     return dataclasses.replace(source, seed=seed + MEMBER_STRIDE * member)
 
 

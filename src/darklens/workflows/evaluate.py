@@ -14,6 +14,7 @@ import polars as pl
 from darklens.commands import command
 from darklens.data.checks import check_finite
 from darklens.data.dataset import Cutouts
+from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.data.synthesis import simulate_cutouts
 from darklens.errors import DataError
@@ -94,7 +95,7 @@ def evaluate_run(
     if str(data).startswith("preset:"):
         cutouts = _fresh_images(str(data).removeprefix("preset:"), model, count, trust_code, progress)
     else:
-        cutouts = _test_rows(options.open(data), model, run)
+        cutouts = _test_rows(open_with(data, options), model, run)
     truth = _truth(cutouts, model)
     known = np.flatnonzero(np.isfinite(truth))
     if not len(known):
@@ -154,7 +155,7 @@ def _outlier_figures(
 ) -> dict[str, Interval]:
     """How well ``unlike`` tells images of another kind from test images, and how many of each it flags."""
     usual = predicted.prediction.unlike
-    strange = predict_cutouts(model, DataOptions().open(outliers), mask=mask, skip=True).prediction.unlike
+    strange = predict_cutouts(model, open_with(outliers, DataOptions()), mask=mask, skip=True).prediction.unlike
     if usual is None or strange is None:
         raise DataError("this model cannot say what is unlike its training images; train it again")
     scores = np.concatenate([usual, strange])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from darklens.data.checks import check_finite
+from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.errors import DataError
 from darklens.inference.adapt import adaptation
@@ -56,7 +57,7 @@ def explain_images(
     maps: list[np.ndarray] = []
     captions: list[str] = []
     for path in paths:
-        cutouts = options.open(path)
+        cutouts = open_with(path, options)
         if len(cutouts) + len(images) > MOST:
             raise DataError(
                 f"{path}: {len(cutouts)} images; at most {MOST} can be explained at once: name single files"

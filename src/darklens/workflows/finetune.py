@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.data.splits import ensure_split
 from darklens.errors import ModelError
@@ -56,7 +57,7 @@ def finetune(
     """
     recipe = finetuning_recipe(start, overrides or {}, trust_code=trust_code)
     if not data.startswith("preset:"):
-        training = int((ensure_split(options.open(data).catalog, seed)["split"] == "train").sum())
+        training = int((ensure_split(open_with(data, options).catalog, seed)["split"] == "train").sum())
         fitting = 1 << (max(1, training).bit_length() - 1)
         batch = min(recipe.trainer.batch_size, fitting)
         recipe = dataclasses.replace(recipe, trainer=dataclasses.replace(recipe.trainer, batch_size=batch))

@@ -10,6 +10,7 @@ import polars as pl
 
 from darklens.data.checks import constant_images
 from darklens.data.dataset import Cutouts
+from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.report.figures import mosaic, save
 from darklens.workflows.following import after_looking
@@ -39,7 +40,7 @@ def look(path: Path, options: DataOptions = DataOptions(), out: Path | None = No
     out
         The picture to draw.
     """
-    cutouts = options.open(path)
+    cutouts = open_with(path, options)
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(cutouts))[:SAMPLE])
     images = np.asarray(cutouts.images[rows], dtype=np.float32)

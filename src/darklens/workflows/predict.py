@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.errors import DataError
 from darklens.inference.calibration import prediction_sets
@@ -84,7 +85,7 @@ def predict_paths(
     notes: list[str] = []
     skipped: dict[str, str] = {}
     for path in paths:
-        cutouts = options.open(path)
+        cutouts = open_with(path, options)
         if pixel_scale is not None:
             cutouts = replace(cutouts, info=replace(cutouts.info, pixel_scale=pixel_scale))
         predicted = predict_cutouts(model, cutouts, band, options.mask, skip, symmetries, progress=progress)

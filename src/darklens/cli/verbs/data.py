@@ -115,9 +115,10 @@ def import_(
     check_absent(out)
     fractions = _fractions(split)
     from darklens.data.importing import import_data
+    from darklens.data.layouts import open_with
     from darklens.workflows.following import after_looking
 
-    cutouts = options.open(source)
+    cutouts = open_with(source, options)
     with progress("importing") as advance:
         import_data(cutouts, out, options.mask, fractions, seed, advance)
     notes = "".join(f"\n  {note}" for note in cutouts.info.notes)
