@@ -20,6 +20,7 @@ from darklens.data.splits import ensure_split
 from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError, RecipeError
 from darklens.inference.model import BATCH
+from darklens.progress import progress_bar, working
 from darklens.simulation import BLOCK, Simulator, load_preset
 from darklens.training.recipe import Recipe
 
@@ -108,12 +109,14 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
             "choose a smaller --trainer.batch_size"
         )
     chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:STATISTICS_IMAGES])
+    with working("reading a sample of the training images"):
+        sample = parts[0][chosen]["image"]
     info = cutouts.info
     return Source(
         parts[0],
         parts[1],
         train_images=len(train),
-        sample=parts[0][chosen]["image"],
+        sample=sample,
         target_sample=targets[train],
         classes=classes,
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
@@ -127,7 +130,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
             "train_images": len(train),
             "validation_images": len(validation),
             "checksum": info.checksum,
-            "typical_peak": _typical_peak(parts[0][chosen]["image"]),
+            "typical_peak": _typical_peak(sample),
         },
         split=catalog.select(pl.col("id").cast(pl.String), "split"),
         recipe=recipe,
@@ -173,8 +176,10 @@ def _simulated(name: str, recipe: Recipe, split_seed: int, seed: int) -> Source:
             )
     target = recipe.target if recipe.task == "regress" else None
     made = SimulatedDataset(train, target)
-    sample = made[range(STATISTICS_IMAGES // 2 // BLOCK)]
-    held_out = SimulatedDataset(validation, target)[range(VALIDATION_IMAGES // BLOCK)]
+    sample = _simulate(made, STATISTICS_IMAGES // 2 // BLOCK, "simulating a sample of the training images")
+    held_out = _simulate(
+        SimulatedDataset(validation, target), VALIDATION_IMAGES // BLOCK, "simulating the validation images"
+    )
     info = simulated_info(preset, seed)
     return Source(
         made,
@@ -199,6 +204,16 @@ def _simulated(name: str, recipe: Recipe, split_seed: int, seed: int) -> Source:
         recipe=recipe,
         seed=seed,
     )
+
+
+def _simulate(dataset: SimulatedDataset, blocks: int, what: str) -> Batch:
+    """Images and targets of the first blocks of a simulated dataset, with a progress bar."""
+    parts: list[Batch] = []
+    with progress_bar(what) as advance:
+        for number in range(blocks):
+            parts.append(dataset[[number]])
+            advance(number + 1, blocks)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 class Held(torch.utils.data.Dataset[Batch]):

@@ -18,6 +18,7 @@ import polars as pl
 from darklens.data.synthesis import simulate_dataset
 from darklens.errors import DarklensError, DataError, RecipeError
 from darklens.evaluation.comparison import macro_auc_differences
+from darklens.progress import progress_bar
 from darklens.report.leaderboard import write_leaderboard
 from darklens.simulation import load_preset
 from darklens.training.history import epoch_history
@@ -25,7 +26,6 @@ from darklens.training.job import Job, machine, read_record
 from darklens.training.recipe import Recipe, load_recipe, short_name
 from darklens.workflows.estimate import training_rate
 from darklens.workflows.evaluate import evaluate_run
-from darklens.workflows.progress import progress_bar
 
 EPOCHS = 10
 """Epochs into which a budget of minutes or images is cut, unless validation would take too much of it."""
@@ -136,7 +136,8 @@ def benchmark(
         try:
             _train(name, run, folders["train"], budget, seed, pretrained, overrides or {}, out / "plans")
             if new:
-                evaluate_run(run, folders["test"], name="test")
+                with progress_bar("evaluating") as advance:
+                    evaluate_run(run, folders["test"], name="test", progress=advance)
         except DarklensError as error:
             failed[name] = str(error)
             said(f"  left out: {error}")

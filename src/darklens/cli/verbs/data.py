@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from darklens.cli.console import duration, progress, say, table
+from darklens.cli.console import duration, loading, say, table
 from darklens.errors import DarklensError
 from darklens.paths import check_absent, check_present
+from darklens.progress import progress_bar, working
 
 
 def simulate(
@@ -35,16 +36,18 @@ def simulate(
     check_absent(out)
     if count < 1:
         raise DarklensError(f"--count must be at least 1; got {count}")
-    from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset
-    from darklens.simulation import load_preset
+    with loading():
+        from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset
+        from darklens.simulation import load_preset
 
     loaded = load_preset(preset)
     if dry_run:
-        guess = estimate(loaded, count, noise)
+        with working("timing a few images"):
+            guess = estimate(loaded, count, noise)
         faster = "; compiled kernels will be faster" if count >= COMPILE_FROM else ""
         say(f"{count:,} images: {guess.bytes / 2**20:,.0f} MiB, at most {duration(guess.seconds)}{faster}")
         return
-    with progress("simulating") as advance:
+    with progress_bar("simulating") as advance:
         simulate_dataset(loaded, count, seed, out, noise, device, advance)
     say(f"{count:,} images of {loaded.name} → {out}", f"darklens train substructure/demo --data {out} --out runs/first")
 
@@ -60,11 +63,13 @@ def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0) -> None
     from darklens.simulation.library import resolve_preset
 
     resolve_preset(preset)
-    from darklens.simulation import load_preset
-    from darklens.workflows.preview import preview as draw
+    with loading():
+        from darklens.simulation import load_preset
+        from darklens.workflows.preview import preview as draw
 
     loaded = load_preset(preset)
-    found = draw(loaded, out, seed)
+    with working("drawing the preset"):
+        found = draw(loaded, out, seed)
     strengths = [f"{name} {value:.1f} σ" for name, value in found["detectability"].items() if value > 0]
     say(
         f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure: {', '.join(strengths)}\n"
@@ -83,9 +88,10 @@ def look(path: Path, out: Path = Path("look.png"), layout: str | None = None, ca
         catalog: a table to join by id.
     """
     check_present(path)
-    from darklens.workflows.look import look as look_at
+    with working("looking at the images"):
+        from darklens.workflows.look import look as look_at
 
-    findings = look_at(path, layout, catalog, out)
+        findings = look_at(path, layout, catalog, out)
     say("\n".join([str(path), *(f"  {fact}" for fact in findings.facts), *(f"  ! {w}" for w in findings.warnings)]))
     labelled = any(fact.startswith("classes:") for fact in findings.facts)
     after = f"train substructure/demo --data {path} --out runs/first" if labelled else f"predict RUN {path} --out p.csv"
@@ -115,11 +121,12 @@ def import_(
     check_present(source)
     check_absent(out)
     fractions = _fractions(split)
-    from darklens.data.importing import import_data
-    from darklens.data.layouts import open_data
+    with loading():
+        from darklens.data.importing import import_data
+        from darklens.data.layouts import open_data
 
     cutouts = open_data(source, layout, catalog)
-    with progress("importing") as advance:
+    with progress_bar("importing") as advance:
         import_data(cutouts, out, mask, fractions, seed, advance)
     notes = "".join(f"\n  {note}" for note in cutouts.info.notes)
     say(f"{len(cutouts):,} images ({cutouts.info.layout}) → {out}{notes}", f"darklens look {out}")

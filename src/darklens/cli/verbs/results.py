@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from darklens.cli.console import progress, say, table
+from darklens.cli.console import loading, say, table
 from darklens.errors import DarklensError
 from darklens.inference.shipped import describe_shipped, model_folder, shipped_models
 from darklens.paths import check_absent, check_present
+from darklens.progress import progress_bar, working
 
 
 def evaluate(
@@ -42,9 +43,10 @@ def evaluate(
     for path in filter(None, (data, outliers)):
         check_present(path)
     check_coverage(coverage)
-    from darklens.workflows.evaluate import evaluate_run
+    with loading():
+        from darklens.workflows.evaluate import evaluate_run
 
-    with progress("evaluating") as advance:
+    with progress_bar("evaluating") as advance:
         record = evaluate_run(
             run, data, name, layout, catalog, band, mask, seed, symmetries, coverage, outliers, advance
         )
@@ -92,9 +94,10 @@ def predict(
     model_folder(run)
     for path in paths:
         check_present(path)
-    from darklens.workflows.predict import predict_paths
+    with loading():
+        from darklens.workflows.predict import predict_paths
 
-    with progress("predicting") as advance:
+    with progress_bar("predicting") as advance:
         written = predict_paths(
             run, paths, out, layout, catalog, band, mask, skip, pixel_scale, symmetries, coverage, advance
         )
@@ -116,10 +119,12 @@ def explain(run: Path, paths: list[Path], out: Path = Path("explain.png"), mask:
     model_folder(run)
     for path in paths:
         check_present(path)
-    from darklens.workflows.explain import explain_images
+    with loading():
+        from darklens.workflows.explain import explain_images
 
-    for line in explain_images(run, paths, out, mask):
-        say(line)
+    with working("explaining"):
+        lines = explain_images(run, paths, out, mask)
+    say("\n".join(lines))
     say(f"→ {out}")
 
 
@@ -131,7 +136,8 @@ def report(runs: list[Path], out: Path = Path("report.html")) -> None:
     """
     for run in runs:
         check_present(run)
-    from darklens.report.page import write_report
+    with loading():
+        from darklens.report.page import write_report
 
     write_report(runs, out)
     say(f"→ {out}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from darklens.cli.console import say, table
+from darklens.cli.console import loading, say, table
 from darklens.errors import DarklensError
 from darklens.inference.shipped import model_folder
 from darklens.paths import check_absent, check_present, is_helper_process
+from darklens.progress import working
 
 
 def train(
@@ -45,9 +46,10 @@ def train(
     if not going_on and not is_helper_process():
         _check_new_run(out)
     _check_data(data)
-    from darklens.training.job import Job
-    from darklens.training.train import resume as go_on
-    from darklens.training.train import train as begin
+    with loading():
+        from darklens.training.job import Job
+        from darklens.training.train import resume as go_on
+        from darklens.training.train import train as begin
 
     job = Job(loaded, data, seed, layout, str(catalog) if catalog else None, mask, wandb)
     if dry_run:
@@ -85,7 +87,8 @@ def finetune(
     made = out or Path("runs") / f"{model.name}-finetuned"
     check_absent(made)
     _check_data(data)
-    from darklens.workflows.finetune import finetune as begin
+    with loading():
+        from darklens.workflows.finetune import finetune as begin
 
     begin(str(model), data, made, seed, layout, str(catalog) if catalog else None, mask, overrides)
     say(None, f"darklens evaluate {made} --data TEST_IMAGES")
@@ -100,9 +103,11 @@ def ensemble(runs: list[Path], out: Path) -> None:
     check_absent(out)
     for run in runs:
         model_folder(run)
-    from darklens.training.ensemble import make_ensemble
+    with loading():
+        from darklens.training.ensemble import make_ensemble
 
-    make_ensemble(runs, out)
+    with working("making the ensemble"):
+        make_ensemble(runs, out)
     say(f"{len(runs)} runs → {out}", f"darklens evaluate {out} --data TEST_IMAGES")
 
 
@@ -145,8 +150,9 @@ def benchmark(
     for name in names:
         if load_recipe(name, overrides).task != "classify":
             raise DarklensError(f"{name}: the leaderboard is for classifiers")
-    from darklens.workflows.benchmark import benchmark as run_benchmark
-    from darklens.workflows.benchmark import parse_budget
+    with loading():
+        from darklens.workflows.benchmark import benchmark as run_benchmark
+        from darklens.workflows.benchmark import parse_budget
 
     page = run_benchmark(
         names, preset, parse_budget(budget), out, train_images, test_images, seed, pretrained, overrides, say

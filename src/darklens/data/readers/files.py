@@ -10,6 +10,7 @@ import numpy as np
 
 from darklens.data.unpickle import load_npy, read_header, split_pair
 from darklens.errors import DataError
+from darklens.progress import progress_bar
 
 
 def as_channels(image: np.ndarray, path: Path) -> np.ndarray:
@@ -55,19 +56,24 @@ class NpyFiles(ImageFiles):
         first, self.has_masses = self._inspect(paths[0])
         super().__init__(paths, first.shape, np.dtype(np.result_type(first.dtype, np.float32)))
         self.masses: list[float | None] = []
-        for path in paths:
-            shape, dtype, _ = read_header(path)
-            if dtype.hasobject:
-                image, mass = split_pair(load_npy(path), path)
-                shape, self.has_masses = image.shape, True
-            else:
-                mass = None
-            self.masses.append(mass)
-            if (shape if len(shape) == 3 else (1, *shape)) != self.image_shape:
-                raise DataError(
-                    f"{path}: shape {tuple(shape)}, but {paths[0]} has {self.image_shape[-len(shape) :]}; "
-                    "images of one dataset need one shape"
-                )
+        with progress_bar(f"reading the headers of {len(paths):,} files") as advance:
+            for number, path in enumerate(paths, 1):
+                self.masses.append(self._check(path))
+                advance(number, len(paths))
+
+    def _check(self, path: Path) -> float | None:
+        """Refuse a file whose image has another shape than the first; returns the mass beside it, if there is one."""
+        shape, dtype, _ = read_header(path)
+        mass = None
+        if dtype.hasobject:
+            image, mass = split_pair(load_npy(path), path)
+            shape, self.has_masses = image.shape, True
+        if (shape if len(shape) == 3 else (1, *shape)) != self.image_shape:
+            raise DataError(
+                f"{path}: shape {tuple(shape)}, but {self.paths[0]} has {self.image_shape[-len(shape) :]}; "
+                "images of one dataset need one shape"
+            )
+        return mass
 
     @staticmethod
     def _inspect(path: Path) -> tuple[np.ndarray, bool]:
