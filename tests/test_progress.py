@@ -111,10 +111,15 @@ def test_bars_of_nested_work_share_one_display_and_leave_nothing(use):
 @pytest.mark.parametrize("kind", ["log", "terminal"])
 def test_exceptions_pass_through_and_end_the_display(kind, use):
     seen = use(kind)
-    with pytest.raises(KeyError, match="lost"), progress_bar("outer"), working("inner"):
-        assert seen.has("outer")
-        assert seen.has("inner")
-        raise KeyError("lost")
+
+    def fail():
+        with progress_bar("outer"), working("inner"):
+            assert seen.has("outer")
+            assert seen.has("inner")
+            raise KeyError("lost")
+
+    with pytest.raises(KeyError, match="lost"):
+        fail()
     assert not watchers()
     assert progress._terminal._display is None
     assert sys.stderr is seen
