@@ -14,6 +14,7 @@ PACKAGE = ROOT / "src" / "darklens"
 FLOORS = [
     {"errors"},
     {"commands", "paths", "usercode"},
+    {"progress"},
     {"physics"},
     {"simulation"},
     {"data"},
@@ -64,6 +65,7 @@ def test_physics_holds_no_classes_with_state_and_reads_no_files():
         classes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ClassDef)]
         assert all(ast.unparse(c.bases[0]) == "NamedTuple" for c in classes), path
         assert "open(" not in text
+        assert "progress" not in imported_rooms(path), path
 
 
 def test_lock_has_hashes_and_no_addresses():

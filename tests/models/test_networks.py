@@ -74,6 +74,7 @@ def test_weights_that_cannot_be_fetched_are_said(monkeypatch):
     def unreachable(*_, pretrained=False, **__):
         raise ConnectionError("no route to host")
 
+    monkeypatch.setattr("darklens.models.backbones.pretrained_file", lambda architecture: None)
     monkeypatch.setattr(timm, "create_model", unreachable)
     with pytest.raises(ModelError, match=r"weights of resnet18 cannot be fetched .*--network\.weights"):
         build_network("timm", 3, 3, {"architecture": "resnet18", "pretrained": True})

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from contextlib import AbstractContextManager
+from typing import NoReturn
+
+from darklens.progress import working
 
 
 def duration(seconds: float) -> str:
@@ -34,11 +37,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     Console().print(made)
 
 
-def progress(what: str) -> Any:
-    """A progress bar for a long job."""
-    from darklens.workflows.progress import progress_bar
-
-    return progress_bar(what)
+def loading() -> AbstractContextManager[None]:
+    """Show that libraries are being imported, which takes seconds with PyTorch and Lightning."""
+    return working("loading PyTorch")
 
 
 def fail(message: str, status: int = 2) -> NoReturn:

@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 from darklens.errors import DataError
 from darklens.physics.grids import bin_pixels
 from darklens.physics.smoothfit import SmoothPrior, fit_smooth_lens, learn_prior, residual, sky_noise, smooth_image
+from darklens.progress import progress_bar
 
 LENSES = 256
 """Training images from which the distribution of lenses is learned."""
@@ -68,7 +69,8 @@ class Preprocessing:
         if self.lens_model:
             self._check_channels(images.shape[-3])
             pixels, binned = _to_fit(self._in_noise(cropped[:LENSES]))
-            prior = learn_prior(pixels, binned=binned)
+            with progress_bar("learning the distribution of lenses") as advance:
+                prior = learn_prior(pixels, binned=binned, progress=advance)
             return replace(self, lens_model=False).fit(images)._with_lens(prior)
         if self.stretch == "minmax":
             return self

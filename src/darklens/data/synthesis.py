@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from darklens.data.dataset import Cutouts, DatasetInfo, DatasetWriter, versions
+from darklens.progress import working
 from darklens.simulation import BLOCK, Preset, Simulator
 
 Progress = Callable[[int, int], None]
@@ -45,9 +46,10 @@ def simulate_dataset(
             writer.checkpoint(start)
             if progress:
                 progress(start, count)
-    catalog = simulator.catalog(count)
     seeds = pl.lit(seed).alias("seed")
-    return writer.finish(catalog.with_columns(seeds), simulated_info(preset, seed, noise))
+    with working("writing the truths and the checksum"):
+        catalog = simulator.catalog(count)
+        return writer.finish(catalog.with_columns(seeds), simulated_info(preset, seed, noise))
 
 
 def simulate_cutouts(preset: Preset, count: int, seed: int, progress: Progress | None = None) -> Cutouts:

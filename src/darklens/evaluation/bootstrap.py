@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from darklens.progress import progress_bar
+
 Floats = NDArray[np.float64]
 Figure = Callable[[Floats], Floats]
 """From weights (rounds, N) to values (rounds,)."""
@@ -39,10 +41,12 @@ def intervals(figures: dict[str, Figure], n: int, seed: int = 0, rounds: int = R
     samples: dict[str, list[Floats]] = {name: [] for name in figures}
     rng = np.random.default_rng(seed)
     step = max(1, _CHUNK // n)
-    for start in range(0, rounds, step):
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=min(step, rounds - start)).astype(np.float64)
-        for name, figure in figures.items():
-            samples[name].append(figure(weights))
+    with progress_bar("bootstrapping the intervals") as advance:
+        for start in range(0, rounds, step):
+            weights = rng.multinomial(n, np.full(n, 1 / n), size=min(step, rounds - start)).astype(np.float64)
+            for name, figure in figures.items():
+                samples[name].append(figure(weights))
+            advance(min(start + step, rounds), rounds)
     found = {}
     for name, value in values.items():
         # A resample that misses a class has no AUC; it is left out.

@@ -10,6 +10,7 @@ import numpy as np
 
 from darklens.evaluation.bootstrap import ROUNDS, Floats
 from darklens.evaluation.classification import auc_figure
+from darklens.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ def macro_auc_differences(
     n = len(labels)
     weights = np.vstack([np.ones((1, n)), rng.multinomial(n, np.full(n, 1 / n), size=rounds)]).astype(np.float64)
     onehot = np.eye(next(iter(probabilities.values())).shape[1])[labels]
-    values = {
-        name: np.mean([auc_figure(p[:, i], onehot[:, i])(weights) for i in range(p.shape[1])], axis=0)
-        for name, p in probabilities.items()
-    }
+    values = {}
+    with progress_bar("bootstrapping the differences") as advance:
+        for name, given in probabilities.items():
+            figures = [auc_figure(given[:, i], onehot[:, i])(weights) for i in range(given.shape[1])]
+            values[name] = np.mean(figures, axis=0)
+            advance(len(values), len(probabilities))
     found = []
     for first, second in itertools.combinations(values, 2):
         gap = values[first] - values[second]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from darklens.inference.model import TrainedModel
+from darklens.progress import progress_bar
 
 STEPS = 24
 
@@ -18,7 +19,11 @@ def attributions(model: TrainedModel, images: Tensor, targets: list[int], steps:
     Integrated gradients (Sundararajan et al. 2017, by captum) of the prepared image against an even one, summed over its
     channels, a mean over the members of an ensemble. Pixels that are cropped away have 0.
     """
-    maps = [_attributions(member, images, targets, steps) for member in model.members]
+    maps: list[Tensor] = []
+    with progress_bar("attributing the answers to pixels") as advance:
+        for member in model.members:
+            maps.append(_attributions(member, images, targets, steps))
+            advance(len(maps), len(model.members))
     return torch.stack(maps).mean(0).numpy()
 
 

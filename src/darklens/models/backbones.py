@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from darklens.errors import ModelError
 from darklens.models.heads import Head, Headed, make_head
+from darklens.models.hub import pretrained_file
 
 
 def timm_network(
@@ -65,6 +66,8 @@ def _create(architecture: str, options: dict[str, Any], pretrained: bool, weight
         _load_weights(network, Path(weights), architecture)
         return network
     try:
+        if pretrained and (file := pretrained_file(architecture)) is not None:
+            options = options | {"pretrained_cfg_overlay": {"file": str(file)}}
         return timm.create_model(architecture, pretrained=pretrained, **options)
     except Exception as error:
         if not pretrained:

@@ -7,6 +7,7 @@ no pixel scale is needed, and brightness in units of the sky noise, so no gain o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -148,11 +149,14 @@ def _refine(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int, step
     return SmoothFit(parameters, curvature, cost)
 
 
-def learn_prior(images: Tensor, rounds: int = 12, binned: int = 1) -> SmoothPrior:
+def learn_prior(
+    images: Tensor, rounds: int = 12, binned: int = 1, progress: Callable[[int, int], None] | None = None
+) -> SmoothPrior:
     """The distribution that the lenses of images (N, H, H) come from, by expectation maximisation from a broad one.
 
     Where all images share a deflector or a shape of the source, as the published data do, these become certain, and
-    what substructure does to them is left to the residual; where they vary, it learns how.
+    what substructure does to them is left to the residual; where they vary, it learns how. ``progress`` is called with
+    the rounds done and their total.
     """
     prior = broad_prior()
     fit = fit_smooth_lens(images, prior, binned=binned)
@@ -168,6 +172,8 @@ def learn_prior(images: Tensor, rounds: int = 12, binned: int = 1) -> SmoothPrio
         if number in _SEE:
             prior = prior._replace(blur=_seeing(images[good], prior, chosen, binned))
         fit = _refine(images, prior, fit.parameters, binned, LEARNING_STEPS)
+        if progress is not None:
+            progress(number + 1, rounds)
     return _share(prior)
 
 

@@ -16,6 +16,7 @@ import polars as pl
 
 from darklens.commands import command
 from darklens.errors import DataError
+from darklens.progress import progress_bar
 from darklens.report import plots
 from darklens.report.figures import draw_attribution, draw_image
 from darklens.report.style import style
@@ -54,7 +55,11 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
         If a run is not trained, or has no evaluation to report.
     """
     records = [read_run(run) for run in runs]
-    sections = [_section(record) for record in records]
+    sections: list[dict[str, Any]] = []
+    with progress_bar("drawing the report") as advance:
+        for record in records:
+            sections.append(_section(record))
+            advance(len(sections), len(records))
     css = (resources.files("darklens.report") / "templates" / "report.css").read_text("utf-8")
     page = (
         environment()

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
 from darklens.physics import exponential_light, sersic_light, shear_deflection, sie_deflection
+from darklens.progress import working
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import PROFILES
 from darklens.simulation.scene import Rows, columns_of, sersic_parameters, substructure, summed_deflection
@@ -43,8 +44,9 @@ def fused_light(preset: Preset, label: str, rows: Rows, x: Tensor, y: Tensor) ->
     ax, ay = _main(x, y, [m.view(-1, 1, 1) for m in main])
     parameters = [] if added is None else [*added.parameters, added.weights]
     kernel = _kernel(None if added is None else added.deflection, exponential)
+    arguments = x, y, ax, ay, [s.view(-1, 1, 1) for s in source], parameters
     try:
-        return kernel(x, y, ax, ay, [s.view(-1, 1, 1) for s in source], parameters)
+        return kernel(*arguments) if kernel in _ready else _compiling(kernel, *arguments)
     except TorchDynamoException as error:
         _give_up(str(error).splitlines()[0])
         return None
@@ -54,6 +56,17 @@ def _main(x: Tensor, y: Tensor, main: list[Tensor]) -> tuple[Tensor, Tensor]:
     ax, ay = sie_deflection(x, y, *main[:5])
     bx, by = shear_deflection(x, y, *main[5:])
     return ax + bx, ay + by
+
+
+_ready: set[Kernel] = set()
+
+
+def _compiling(kernel: Kernel, *arguments: Any) -> Tensor:
+    """Call a kernel for the first time in this process, which compiles it or reads it from the cache."""
+    with working("compiling the simulation's kernel (once on a machine, up to a minute)"):
+        light = kernel(*arguments)
+    _ready.add(kernel)
+    return light
 
 
 @lru_cache

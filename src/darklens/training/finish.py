@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from darklens.inference.calibration import Calibration, fit_calibration
 from darklens.inference.model import BATCH, Ensemble, ModelConfig, TrainedModel, save_model
 from darklens.inference.outliers import OutlierScore
 from darklens.models.registry import count_parameters
+from darklens.progress import progress_bar
 from darklens.tasks.base import ImageTask
 from darklens.tasks.regress import Regression
 from darklens.training.card import model_card
@@ -22,6 +24,8 @@ from darklens.training.fit import Fitted, console
 from darklens.training.job import Job, machine, peak_memory, write_record
 from darklens.training.recipe import Recipe
 from darklens.training.sources import Source
+
+Result = TypeVar("Result")
 
 CALIBRATION_IMAGES = 8192
 """Validation images that are enough to calibrate."""
@@ -68,7 +72,8 @@ def calibrated(model: TrainedModel, source: Source) -> TrainedModel:
     count = min(len(source.validation), CALIBRATION_IMAGES)
     batches = [source.validation[range(i, min(i + BATCH, count))] for i in range(0, count, BATCH)]
     if len(model.members) > 1:
-        outputs = torch.cat([model.answer(batch["image"])[0] for batch in batches]).clamp_min(1e-12).log()
+        images = [batch["image"] for batch in batches]
+        outputs = torch.cat(_each(images, lambda image: model.answer(image)[0])).clamp_min(1e-12).log()
         calibration = fit_calibration(outputs, torch.cat([batch["target"] for batch in batches]))
         config = dataclasses.replace(model.config, calibration=dataclasses.asdict(calibration))
         return Ensemble(config, model.members)
@@ -85,9 +90,19 @@ def calibrated(model: TrainedModel, source: Source) -> TrainedModel:
 
 
 def _raw(model: TrainedModel, batches: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    parts = [model.raw(batch.to(model.device)) for batch in batches]
+    parts = _each(batches, lambda batch: model.raw(batch.to(model.device)))
     outputs, features, statistics = (torch.cat(part) for part in zip(*parts, strict=True))
     return outputs, features, statistics
+
+
+def _each(batches: list[Tensor], function: Callable[[Tensor], Result]) -> list[Result]:
+    """What a function returns for each batch, with a progress bar."""
+    results: list[Result] = []
+    with progress_bar("calibrating") as advance:
+        for batch in batches:
+            results.append(function(batch))
+            advance(len(results), len(batches))
+    return results
 
 
 def _model_config(recipe: Recipe, source: Source, task: ImageTask, record: dict[str, Any]) -> ModelConfig:

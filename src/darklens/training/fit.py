@@ -20,6 +20,7 @@ from torch import Tensor
 
 from darklens.errors import RecipeError
 from darklens.models.registry import count_parameters
+from darklens.progress import Advance, other_display, progress_bar
 from darklens.tasks.base import ImageTask
 from darklens.training.history import epoch_history
 from darklens.training.job import Job
@@ -62,6 +63,7 @@ class EpochLines(Callback):
         self._started = started
         self._stepping = 0.0
         self._steps, self._since = 0, 0.0
+        self.advance: Advance | None = None
 
     @property
     def steps_per_second(self) -> float:
@@ -71,6 +73,10 @@ class EpochLines(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
             self._since = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.advance is not None:
+            self.advance(trainer.global_step, int(trainer.num_training_batches) * (trainer.max_epochs or 1))
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._stepping += time.perf_counter() - self._since
@@ -146,11 +152,14 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
         for note in source.notes:
             console.print(f"note: {note}", highlight=False)
     earlier = max((epoch.get("seconds", 0.0) for epoch in epoch_history(out)), default=0.0)
-    try:
-        trainer.fit(task, datamodule=module, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        if not trainer.interrupted:
-            raise
+    # Of Lightning's bar on standard output and ours on standard error, only one can have a terminal.
+    shown: Any = other_display() if console.is_terminal else progress_bar("training")
+    with shown as lines.advance:
+        try:
+            trainer.fit(task, datamodule=module, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            if not trainer.interrupted:
+                raise
     seconds = earlier + time.perf_counter() - started
     if trainer.interrupted:
         raise KeyboardInterrupt

@@ -22,6 +22,7 @@ from darklens.data.splits import ensure_split
 from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError, RecipeError
 from darklens.inference.model import BATCH
+from darklens.progress import progress_bar, working
 from darklens.simulation import BLOCK, Preset, Simulator, load_preset
 from darklens.training.recipe import Recipe
 
@@ -128,12 +129,14 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
             "choose a smaller --trainer.batch_size"
         )
     chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:STATISTICS_IMAGES])
+    with working("reading a sample of the training images"):
+        sample = parts[0][chosen]["image"]
     info = cutouts.info
     return Source(
         parts[0],
         parts[1],
         train_images=len(train),
-        sample=parts[0][chosen]["image"],
+        sample=sample,
         target_sample=targets[train],
         classes=classes,
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
@@ -148,7 +151,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
             "validation_images": len(validation),
             "test_images": int((split == "test").sum()),
             "checksum": info.checksum,
-            "typical_peak": _typical_peak(parts[0][chosen]["image"]),
+            "typical_peak": _typical_peak(sample),
         },
         split=catalog.select(pl.col("id").cast(pl.String), "split"),
         recipe=recipe,
@@ -218,8 +221,10 @@ def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> So
             )
     target = recipe.target if recipe.task == "regress" else None
     made = SimulatedDataset(train, target)
-    sample = made[range(STATISTICS_IMAGES // 2 // BLOCK)]
-    held_out = SimulatedDataset(validation, target)[range(VALIDATION_IMAGES // BLOCK)]
+    sample = _simulate(made, STATISTICS_IMAGES // 2 // BLOCK, "simulating a sample of the training images")
+    held_out = _simulate(
+        SimulatedDataset(validation, target), VALIDATION_IMAGES // BLOCK, "simulating the validation images"
+    )
     info = simulated_info(preset, seed)
     return Source(
         made,
@@ -244,6 +249,16 @@ def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> So
         recipe=recipe,
         seed=seed,
     )
+
+
+def _simulate(dataset: SimulatedDataset, blocks: int, what: str) -> Batch:
+    """Images and targets of the first blocks of a simulated dataset, with a progress bar."""
+    parts: list[Batch] = []
+    with progress_bar(what) as advance:
+        for number in range(blocks):
+            parts.append(dataset[[number]])
+            advance(number + 1, blocks)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 class Held(torch.utils.data.Dataset[Batch]):

@@ -21,6 +21,7 @@ from darklens.data.synthesis import simulate_dataset
 from darklens.errors import DarklensError, DataError, RecipeError
 from darklens.evaluation.comparison import macro_auc_differences
 from darklens.models.registry import network_options
+from darklens.progress import progress_bar
 from darklens.report.leaderboard import write_leaderboard
 from darklens.simulation import Preset, load_preset
 from darklens.training.history import epoch_history
@@ -28,7 +29,6 @@ from darklens.training.job import Job, machine, read_record
 from darklens.training.recipe import Recipe, load_recipe, short_name
 from darklens.workflows.estimate import training_rate
 from darklens.workflows.evaluate import evaluate_run
-from darklens.workflows.progress import progress_bar
 
 EPOCHS = 10
 """Epochs into which a budget of minutes or images is cut, unless validation would take too much of it."""
@@ -183,7 +183,8 @@ def benchmark(
         try:
             _train(name, run, folders["train"], budget, seed, pretrained, fitting[name], out / "plans", trust_code)
             if new:
-                evaluate_run(run, folders["test"], name="test", trust_code=trust_code)
+                with progress_bar("evaluating") as advance:
+                    evaluate_run(run, folders["test"], name="test", trust_code=trust_code, progress=advance)
         except DarklensError as error:
             failed[name] = str(error)
             say(f"  left out: {error}")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from darklens.data.options import DataOptions
 from darklens.data.synthesis import simulate_dataset
+from darklens.progress import progress_bar
 from darklens.report.page import write_report
 from darklens.simulation import load_preset
 from darklens.training.job import Job
@@ -18,7 +19,6 @@ from darklens.training.recipe import load_recipe
 from darklens.training.train import train
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.predict import predict_paths
-from darklens.workflows.progress import progress_bar
 
 PRESET = "model-1"
 RECIPE, EPOCHS = "substructure/darklens", 2
@@ -54,14 +54,18 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         said(f"{count:,} {name} images of {PRESET} → {folder}")
     train(Job(load_recipe(RECIPE, {"trainer.epochs": EPOCHS}), str(folders["train"]), seed), out)
     said("trained")
-    record = evaluate_run(out, folders["test"], name="test")
+    with progress_bar("evaluating") as advance:
+        record = evaluate_run(out, folders["test"], name="test", progress=advance)
     for key in ("accuracy", "macro_auc", "ece"):
         figure = record["figures"][key]
         said(f"{key} {figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}] on {record['n']:,} test images")
     with resources.as_file(resources.files("darklens") / "examples") as examples:
         for name, (model, scale) in REAL.items():
             table = out / f"real-{name}.csv"
-            predict_paths(Path(model), [examples / name], table, DataOptions(mask=True), pixel_scale=scale)
+            with progress_bar(f"predicting {name}") as advance:
+                predict_paths(
+                    Path(model), [examples / name], table, DataOptions(mask=True), pixel_scale=scale, progress=advance
+                )
             for row in pl.read_csv(table).iter_rows(named=True):
                 answer = f"{row['predicted']} ({row['p_' + row['predicted']]:.2f})"
                 said(f"{name} {row['id']}: {answer}, unlike {row['unlike']:.1f}, says {model}")

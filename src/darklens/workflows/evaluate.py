@@ -27,6 +27,7 @@ from darklens.inference.explain import attributions
 from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.predict import Predicted, Progress, predict_cutouts, prediction_table
 from darklens.inference.shipped import shipped_name
+from darklens.progress import progress_bar
 from darklens.simulation import load_preset
 from darklens.workflows.predict import prediction_sets_of
 
@@ -155,7 +156,9 @@ def _outlier_figures(
 ) -> dict[str, Interval]:
     """How well ``unlike`` tells images of another kind from test images, and how many of each it flags."""
     usual = predicted.prediction.unlike
-    strange = predict_cutouts(model, open_with(outliers, DataOptions()), mask=mask, skip=True).prediction.unlike
+    with progress_bar("predicting the outliers") as advance:
+        images = open_with(outliers, DataOptions())
+        strange = predict_cutouts(model, images, mask=mask, skip=True, progress=advance).prediction.unlike
     if usual is None or strange is None:
         raise DataError("this model cannot say what is unlike its training images; train it again")
     scores = np.concatenate([usual, strange])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from darklens.cli.console import duration, progress, say, table
+from darklens.cli.console import duration, loading, say, table
 from darklens.commands import command
 from darklens.data.options import DataOptions
 from darklens.errors import DarklensError
 from darklens.paths import check_absent, check_present, check_writable
+from darklens.progress import progress_bar, working
 
 
 def simulate(
@@ -39,17 +40,19 @@ def simulate(
     check_absent(out)
     if count < 1:
         raise DarklensError(f"--count must be at least 1; got {count}")
-    from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset
-    from darklens.simulation import load_preset
-    from darklens.workflows.following import training_command
+    with loading():
+        from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset
+        from darklens.simulation import load_preset
+        from darklens.workflows.following import training_command
 
     loaded = load_preset(preset, trust_code=trust_code)
     if dry_run:
-        guess = estimate(loaded, count, noise)
+        with working("timing a few images"):
+            guess = estimate(loaded, count, noise)
         faster = "; compiled kernels will be faster" if count >= COMPILE_FROM else ""
         say(f"{count:,} images: {guess.bytes / 2**20:,.0f} MiB, at most {duration(guess.seconds)}{faster}")
         return
-    with progress("simulating") as advance:
+    with progress_bar("simulating") as advance:
         simulate_dataset(loaded, count, seed, out, noise, device, advance)
     say(f"{count:,} images of {loaded.name} → {out}", training_command(out, count, {}))
 
@@ -67,11 +70,13 @@ def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0, trust_c
 
     resolve_preset(preset)
     check_writable(out)
-    from darklens.simulation import load_preset
-    from darklens.workflows.preview import preview as draw
+    with loading():
+        from darklens.simulation import load_preset
+        from darklens.workflows.preview import preview as draw
 
     loaded = load_preset(preset, trust_code=trust_code)
-    found = draw(loaded, out, seed)
+    with working("drawing the preset"):
+        found = draw(loaded, out, seed)
     strengths = [f"{name} {value:.1f} σ" for name, value in found["detectability"].items() if value > 0]
     say(
         f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure: {', '.join(strengths)}\n"
@@ -89,9 +94,10 @@ def look(path: Path, out: Path = Path("look.png"), options: DataOptions = DataOp
     """
     check_present(path)
     check_writable(out)
-    from darklens.workflows.look import look as look_at
+    with working("looking at the images"):
+        from darklens.workflows.look import look as look_at
 
-    findings = look_at(path, options, out)
+        findings = look_at(path, options, out)
     say("\n".join([str(path), *(f"  {fact}" for fact in findings.facts), *(f"  ! {w}" for w in findings.warnings)]))
     say(f"  mosaic → {out}", findings.next_command)
 
@@ -114,12 +120,13 @@ def import_(
     check_present(source)
     check_absent(out)
     fractions = _fractions(split)
-    from darklens.data.importing import import_data
-    from darklens.data.layouts import open_with
-    from darklens.workflows.following import after_looking
+    with loading():
+        from darklens.data.importing import import_data
+        from darklens.data.layouts import open_with
+        from darklens.workflows.following import after_looking
 
     cutouts = open_with(source, options)
-    with progress("importing") as advance:
+    with progress_bar("importing") as advance:
         import_data(cutouts, out, options.mask, fractions, seed, advance)
     notes = "".join(f"\n  {note}" for note in cutouts.info.notes)
     say(

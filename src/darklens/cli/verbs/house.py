@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from darklens.cli.console import say
+from darklens.cli.console import loading, say
 from darklens.paths import check_absent
 
 
@@ -16,7 +16,8 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0) -> None:
         seed: of everything.
     """
     check_absent(out)
-    from darklens.workflows.demo import run_demo
+    with loading():
+        from darklens.workflows.demo import run_demo
 
     run_demo(out, seed)
 
@@ -25,7 +26,8 @@ def doctor() -> None:
     """Print versions, devices, threads and disk, to paste into an issue; and what is known to be bad."""
     from darklens.workflows.doctor import diagnose
 
-    facts, problems = diagnose()
+    with loading():
+        facts, problems = diagnose()
     say("\n".join(f"{name:13} {value}" for name, value in facts.items()))
     for problem in problems:
         say(f"! {problem}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from darklens.cli.console import progress, say, table
+from darklens.cli.console import loading, say, table
 from darklens.commands import command
 from darklens.data.options import DataOptions
 from darklens.errors import DarklensError
 from darklens.inference.shipped import describe_shipped, model_folder, shipped_models
 from darklens.paths import check_absent, check_present, check_writable
+from darklens.progress import progress_bar, working
 
 
 def evaluate(
@@ -46,9 +47,10 @@ def evaluate(
     check_coverage(coverage)
     if count < 1:
         raise DarklensError(f"--count must be at least 1; got {count}")
-    from darklens.workflows.evaluate import evaluate_run
+    with loading():
+        from darklens.workflows.evaluate import evaluate_run
 
-    with progress("evaluating") as advance:
+    with progress_bar("evaluating") as advance:
         record = evaluate_run(
             run, data, name, options, band=band, seed=seed, symmetries=symmetries, coverage=coverage, outliers=outliers,
             count=count, trust_code=trust_code, progress=advance,
@@ -98,9 +100,10 @@ def predict(
     model_folder(run)
     for path in paths:
         check_present(path)
-    from darklens.workflows.predict import predict_paths
+    with loading():
+        from darklens.workflows.predict import predict_paths
 
-    with progress("predicting") as advance:
+    with progress_bar("predicting") as advance:
         written = predict_paths(
             run, paths, out, options, band=band, skip=skip, pixel_scale=pixel_scale, symmetries=symmetries,
             coverage=coverage, sort=sort, trust_code=trust_code, progress=advance,
@@ -132,9 +135,11 @@ def explain(
     check_writable(out)
     for path in paths:
         check_present(path)
-    from darklens.workflows.explain import explain_images
+    with loading():
+        from darklens.workflows.explain import explain_images
 
-    lines, notes = explain_images(run, paths, out, options, band=band, trust_code=trust_code)
+    with working("explaining"):
+        lines, notes = explain_images(run, paths, out, options, band=band, trust_code=trust_code)
     for line in [*lines, *(f"note: {note}" for note in notes)]:
         say(line)
     say(f"→ {out}")
@@ -149,7 +154,8 @@ def report(runs: list[Path], out: Path = Path("report.html")) -> None:
     for run in runs:
         check_present(run)
     check_writable(out)
-    from darklens.report.page import write_report
+    with loading():
+        from darklens.report.page import write_report
 
     write_report(runs, out)
     say(f"→ {out}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from darklens.cli.console import say, table
+from darklens.cli.console import loading, say, table
 from darklens.cli.verbs.results import check_data
 from darklens.data.options import DataOptions
 from darklens.errors import DarklensError
 from darklens.inference.shipped import model_folder
 from darklens.paths import check_absent, is_helper_process, only_one
+from darklens.progress import working
 
 
 def train(
@@ -44,10 +45,11 @@ def train(
     if not continuing and not is_helper_process():
         _check_new_run(out)
     check_data(data)
-    from darklens.training.job import Job
-    from darklens.training.train import resume as resume_training
-    from darklens.training.train import train as start_training
-    from darklens.workflows.following import after_training
+    with loading():
+        from darklens.training.job import Job
+        from darklens.training.train import resume as resume_training
+        from darklens.training.train import train as start_training
+        from darklens.workflows.following import after_training
 
     job = Job(loaded, data, seed, options, wandb)
     if dry_run:
@@ -85,8 +87,9 @@ def finetune(
     if not (resume and (made / "run.json").is_file()):
         _check_new_run(made)
     check_data(data)
-    from darklens.workflows.finetune import finetune as start
-    from darklens.workflows.following import after_training
+    with loading():
+        from darklens.workflows.finetune import finetune as start
+        from darklens.workflows.following import after_training
 
     start(str(model), data, made, seed, options, overrides=overrides, resume=resume, trust_code=trust_code)
     say(None, after_training(made, data, options, trust_code))
@@ -102,11 +105,13 @@ def ensemble(runs: list[Path], out: Path, trust_code: bool = False) -> None:
     check_absent(out)
     for run in runs:
         model_folder(run)
-    from darklens.training.ensemble import make_ensemble
-    from darklens.training.job import recorded_job
-    from darklens.workflows.following import after_training
+    with loading():
+        from darklens.training.ensemble import make_ensemble
+        from darklens.training.job import recorded_job
+        from darklens.workflows.following import after_training
 
-    make_ensemble(runs, out, trust_code=trust_code)
+    with working("making the ensemble"):
+        make_ensemble(runs, out, trust_code=trust_code)
     job = recorded_job(out, trust_code=trust_code)
     say(f"{len(runs)} runs → {out}", after_training(out, job.data, job.options, trust_code))
 
@@ -152,8 +157,9 @@ def benchmark(
     for name in names:
         if load_recipe(name, trust_code=trust_code).task != "classify":
             raise DarklensError(f"{name}: the leaderboard is for classifiers")
-    from darklens.workflows.benchmark import benchmark as run_benchmark
-    from darklens.workflows.benchmark import parse_budget
+    with loading():
+        from darklens.workflows.benchmark import benchmark as run_benchmark
+        from darklens.workflows.benchmark import parse_budget
 
     page = run_benchmark(
         names, preset, parse_budget(budget), out, train_images, test_images, seed, pretrained, overrides, say,

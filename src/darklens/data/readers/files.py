@@ -11,6 +11,7 @@ import numpy as np
 from darklens.data.sizes import OneSize, sizes_message
 from darklens.data.unpickle import load_npy, read_header, split_pair
 from darklens.errors import DataError
+from darklens.progress import progress_bar
 
 LOOKED_AT = 20_000
 """Files whose sizes are counted when a folder has several: all of most folders, in a few seconds."""
@@ -129,8 +130,10 @@ class NpyFiles(ImageFiles):
         self._shapes: dict[Path, tuple[int, ...]] = {}
         shape = as_channels(first, paths[0], channels).shape
         super().__init__(paths, shape, np.dtype(np.result_type(first.dtype, np.float32)), size)
-        for path in paths:
-            self._inspect(path)
+        with progress_bar(f"reading the headers of {len(paths):,} files") as advance:
+            for number, path in enumerate(paths, 1):
+                self._inspect(path)
+                advance(number, len(paths))
         if size.side is None and len(set(self._shapes.values())) > 1:
             raise DataError(f"{paths[0].parent}: {self._sizes(shape)}")
 
