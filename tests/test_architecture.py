@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "darklens"
 FLOORS = [
     {"errors"},
-    {"paths", "usercode"},
+    {"paths", "usercode", "schema"},
     {"physics"},
     {"simulation"},
     {"data"},

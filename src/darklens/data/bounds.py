@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from darklens.errors import DataError
+from darklens.errors import DarklensError, DataError
 
 DEFLATE = 1032
 """Bytes that one byte of deflate (PNG, gzip, HDF5, FITS) becomes at most: a run of 258 in two bits."""
@@ -48,6 +48,12 @@ def check_image(path: Path, promised: int) -> None:
         )
 
 
+def is_gzip(path: Path) -> bool:
+    """Whether a file begins as gzip does."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
 def check_gzip(path: Path) -> None:
     """Refuse a gzip file that decompresses to more than `IMAGE_BYTES`, or is damaged. Raises DataError."""
     if path.stat().st_size * DEFLATE <= IMAGE_BYTES:
@@ -61,19 +67,20 @@ def check_gzip(path: Path) -> None:
 
 
 @contextmanager
-def naming(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a library raises while it decodes a file into a DataError: the file, ``what`` is wrong, the reason.
+def naming(path: Path, what: str, kind: type[DarklensError] = DataError) -> Iterator[None]:
+    """Turn whatever a library raises while it decodes a file into a ``kind`` that says the file, ``what`` and the reason.
 
     Decoders raise nearly anything on damaged files. A lack of memory is left as it is: sizes are checked before.
     """
-    from polars.exceptions import PanicException
-
     try:
         yield
-    except (DataError, MemoryError):
+    except (DarklensError, MemoryError):
         raise
-    except (Exception, PanicException) as error:
-        raise DataError(f"{path}: {what}: {reason(error)}") from error
+    except BaseException as error:
+        # Each library in Rust has a class of its own for panics, and it is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise kind(f"{path}: {what}: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from darklens.data.dataset import versions
 from darklens.errors import DataError, RecipeError
+from darklens.schema import from_keys, known_keys, read_json
 from darklens.training.recipe import Recipe, recipe_from
 from darklens.training.sources import Source, open_source
 
@@ -46,8 +47,8 @@ class Job:
 def read_job(out: Path) -> Job:
     """The job that a run folder records."""
     record = read_record(out)
-    fields = {f.name: record[f.name] for f in dataclasses.fields(Job) if f.name in record}
-    return Job(**fields | {"recipe": recipe_from(record["recipe"], record["recipe"]["name"])})
+    fields = known_keys(Job, record) | {"recipe": recipe_from(record["recipe"], record["recipe"]["name"])}
+    return from_keys(Job, fields, str(out / "run.json"), DataError)
 
 
 def open_job_source(job: Job) -> Source:
@@ -56,11 +57,12 @@ def open_job_source(job: Job) -> Source:
 
 
 def read_record(out: Path) -> dict[str, Any]:
-    """What a run folder says of itself."""
-    try:
-        record: dict[str, Any] = json.loads((out / "run.json").read_text("utf-8"))
-    except OSError as error:
-        raise DataError(f"{out}: no run here (no run.json)") from error
+    """Return the record of a run (`run.json`). Raises DataError if there is none, or it is damaged."""
+    if not (out / "run.json").is_file():
+        raise DataError(f"{out}: no run here (no run.json)")
+    record = read_json(out / "run.json", DataError)
+    if not isinstance(record.get("recipe"), dict) or not isinstance(record["recipe"].get("name"), str):
+        raise DataError(f"{out / 'run.json'}: no recipe with a name in it; expected the record of a run")
     return record
 
 

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from darklens.data.bounds import check_expansion, check_image, naming
 from darklens.data.unpickle import load_npy, read_header, split_pair
 from darklens.errors import DataError
 
 
 def as_channels(image: np.ndarray, path: Path) -> np.ndarray:
-    """An image (H, W) or (C, H, W) as (C, H, W)."""
-    if image.ndim == 2:
-        return image[None]
-    if image.ndim != 3:
+    """Return an image (H, W) or (C, H, W) as (C, H, W). Raises DataError if it is none, or has no pixels."""
+    if image.ndim not in (2, 3) or not image.size:
         raise DataError(f"{path}: an array of shape {image.shape}; expected one image, (H, W) or (C, H, W)")
-    return image
+    return image[None] if image.ndim == 2 else image
 
 
 class ImageFiles:
@@ -72,8 +71,6 @@ class NpyFiles(ImageFiles):
     @staticmethod
     def _inspect(path: Path) -> tuple[np.ndarray, bool]:
         image, mass = split_pair(load_npy(path), path)
-        if image.dtype.kind not in "fiub":
-            raise DataError(f"{path}: holds {image.dtype}, not numbers")
         return as_channels(image, path), mass is not None
 
     def read(self, path: Path) -> np.ndarray:
@@ -81,7 +78,7 @@ class NpyFiles(ImageFiles):
 
 
 class PngFiles(ImageFiles):
-    """PNG images: grey as one band, colour as three."""
+    """PNG images: grey as one band, colour as three. Whatever is not PNG is refused, whatever its name."""
 
     def __init__(self, paths: Sequence[Path]):
         first = self.read(paths[0])
@@ -90,9 +87,9 @@ class PngFiles(ImageFiles):
     def read(self, path: Path) -> np.ndarray:
         from PIL import Image
 
-        try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB") if image.mode in ("P", "RGBA") else image)
-        except (OSError, SyntaxError) as error:
-            raise DataError(f"{path}: not a readable PNG: {error}") from error
+        with naming(path, "not a readable PNG"), Image.open(path, formats=["PNG"]) as image:
+            # The size is known before the pixels are decompressed: at least a bit, at most four bytes each.
+            check_expansion(path, image.width * image.height // 8, path.stat().st_size)
+            check_image(path, image.width * image.height * 4)
+            pixels = np.asarray(image.convert("RGB") if image.mode in ("P", "RGBA") else image)
         return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
