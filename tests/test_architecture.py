@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "darklens"
 FLOORS = [
     {"errors"},
-    {"commands", "paths", "usercode"},
+    {"commands", "paths", "schema", "usercode"},
     {"progress"},
     {"physics"},
     {"simulation"},

@@ -22,6 +22,7 @@ import polars as pl
 
 from darklens.errors import DataError
 from darklens.paths import LOCK, OWNER, check_absent, only_one
+from darklens.schema import from_keys, known_keys, read_versioned
 
 FORMAT = 1
 
@@ -185,29 +186,36 @@ def read_dataset(path: Path) -> Cutouts:
         if not shards:
             raise DataError(f"{path}: no dataset.json here or one folder down")
         return _join([read_dataset(shard) for shard in shards], path)
-    from darklens.data.unpickle import load_npy
+    from darklens.data.readers.tables import read_parquet
 
     info = _read_info(path / "dataset.json")
     for name in ("images.npy", "catalog.parquet"):
         if not (path / name).is_file():
             raise DataError(f"{path}: {name} is missing; the folder is not whole")
-    try:
-        catalog = pl.read_parquet(path / "catalog.parquet")
-    except Exception as error:
-        raise DataError(f"{path / 'catalog.parquet'}: cannot be read as Parquet: {error}") from error
-    targets = load_npy(path / "targets.npy", mmap=True) if (path / "targets.npy").is_file() else None
-    return Cutouts(load_npy(path / "images.npy", mmap=True), catalog, info, targets)
+    images = _read_images(path / "images.npy")
+    catalog = read_parquet(path / "catalog.parquet")
+    if "id" not in catalog.columns:
+        raise DataError(f"{path / 'catalog.parquet'}: no column 'id'; there are {', '.join(catalog.columns) or 'none'}")
+    targets = _read_images(path / "targets.npy") if (path / "targets.npy").is_file() else None
+    if targets is not None and len(targets) != len(images):
+        raise DataError(f"{path / 'targets.npy'}: {len(targets)} images where images.npy has {len(images)}")
+    if info.bands and len(info.bands) != images.shape[1]:
+        raise DataError(f"{path / 'dataset.json'}: names {len(info.bands)} bands; images.npy has {images.shape[1]}")
+    return Cutouts(images, catalog, info, targets)
+
+
+def _read_images(path: Path) -> np.ndarray:
+    from darklens.data.unpickle import load_npy
+
+    images = load_npy(path, mmap=True)
+    if images.dtype == object or images.ndim != 4 or 0 in images.shape[1:]:
+        raise DataError(f"{path}: {images.dtype} of shape {images.shape}; expected numbers, (N, C, H, W)")
+    return images
 
 
 def _read_info(path: Path) -> DatasetInfo:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
-    if content.get("format", 0) > FORMAT:
-        raise DataError(f"{path}: written by a newer darklens (format {content['format']}, this one reads {FORMAT})")
-    known = {f.name for f in dataclasses.fields(DatasetInfo)}
-    return DatasetInfo(**{key: value for key, value in content.items() if key in known})
+    content = read_versioned(path, FORMAT, DataError)
+    return from_keys(DatasetInfo, known_keys(DatasetInfo, content), str(path), DataError)
 
 
 def _join(shards: list[Cutouts], path: Path) -> Cutouts:
@@ -215,7 +223,10 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
     classes = {tuple(shard.info.classes) for shard in shards}
     if len(shapes) > 1 or len(classes) > 1:
         raise DataError(f"{path}: shards differ in image shape or classes: {shapes}, {classes}")
-    catalog = pl.concat([shard.catalog for shard in shards], how="diagonal_relaxed")
+    try:
+        catalog = pl.concat([shard.catalog for shard in shards], how="diagonal_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path}: the catalogues of the shards do not fit each other: {error}") from error
     info = dataclasses.replace(shards[0].info, source=str(path), checksum=None)
     return Cutouts(Joined([shard.images for shard in shards]), catalog, info)
 

@@ -21,6 +21,7 @@ from darklens.data.readers.catalogs import join_catalog, read_catalog
 from darklens.data.readers.files import COLOURS, NpyFiles, PngFiles, is_channels_last
 from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout
 from darklens.data.readers.stacks import Hdf5Stack, open_npy_stack
+from darklens.data.readers.tables import read_csv
 from darklens.data.sizes import OneSize, Resized
 from darklens.data.unpickle import load_npy, read_header
 from darklens.errors import DataError
@@ -190,7 +191,7 @@ def _halo_mass(path: Path, options: DataOptions) -> Cutouts | None:
     splits: dict[str, str] = {}
     for table in sorted(path.glob("*.csv")):
         if name := next((SPLIT_NAMES[s] for s in SPLIT_NAMES if s in table.stem.lower()), None):
-            listed = pl.read_csv(table, has_header=False, infer_schema=False)
+            listed = read_csv(table, header=False)
             splits |= {Path(v).stem: name for column in listed for v in column if v and Path(v).suffix == ".npy"}
     if splits:
         ids = opened.catalog["id"].to_list()
@@ -213,6 +214,8 @@ def _labelled_stack(path: Path, options: DataOptions) -> Cutouts | None:
             labels = load_npy(other).reshape(-1)
             if len(labels) != len(images):
                 raise DataError(f"{other}: {len(labels)} labels for the {len(images)} images of {stacks[0].name}")
+            if labels.dtype == object or not np.isfinite(labels).all():
+                raise DataError(f"{other}: labels of type {labels.dtype}, or nan; expected a whole number an image")
             columns["label"] = [str(v.item()) if v == int(v) else str(v) for v in labels.astype(np.float64)]
             columns["label"] = [v.removesuffix(".0") for v in columns["label"]]
             classes = order_classes(set(columns["label"]))

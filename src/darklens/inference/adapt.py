@@ -18,6 +18,9 @@ from darklens.inference.model import ModelConfig
 SAME_SCALE = 0.005
 """Pixel scales that differ by less than this fraction are the same."""
 
+MOST_PIXELS = 8192
+"""Side of the largest image that a cutout is resampled to; a wrong pixel scale would ask for any size."""
+
 
 @dataclass(frozen=True)
 class Adaptation:
@@ -61,6 +64,11 @@ def adaptation(config: ModelConfig, info: DatasetInfo, shape: Sequence[int], ban
     zoom = 1.0
     if config.pixel_scale and info.pixel_scale:
         ratio = info.pixel_scale / config.pixel_scale
+        if not 0 < ratio * max(height, width) <= MOST_PIXELS:
+            raise ModelError(
+                f"{info.source}: a pixel scale of {info.pixel_scale:g}″ beside the model's {config.pixel_scale:g}″ makes "
+                f"{ratio * max(height, width):.3g} pixels of {max(height, width)}; say the right one with --pixel-scale"
+            )
         if abs(ratio - 1) > SAME_SCALE:
             zoom = ratio
             notes.append(f"resampled from {info.pixel_scale:.4g}″ to the model's {config.pixel_scale:.4g}″ per pixel")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from darklens.errors import ModelError
+from darklens.inference.config import ModelConfig
 from darklens.usercode import check_trusted, code_checksum, is_reference, split_reference
-
-if TYPE_CHECKING:
-    from darklens.inference.model import ModelConfig
 
 
 def copy_code(config: ModelConfig, folder: Path) -> ModelConfig:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,47 +19,23 @@ from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError
 from darklens.inference.calibration import Calibration
 from darklens.inference.carried import copy_code, trusted_network
+from darklens.inference.config import ModelConfig as ModelConfig
+from darklens.inference.config import read_config as read_config
 from darklens.inference.outliers import OutlierScore, image_statistics, last_linear
 from darklens.inference.shipped import WEIGHTS, model_folder
-from darklens.models.registry import build_network
-
-FORMAT = 1
-OUTLIERS = "outliers.safetensors"
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The content of ``config.json``.
-
-    ``channels`` and ``pixels`` are those of the images it was trained on, ``pixel_scale`` in arcsec. A regression has
-    ``outputs`` (column names) with the mean and standard deviation of its training targets. An ensemble has ``members``,
-    folders beside this file. ``code`` has the SHA-256 of each file of code that the model carries.
-    """
-
-    task: str
-    network: dict[str, Any]
-    preprocessing: dict[str, Any]
-    channels: int
-    pixels: int
-    classes: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    output_center: list[float] = field(default_factory=list)
-    output_scale: list[float] = field(default_factory=list)
-    bands: list[str] = field(default_factory=list)
-    pixel_scale: float | None = None
-    unit: str | None = None
-    recipe: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, Any] = field(default_factory=dict)
-    calibration: dict[str, Any] = field(default_factory=dict)
-    members: list[str] = field(default_factory=list)
-    code: dict[str, str] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    format: int = FORMAT
-
+from darklens.inference.weights import OUTLIERS, load_network
 
 BATCH = 64
 """Images that a model sees at a time: on CPUs more are slower, and take more memory."""
+
+
+BATCH_PIXELS = 2**24
+"""Pixels that a model sees at a time, for images of more than 512 × 512; more can take more memory than there is."""
+
+
+def fitting_batch(batch_size: int, pixels: int) -> int:
+    """Return how many images of ``pixels`` × ``pixels`` a model is given at a time, at most ``batch_size``."""
+    return max(1, min(batch_size, BATCH_PIXELS // pixels**2))
 
 
 @dataclass(frozen=True)
@@ -119,6 +94,7 @@ class TrainedModel:
             If channels or size do not fit the model, or pixels are nan or infinite.
         """
         batch = self._checked(images)
+        batch_size = fitting_batch(batch_size, self.config.pixels)
         answers, unlike = [torch.zeros(0, self._width)], [torch.zeros(0)]
         for start in range(0, len(batch), batch_size):
             part = batch[start : start + batch_size].to(self.device)
@@ -263,41 +239,23 @@ def load_model(path: str | Path, device: torch.device | str = "cpu", *, trust_co
     UntrustedCodeError
         If its network is a user's own, and ``trust_code`` is not set: nothing was run.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = model_folder(path)
     config = read_config(folder)
     if config.members:
-        return Ensemble(config, [load_model(folder / m, device, trust_code=trust_code) for m in config.members])
-    options = trusted_network(config, folder, trust_code)
-    config = dataclasses.replace(config, network=dict(options))
-    preprocessing = Preprocessing(**config.preprocessing)
-    channels, _, _ = preprocessing.output_shape((config.channels, config.pixels, config.pixels))
-    network = build_network(options.pop("name"), channels, len(config.classes or config.outputs), options)
-    outliers = None
-    try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        if (folder / OUTLIERS).is_file():
-            outliers = OutlierScore.from_tensors(load_file(folder / OUTLIERS))
-    except (OSError, SafetensorError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{folder}: its weights are damaged, or not of this network: {reason}") from error
+        members = [_load_member(folder / member, config, device, trust_code) for member in config.members]
+        return Ensemble(config, members)
+    config = dataclasses.replace(config, network=trusted_network(config, folder, trust_code))
+    network, outliers = load_network(folder, config)
     return TrainedModel(config, network, device, outliers)
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """The description of the model in a folder."""
-    try:
-        content = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / 'config.json'}: cannot be read: {error}") from error
-    if content.get("format", 0) > FORMAT:
-        raise ModelError(
-            f"{folder}: written by a newer darklens (format {content['format']}, this one reads up to {FORMAT}); upgrade"
-        )
-    known = {f.name for f in dataclasses.fields(ModelConfig)}
-    try:
-        return ModelConfig(**{key: value for key, value in content.items() if key in known})
-    except TypeError as error:
-        raise ModelError(f"{folder / 'config.json'}: not a model's description: {error}") from error
+def _load_member(folder: Path, whole: ModelConfig, device: torch.device | str, trust_code: bool) -> TrainedModel:
+    own = read_config(model_folder(folder))
+    if own.members:
+        raise ModelError(f"{folder}: a member of an ensemble is an ensemble itself")
+    for name in ("task", "classes", "outputs", "channels", "pixels"):
+        if getattr(own, name) != getattr(whole, name):
+            raise ModelError(
+                f"{folder}: its {name} are {getattr(own, name)!r}, those of the ensemble {getattr(whole, name)!r}"
+            )
+    return load_model(folder, device, trust_code=trust_code)

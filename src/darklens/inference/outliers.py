@@ -93,3 +93,12 @@ class OutlierScore:
     def from_tensors(tensors: dict[str, Tensor]) -> OutlierScore:
         """The reverse of `tensors`, of any precision."""
         return OutlierScore(**{name: tensor.double() for name, tensor in tensors.items()})
+
+    def check(self, features: int, statistics: int) -> None:
+        """Raise ValueError if the tensors do not fit each other, and images of so many features and statistics."""
+        components = len(self.components) if self.components.ndim else 0
+        size = components + 1 + statistics
+        expected = {"feature_mean": (features,), "components": (components, features), "floor": (), "threshold": ()}
+        for name, shape in (expected | {"mean": (size,), "precision": (size, size)}).items():
+            if (found := tuple(getattr(self, name).shape)) != shape:
+                raise ValueError(f"{name} is of shape {found}; expected {shape}")

@@ -12,7 +12,7 @@ from darklens.data.checks import check_finite
 from darklens.data.dataset import Cutouts
 from darklens.errors import DataError
 from darklens.inference.adapt import adaptation
-from darklens.inference.model import BATCH, Prediction, TrainedModel
+from darklens.inference.model import BATCH, Prediction, TrainedModel, fitting_batch
 
 Progress = Callable[[int, int], None]
 
@@ -51,6 +51,7 @@ def predict_cutouts(
         Average over the eight symmetries of the square.
     """
     adapt = adaptation(model.config, cutouts.info, cutouts.images.shape, band)
+    batch_size = fitting_batch(batch_size, model.config.pixels)
     ids = cutouts.ids
     skipped: dict[str, str] = {}
     done: list[np.ndarray] = []

@@ -25,14 +25,15 @@ GROUPS = {"C4": (C4, 1), "D4": (D4, 1), "C8": (C4, 2), "D8": (D4, 2)}
 
 def _quotients(elements: Sequence[int]) -> Tensor:
     """Table (G, G) of which element is left of the second when the first is undone."""
-    marks = torch.arange(9).reshape(3, 3)
+    marks = torch.arange(9, device="cpu").reshape(3, 3)  # also where the network itself is built without memory
     known = [transform(marks, g) for g in elements]
     inverse = [next(k for k in elements if torch.equal(transform(m, k), marks)) for m in known]
 
     def index(image: Tensor) -> int:
         return next(i for i, m in enumerate(known) if torch.equal(m, image))
 
-    return torch.tensor([[index(transform(m, inverse[g])) for m in known] for g in range(len(known))])
+    table = [[index(transform(m, inverse[g])) for m in known] for g in range(len(known))]
+    return torch.tensor(table, device="cpu")
 
 
 class GroupConvolution(nn.Module):

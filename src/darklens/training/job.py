@@ -18,6 +18,7 @@ from darklens.commands import command, given_command
 from darklens.data.dataset import versions
 from darklens.data.options import DataOptions
 from darklens.errors import DataError
+from darklens.schema import from_keys, known_keys, read_json
 from darklens.training.recipe import Recipe, changes, check_recipe_trusted, recipe_from, recipe_names
 from darklens.training.sources import Source, open_source
 from darklens.usercode import check_trusted, is_reference
@@ -68,14 +69,19 @@ def recorded_job(out: Path, *, trust_code: bool = False) -> Job:
     """
     record = read_record(out)
     recipe = recipe_from(record["recipe"], record["recipe"]["name"])
-    if is_reference(preset := record["data"].removeprefix("preset:")):
+    if is_reference(preset := str(record.get("data")).removeprefix("preset:")):
         check_trusted(preset, str(out / "run.json"), trust_code)
-    fields = {f.name: record[f.name] for f in dataclasses.fields(Job) if f.name in record}
-    # Runs of version 0.1 keep the options beside the rest.
-    options = record.get("options", {name: record.get(name) for name in ("layout", "catalog")})
-    options |= {"mask": bool(record.get("mask", options.get("mask")))}
-    options |= {"catalog": Path(options["catalog"]) if options.get("catalog") else None}
-    return Job(**fields | {"recipe": recipe, "options": DataOptions(**options)})
+    fields = known_keys(Job, record) | {"recipe": recipe, "options": _recorded_options(record, out)}
+    return from_keys(Job, fields, str(out / "run.json"), DataError)
+
+
+def _recorded_options(record: dict[str, Any], out: Path) -> DataOptions:
+    """The options of a record; runs of version 0.1 keep them beside the rest."""
+    found = record.get("options") or {name: record[name] for name in ("layout", "catalog", "mask") if name in record}
+    if not isinstance(found, dict):
+        raise DataError(f"{out / 'run.json'}: options hold a {type(found).__name__}; expected keys and values")
+    catalog = {"catalog": Path(found["catalog"])} if isinstance(found.get("catalog"), str) else {}
+    return from_keys(DataOptions, found | catalog, f"{out / 'run.json'}: options", DataError)
 
 
 def open_job_source(job: Job, *, trust_code: bool = False) -> Source:
@@ -84,11 +90,12 @@ def open_job_source(job: Job, *, trust_code: bool = False) -> Source:
 
 
 def read_record(out: Path) -> dict[str, Any]:
-    """Return the record of a run (`run.json`)."""
-    try:
-        record: dict[str, Any] = json.loads((out / "run.json").read_text("utf-8"))
-    except OSError as error:
-        raise DataError(f"{out}: no run here (no run.json)") from error
+    """Return the record of a run (`run.json`). Raises DataError if there is none, or it is damaged."""
+    if not (out / "run.json").is_file():
+        raise DataError(f"{out}: no run here (no run.json)")
+    record = read_json(out / "run.json", DataError)
+    if not isinstance(record.get("recipe"), dict) or not isinstance(record["recipe"].get("name"), str):
+        raise DataError(f"{out / 'run.json'}: no recipe with a name in it; expected the record of a run")
     return record
 
 

@@ -15,7 +15,7 @@ from darklens.inference.carried import trusted_network
 from darklens.inference.model import read_config
 from darklens.inference.shipped import model_folder
 from darklens.training.job import Job
-from darklens.training.recipe import Recipe, check_recipe_trusted, recipe_from
+from darklens.training.recipe import OptimizerConfig, Recipe, check_recipe_trusted, recipe_from
 from darklens.training.train import resume as resume_training
 from darklens.training.train import train
 
@@ -82,9 +82,11 @@ def finetuning_recipe(start: str, overrides: Mapping[str, Any], *, trust_code: b
     if config.members:
         raise ModelError(f"{start}: an ensemble cannot be trained further; start from one of its members")
     content = dict(config.recipe)
-    content["optimizer"] = content["optimizer"] | {"lr": content["optimizer"]["lr"] * SLOWER}
+    if missing := [part for part in ("optimizer", "trainer", "network") if not isinstance(content.get(part), dict)]:
+        raise ModelError(f"{folder / 'config.json'}: its recipe has no {missing[0]}; it cannot be trained further")
+    content["optimizer"] = content["optimizer"] | {"lr": content["optimizer"].get("lr", OptimizerConfig.lr) * SLOWER}
     content["trainer"] = content["trainer"] | {"epochs": EPOCHS, "unfreezing": "none", "max_minutes": None}
-    name = trusted_network(config, folder, trust_code)["name"]
+    name = trusted_network(config, folder, trust_code).get("name")
     content["network"] = content["network"] | {"name": name, "pretrained": None, "weights": None}
     for key, value in overrides.items():
         part, _, option = key.partition(".")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
+from darklens.data.bounds import naming
+from darklens.data.readers.tables import read_csv, read_parquet
 from darklens.errors import DataError
 
 SUFFIXES = (".csv", ".parquet", ".fits", ".fit", ".ecsv", ".vot", ".xml")
@@ -35,21 +37,22 @@ def read_catalog(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
     if "id" not in mapping.values():
         raise DataError(f"{path}: no column for the identifier ({', '.join(ALIASES['id'])}); it has {frame.columns}")
     taken = [c for c in frame.columns if c in mapping.values() and c not in mapping]
-    frame = frame.drop(taken).rename(mapping).with_columns(pl.col("id").cast(pl.String).str.strip_chars())
+    with naming(path, "cannot be read as a catalogue"):
+        frame = frame.drop(taken).rename(mapping).with_columns(pl.col("id").cast(pl.String).str.strip_chars())
     if (repeated := frame.filter(pl.col("id").is_duplicated())["id"]).len():
         raise DataError(f"{path}: {repeated.len()} rows share their id with another, the first is {repeated[0]!r}")
     return frame, {theirs: ours for theirs, ours in mapping.items() if theirs != ours}
 
 
 def _read(path: Path) -> pl.DataFrame:
-    try:
-        if path.suffix == ".csv":
-            return pl.read_csv(path, infer_schema_length=10_000, comment_prefix="#")
-        if path.suffix == ".parquet":
-            return pl.read_parquet(path)
-        if path.suffix in SUFFIXES:
-            from astropy.table import Table
+    if path.suffix == ".csv":
+        return read_csv(path)
+    if path.suffix == ".parquet":
+        return read_parquet(path)
+    if path.suffix in SUFFIXES:
+        from astropy.table import Table
 
+        with naming(path, "cannot be read as a table"):
             table = Table.read(path)
             columns = {}
             for name in table.colnames:
@@ -57,8 +60,6 @@ def _read(path: Path) -> pl.DataFrame:
                     values = table[name].tolist()
                     columns[name] = [v.decode() if isinstance(v, bytes) else v for v in values]
             return pl.DataFrame(columns)
-    except Exception as error:  # every reader has its own
-        raise DataError(f"{path}: cannot be read as a table: {error}") from error
     raise DataError(f"{path}: not a catalogue; expected {', '.join(SUFFIXES)}")
 
 

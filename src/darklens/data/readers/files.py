@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from darklens.data.bounds import check_expansion, check_image, naming
 from darklens.data.sizes import OneSize, sizes_message
 from darklens.data.unpickle import load_npy, read_header, split_pair
 from darklens.errors import DataError
@@ -38,12 +39,12 @@ def as_channels(image: np.ndarray, path: Path, said: Literal["first", "last"] | 
     Raises
     ------
     DataError
-        If it has another number of axes.
+        If it has another number of axes, or no pixels.
     """
+    if image.ndim not in (2, 3) or not image.size:
+        raise DataError(f"{path}: an array of shape {image.shape}; expected one image, (H, W) or (C, H, W)")
     if image.ndim == 2:
         return image[None]
-    if image.ndim != 3:
-        raise DataError(f"{path}: an array of shape {image.shape}; expected one image, (H, W) or (C, H, W)")
     return np.moveaxis(image, -1, 0) if is_channels_last(image.shape, said) else image
 
 
@@ -157,7 +158,7 @@ class NpyFiles(ImageFiles):
 
 
 class PngFiles(ImageFiles):
-    """PNG images: grey as one band, colour as three."""
+    """PNG images: grey as one band, colour as three. Whatever is not PNG is refused, whatever its name."""
 
     def __init__(self, paths: Sequence[Path], size: OneSize = OneSize()):
         first = self.read(paths[0])
@@ -166,9 +167,9 @@ class PngFiles(ImageFiles):
     def read(self, path: Path) -> np.ndarray:
         from PIL import Image
 
-        try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB") if image.mode in ("P", "RGBA") else image)
-        except (OSError, SyntaxError) as error:
-            raise DataError(f"{path}: not a readable PNG: {error}") from error
+        with naming(path, "not a readable PNG"), Image.open(path, formats=["PNG"]) as image:
+            # The size is known before the pixels are decompressed: at least a bit, at most four bytes each.
+            check_expansion(path, image.width * image.height // 8, path.stat().st_size)
+            check_image(path, image.width * image.height * 4)
+            pixels = np.asarray(image.convert("RGB") if image.mode in ("P", "RGBA") else image)
         return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)

@@ -7,13 +7,15 @@ the pixel scale comes from the WCS alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from darklens.data.bounds import TILES, check_expansion, check_gzip, check_image, check_whole, is_gzip, naming
 from darklens.data.readers.files import ImageFiles
 from darklens.data.sizes import OneSize
 from darklens.errors import DataError
@@ -65,22 +67,24 @@ def read_fits_cutout(path: Path) -> FitsCutout:
         bands = find_bands(file, path)
         images = np.stack([_plane(file, band, path) for band in bands]).astype(np.float32)
         by_name = {file[i].get_extname().upper(): i for i in range(len(file))}
-        rms = [_sibling(file, by_name, band, "RMS") for band in bands]
-        psf = {b.name: kernel for b in bands if (kernel := _sibling(file, by_name, b, "PSF")) is not None}
+        rms = [_sibling(file, by_name, band, "RMS", path) for band in bands]
+        psf = {b.name: kernel for b in bands if (kernel := _sibling(file, by_name, b, "PSF", path)) is not None}
         headers = [Header.fromstring(str(fitsio.read_header(str(path), ext=band.hdu)), sep="\n") for band in bands]
+    if any(r is not None and r.shape != images.shape[1:] for r in rms):
+        raise DataError(f"{path}: a noise map is not of the size {images.shape[1:]} of its band")
     cutout = FitsCutout(path, images, [band.name for band in bands], psf=psf)
-    cutout.zero_points = [zero_point(header) for header in headers]
     if all(r is not None for r in rms):
         cutout.rms = np.stack([r for r in rms if r is not None]).astype(np.float32)
         cutout.mask = ~np.isfinite(cutout.rms) | (cutout.rms > NO_DATA) | ~np.isfinite(images)
-    header = headers[0]
-    if "CTYPE1" in header:
-        wcs = WCS(header, naxis=2)
-        cutout.wcs = wcs
-        cutout.pixel_scale = pixel_scale(wcs)
-        y, x = ((n - 1) / 2 for n in images.shape[1:])
-        ra, dec = wcs.pixel_to_world_values(x, y)
-        cutout.position = (float(ra), float(dec))
+    with naming(path, "its header is damaged"):
+        cutout.zero_points = [zero_point(header) for header in headers]
+        if "CTYPE1" in headers[0]:
+            cutout.wcs = wcs = WCS(headers[0], naxis=2)
+            scale = pixel_scale(wcs)
+            cutout.pixel_scale = scale if 0 < scale < math.inf else None
+            y, x = ((n - 1) / 2 for n in images.shape[1:])
+            ra, dec = wcs.pixel_to_world_values(x, y)
+            cutout.position = (float(ra), float(dec))
     return cutout
 
 
@@ -102,7 +106,10 @@ def zero_point(header: Any) -> float | None:
 
 
 def find_bands(file: Any, path: Path) -> list[BandHdu]:
-    """The image HDUs of an open file that are bands, in their order; all of the first one's size."""
+    """Return the image HDUs of an open file that are bands, in their order; all of the first one's size.
+
+    Raises DataError if there are none, or they are too large in all.
+    """
     found: list[BandHdu] = []
     for number in range(len(file)):
         hdu = file[number]
@@ -110,6 +117,8 @@ def find_bands(file: Any, path: Path) -> list[BandHdu]:
             continue
         info = hdu.get_info()
         shape = tuple(int(n) for n in info.get("dims", ()))
+        if 0 in shape:
+            continue
         name = hdu.get_extname() or ("IMAGE" if not found else f"IMAGE{number}")
         if any(part in NOT_IMAGES for part in name.upper().split("_")):
             continue
@@ -122,7 +131,9 @@ def find_bands(file: Any, path: Path) -> list[BandHdu]:
     if not found:
         names = [file[i].get_extname() or f"HDU {i}" for i in range(len(file))]
         raise DataError(f"{path}: no image HDU; it has {', '.join(names) or 'none'}")
-    return [band for band in found if band.shape == found[0].shape]
+    bands = [band for band in found if band.shape == found[0].shape]
+    check_image(path, len(bands) * math.prod(found[0].shape) * 4)
+    return bands
 
 
 class FitsFiles(ImageFiles):
@@ -182,25 +193,51 @@ def _single(path: Path) -> np.ndarray:
         return _plane(file, find_bands(file, path)[0], path)
 
 
-def _open(path: Path) -> Any:
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
     import fitsio
 
-    try:
-        return fitsio.FITS(str(path))
-    except OSError as error:
-        raise DataError(f"{path}: not a readable FITS file: {str(error).splitlines()[-1]}") from error
+    with naming(path, "not a readable FITS file"):
+        _check_kind(path)
+        with fitsio.FITS(str(path)) as file:
+            yield file
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what is neither FITS nor gzip: cfitsio would unpack other archives too."""
+    if is_gzip(path):
+        check_gzip(path)
+        return
+    with path.open("rb") as file:
+        if file.read(6) != b"SIMPLE":
+            raise DataError(f"{path}: not a readable FITS file: it does not begin with SIMPLE")
 
 
 def _plane(file: Any, band: BandHdu, path: Path) -> np.ndarray:
     try:
-        pixels = file[band.hdu].read()
+        pixels = _pixels(file, band.hdu, path)
     except OSError as error:
         raise DataError(f"{path}: HDU {band.hdu} ({band.name}) is damaged or cut off") from error
-    image = pixels if band.plane is None else pixels[band.plane]
-    return np.asarray(image, dtype=image.dtype.newbyteorder("="))
+    return pixels if band.plane is None else pixels[band.plane]
 
 
-def _sibling(file: Any, by_name: dict[str, int], band: BandHdu, what: str) -> np.ndarray | None:
+def _pixels(file: Any, number: int, path: Path) -> np.ndarray:
+    """The pixels of an HDU in this machine's byte order, if the file can hold as many as its header promises."""
+    info = file[number].get_info()
+    if not all(info.get("dims", (0,))):
+        raise ValueError(f"HDU {number} is no image")
+    promised, size = math.prod(info["dims"]) * abs(info["img_type"]) // 8, path.stat().st_size
+    if info["is_compressed_image"]:
+        check_expansion(path, promised, size, TILES)
+    elif is_gzip(path):
+        check_expansion(path, promised, size)
+    else:
+        check_whole(path, info["data_start"] + promised, size)
+    pixels = file[number].read()
+    return np.asarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+
+
+def _sibling(file: Any, by_name: dict[str, int], band: BandHdu, what: str, path: Path) -> np.ndarray | None:
     """The noise map or PSF of a band, named ``<BAND>_RMS`` or ``<BAND>_PSF``."""
     number = by_name.get(f"{band.name}_{what}".upper())
-    return None if number is None else np.asarray(file[number].read(), dtype=np.float32)
+    return None if number is None else _pixels(file, number, path).astype(np.float32)

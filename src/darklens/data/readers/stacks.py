@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from darklens.data.bounds import TILES, check_expansion, check_image, check_whole, naming
 from darklens.data.readers.files import COLOURS, channels_note, is_channels_last
 from darklens.data.unpickle import load_npy
 from darklens.errors import DataError
@@ -31,8 +35,8 @@ def open_npy_stack(path: Path, channels: Literal["first", "last"] | None = None)
         If it holds no numbers, or has another number of axes.
     """
     array = load_npy(path, mmap=True)
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"{path}: holds {array.dtype}, not images")
+    if array.dtype == object or not array.size:
+        raise DataError(f"{path}: an array of shape {array.shape} and type {array.dtype}, not of images")
     last = array.ndim in (3, 4) and is_channels_last(array.shape[-3:], channels)
     notes = [channels_note(array.shape, path.name)] if last else []
     return _as_stack(np.moveaxis(array, -1, -3) if last else array, path, last or channels is not None), notes
@@ -58,6 +62,7 @@ class Hdf5Stack:
         self.path = path
         with self._open() as file:
             self.name = name or self._largest(file)
+            check_stored(file[self.name], self.path)
             shape, dtype = file[self.name].shape, file[self.name].dtype
         self.planar = len(shape) == 3
         self.last = not self.planar and is_channels_last(shape[-3:], channels)
@@ -67,13 +72,12 @@ class Hdf5Stack:
         self.dtype = dtype
         self._file: Any = None
 
-    def _open(self) -> Any:
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
         import h5py
 
-        try:
-            return h5py.File(self.path, "r")
-        except OSError as error:
-            raise DataError(f"{self.path}: not a readable HDF5 file: {error}") from error
+        with naming(self.path, "not a readable HDF5 file"), h5py.File(self.path, "r") as file:
+            yield file
 
     def _largest(self, file: Any) -> str:
         import h5py
@@ -82,7 +86,7 @@ class Hdf5Stack:
         file.visititems(
             lambda name, node: (
                 found.update({name: node.size})
-                if isinstance(node, h5py.Dataset) and node.ndim in (3, 4) and node.dtype.kind in "fiu"
+                if isinstance(node, h5py.Dataset) and node.ndim in (3, 4) and node.dtype.kind in "fiu" and node.size
                 else None
             )
         )
@@ -97,23 +101,50 @@ class Hdf5Stack:
         columns: dict[str, np.ndarray] = {}
 
         def visit(name: str, node: Any) -> None:
-            if isinstance(node, h5py.Dataset) and node.ndim == 1 and len(node) == self.shape[0]:
-                values = node[...]
-                columns[name.rpartition("/")[2]] = values.astype(str) if values.dtype.kind in "SO" else values
+            if not isinstance(node, h5py.Dataset) or node.ndim != 1 or len(node) != self.shape[0]:
+                return
+            text = h5py.check_string_dtype(node.dtype) is not None
+            if text or node.dtype.kind in "biuf":
+                check_stored(node, self.path)
+                columns[name.rpartition("/")[2]] = node.asstr()[...] if text else node[...]
 
         with self._open() as file:
             file.visititems(visit)
         return columns
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        if self._file is None:
-            self._file = self._open()
+        import h5py
+
         wanted = np.atleast_1d(np.arange(self.shape[0])[rows])
         unique, inverse = np.unique(wanted, return_inverse=True)
-        images = self._file[self.name][unique][inverse]
+        with naming(self.path, "not a readable HDF5 file"):
+            if self._file is None:
+                self._file = h5py.File(self.path, "r")
+            images = self._file[self.name][unique][inverse]
         if self.last:
             return np.moveaxis(images, -1, 1)
         return images[:, None] if self.planar else images
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}
+
+
+def check_stored(data: Any, path: Path) -> None:
+    """Refuse an HDF5 dataset that promises more than the file stores for it, or whose values lie in other files.
+
+    Raises
+    ------
+    DataError
+        If so; sizes of chunks, which are decompressed at once, are checked too.
+    """
+    if data.is_virtual or data.external:
+        raise DataError(f"{path}: dataset {data.name} keeps its values in other files; copy them into one file")
+    promised, stored = data.size * data.dtype.itemsize, data.id.get_storage_size()
+    held = path.stat().st_size
+    if stored > held:
+        check_whole(path, stored, held)
+    if data.chunks is None:
+        check_whole(path, promised, stored)
+    else:
+        check_expansion(path, promised, stored, TILES)
+        check_image(path, math.prod(data.chunks) * data.dtype.itemsize)

@@ -1,0 +1,133 @@
+"""The description of a trained model (``config.json``), and the checks that it makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+
+from darklens.data.preprocessing import Preprocessing
+from darklens.errors import ModelError
+from darklens.inference.calibration import Calibration
+from darklens.physics.smoothfit import PARAMETERS
+from darklens.schema import from_keys, known_keys, read_versioned
+
+FORMAT = 1
+PIXELS = 2048
+"""Side of the largest images that a model can be for; a batch of such takes gigabytes in a network."""
+FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The content of ``config.json``.
+
+    ``channels`` and ``pixels`` are those of the images it was trained on, ``pixel_scale`` in arcsec. A regression has
+    ``outputs`` (column names) with the mean and standard deviation of its training targets. An ensemble has ``members``,
+    folders beside this file. ``code`` has the SHA-256 of each file of code that the model carries.
+    """
+
+    task: str
+    network: dict[str, Any]
+    preprocessing: dict[str, Any]
+    channels: int
+    pixels: int
+    classes: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    output_center: list[float] = field(default_factory=list)
+    output_scale: list[float] = field(default_factory=list)
+    bands: list[str] = field(default_factory=list)
+    pixel_scale: float | None = None
+    unit: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    members: list[str] = field(default_factory=list)
+    code: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Return the description of the model in a folder; keys that this version does not know are left out.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read, a newer darklens wrote it, or a value is of the wrong type or makes no sense.
+    """
+    path = folder / FILE
+    content = known_keys(ModelConfig, read_versioned(path, FORMAT, ModelError))
+    config = from_keys(ModelConfig, content, str(path), ModelError)
+    _check_outputs(config, path)
+    _check_range(path, "channels", config.channels, 1, 4096)
+    _check_range(path, "pixels", config.pixels, 1, PIXELS)
+    if config.pixel_scale is not None and config.pixel_scale <= 0:
+        raise ModelError(f"{path}: pixel_scale is {config.pixel_scale}; expected arcsec per pixel, above 0")
+    if not isinstance(config.data.get("typical_peak", 0.0), int | float | None):
+        raise ModelError(f"{path}: data.typical_peak is no number")
+    _check_preprocessing(from_keys(Preprocessing, config.preprocessing, f"{path}: preprocessing", ModelError), path)
+    calibration = from_keys(Calibration, config.calibration, f"{path}: calibration", ModelError)
+    _check_range(path, "calibration.temperature", calibration.temperature, 1e-3, 1e3)
+    for member in config.members:
+        if PurePosixPath(member).is_absolute() or not member.strip("./") or ".." in PurePosixPath(member).parts:
+            raise ModelError(f"{path}: member {member!r} is no folder beside this file")
+    return config
+
+
+def _check_outputs(config: ModelConfig, path: Path) -> None:
+    names, what = (config.classes, "classes") if config.task == "classify" else (config.outputs, "outputs")
+    if config.task not in ("classify", "regress"):
+        raise ModelError(f"{path}: task is {config.task!r}; expected classify or regress")
+    if not names or len(set(names)) < len(names):
+        raise ModelError(f"{path}: {what} are {', '.join(names) or 'none'}; expected different names, at least one")
+    if config.task == "regress" and (
+        config.classes or {len(config.output_center), len(config.output_scale)} != {len(names)}
+    ):
+        raise ModelError(f"{path}: expected an output_center and an output_scale for each of {len(names)} outputs")
+
+
+def _check_preprocessing(preprocessing: Preprocessing, path: Path) -> None:
+    smallest = 8 if preprocessing.lens_model else 1
+    for name in ("crop", "resize"):
+        if (side := getattr(preprocessing, name)) is not None:
+            _check_range(path, f"preprocessing.{name}", side, smallest, PIXELS)
+    _check_range(path, "preprocessing.repeat_channels", preprocessing.repeat_channels, 1, 64)
+    if preprocessing.scale == 0:
+        raise ModelError(f"{path}: preprocessing.scale is 0, by which pixels are divided")
+    if preprocessing.lens_model:
+        _check_prior(preprocessing.lens_prior or {}, path)
+
+
+def _check_prior(prior: dict[str, Any], path: Path) -> None:
+    size = len(PARAMETERS)
+    try:
+        mean, precision = torch.tensor(prior["mean"]), torch.tensor(prior["precision"])
+        blur = float(prior["blur"])
+        # A fit inverts it, and so fails where it has no inverse.
+        finite = mean.isfinite().all() and torch.linalg.inv(precision).isfinite().all()
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{path}: preprocessing.lens_prior is damaged: {error}") from error
+    if mean.shape != (size,) or precision.shape != (size, size) or not finite or not 0 <= blur <= 2:
+        raise ModelError(
+            f"{path}: preprocessing.lens_prior has mean {tuple(mean.shape)}, precision {tuple(precision.shape)} and blur "
+            f"{blur:g}; expected finite numbers, ({size},), ({size}, {size}) and 0 to 2"
+        )
+
+
+def _check_range(path: Path, name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ModelError(f"{path}: {name} is {value}; expected {low:g} to {high:g}")
+
+
+def numbers_in(value: Any) -> Sequence[float]:
+    """Return all numbers in JSON's lists and dicts, however deep."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for item in value for number in numbers_in(item)]
+    return [value] if isinstance(value, int | float) else []

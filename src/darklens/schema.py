@@ -1,0 +1,106 @@
+"""Read JSON files of strangers, and make dataclasses of what is in them, with keys and types checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from darklens.errors import DarklensError
+
+T = TypeVar("T")
+
+
+def read_json(path: Path, error: type[DarklensError]) -> dict[str, Any]:
+    """Return the keys and values of a JSON file; ``error`` if it has none."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a surrogate pair can be neither shown nor stored
+    except OSError as reason:
+        raise error(f"{path}: cannot be read: {reason.strerror or reason}") from reason
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{path}: not valid JSON: {reason}") from reason
+    if not isinstance(content, dict):
+        raise error(f"{path}: holds a {type(content).__name__}; expected keys and values")
+    return content
+
+
+def read_versioned(path: Path, newest: int, error: type[DarklensError]) -> dict[str, Any]:
+    """Return the content of a JSON file that has a ``format`` number; ``error`` if that is above ``newest``."""
+    content = read_json(path, error)
+    number = content.get("format", 0)
+    if type(number) is not int:
+        raise error(f"{path}: format is {_short(number)}; expected a whole number")
+    if number > newest:
+        raise error(f"{path}: written by a newer darklens (format {number}, this one reads up to {newest}); upgrade")
+    return content
+
+
+def known_keys(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those keys and values that a dataclass has fields for."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {key: value for key, value in content.items() if key in names}
+
+
+def from_keys(kind: type[T], content: Mapping[str, Any], where: str, error: type[DarklensError]) -> T:
+    """Make a dataclass of keys and values, checked against its fields and their types.
+
+    Parameters
+    ----------
+    kind
+        The dataclass. Its fields may be of JSON's types, lists and dicts of them, unions and literals.
+    where
+        Names the file, and the key inside it, in errors.
+    error
+        What is raised.
+
+    Raises
+    ------
+    DarklensError
+        ``error``, if a key is unknown or missing, or a value is not of its type. Floats have to be finite.
+    """
+    hints = get_type_hints(kind)
+    if unknown := [key for key in content if key not in hints]:
+        raise error(f"{where}: unknown key {_short(unknown[0])}; known are {', '.join(hints)}")
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in content]:
+        raise error(f"{where}: no key {missing[0]!r}; needed are {', '.join(needed)}")
+    for key, value in content.items():
+        if not _is_of(value, hints[key]):
+            raise error(f"{where}: {key} is {_short(value)}; expected {_readable(hints[key])}")
+    return kind(**content)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_is_of(value, each) for each in inner)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin is list:
+        return isinstance(value, list) and all(_is_of(item, inner[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is_of(item, inner[1]) for item in value.values())
+    if hint is float:
+        return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
+    if hint is int:
+        return type(value) is int and abs(value) < 2**63
+    return isinstance(value, hint)
+
+
+def _readable(hint: Any) -> str:
+    if isinstance(hint, type) and not get_args(hint):
+        return hint.__name__
+    return str(hint).replace("typing.", "")
+
+
+def _short(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) < 60 else f"{text[:50]}…"
