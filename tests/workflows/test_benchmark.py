@@ -26,11 +26,11 @@ def board(tmp_path_factory):
     (out.parent / "unreachable.yaml").write_text(
         "task: classify\nnetwork: {name: timm, architecture: resnet18, weights: nowhere.pth}\ntrainer: {batch_size: 32}\n"
     )
-    benchmark(recipes[:1], "model-3-noisy", Budget(2, "epochs"), out, 192, 96, overrides=SMALL, said=said.append)
+    benchmark(recipes[:1], "model-3-noisy", Budget(2, "epochs"), out, 192, 96, overrides=SMALL, say=said.append)
     first = json.loads((out / "leaderboard.json").read_text())
     stamp = (out / "runs" / "demo" / "model" / "model.safetensors").stat().st_mtime_ns
     (out / "runs" / "darklens").mkdir()  # what a kill leaves at worst: a folder without a record
-    benchmark(recipes, "model-3-noisy", Budget(2, "epochs"), out, 192, 96, overrides=SMALL, said=said.append)
+    benchmark(recipes, "model-3-noisy", Budget(2, "epochs"), out, 192, 96, overrides=SMALL, say=said.append)
     return out, first, stamp, said
 
 
@@ -73,7 +73,7 @@ def test_recipe_whose_weights_cannot_be_had_is_left_out_and_named(board, tmp_pat
     overrides = SMALL | {"network.weights": "nowhere.pth"}
     settings = json.loads((copy / "benchmark.json").read_text()) | {"overrides": overrides}
     (copy / "benchmark.json").write_text(json.dumps(settings))
-    benchmark(recipes, "model-3-noisy", Budget(2, "epochs"), copy, 192, 96, overrides=overrides, said=said.append)
+    benchmark(recipes, "model-3-noisy", Budget(2, "epochs"), copy, 192, 96, overrides=overrides, say=said.append)
     content = json.loads((copy / "leaderboard.json").read_text())
     assert {row["recipe"] for row in content["rows"]} == {"substructure/demo", "substructure/darklens"}
     assert "substructure/resnet18" in content["failed"]
