@@ -175,7 +175,14 @@ def test_run_json_is_not_trusted(net, halo, dataset, tmp_path, evidence):
     evil.mkdir()
     (evil / "config.json").write_text(
         json.dumps(
-            {"task": "classify", "network": {"name": f"{net}:Net"}, "preprocessing": {}, "channels": 1, "pixels": 64}
+            {
+                "task": "classify",
+                "network": {"name": f"{net}:Net"},
+                "preprocessing": {},
+                "channels": 1,
+                "pixels": 64,
+                "classes": ["a", "b"],
+            }
         )
     )
     (evil / "model.safetensors").write_bytes(b"")
@@ -192,7 +199,14 @@ def test_run_json_is_not_trusted(net, halo, dataset, tmp_path, evidence):
 def _with_model(run):
     (run / "model").mkdir()
     (run / "model" / "model.safetensors").write_bytes(b"")
-    content = {"task": "classify", "network": {"name": "compact"}, "preprocessing": {}, "channels": 1, "pixels": 64}
+    content = {
+        "task": "classify",
+        "network": {"name": "compact"},
+        "preprocessing": {},
+        "channels": 1,
+        "pixels": 64,
+        "classes": ["a", "b"],
+    }
     (run / "model" / "config.json").write_text(json.dumps(content))
     return run
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+
+given_command: ContextVar[str | None] = ContextVar("given_command", default=None)
+"""The command line that is being run, quoted for a shell; None where darklens is used from Python."""
 
 
 def command(verb: str, *positions: str | Path, **options: Any) -> str:
@@ -28,13 +31,6 @@ def command(verb: str, *positions: str | Path, **options: Any) -> str:
             continue
         words += [f"--{name.replace('__', '.')}", _text(value)]
     return shlex.join(words)
-
-
-def given_command() -> str | None:
-    """Return the command line that started this process, or None if it was not darklens's."""
-    if Path(sys.argv[0]).stem in ("darklens", "__main__"):
-        return shlex.join(["darklens", *sys.argv[1:]])
-    return None
 
 
 def _text(value: Any) -> str:

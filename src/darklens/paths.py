@@ -49,7 +49,7 @@ def check_writable(path: Path) -> None:
     above = above.parent if above.is_file() and above == path.absolute() else above
     if not above.is_dir():
         raise DataError(f"{path}: cannot be written: {above} is a file, not a folder")
-    if not os.access(above, os.W_OK | os.X_OK):
+    if not os.access(above, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise DataError(f"{path}: cannot be written: no permission to write in {above}")
 
 

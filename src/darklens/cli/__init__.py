@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from darklens.cli.console import fail, say
 from darklens.cli.interrupted import kept
 from darklens.cli.parser import arguments_of, make_parser, plain_arguments
 from darklens.cli.verbs import VERBS
+from darklens.commands import given_command
 from darklens.errors import DarklensError
 
 CLOSED_PIPE = 141
@@ -38,6 +40,8 @@ def _main(arguments: Sequence[str]) -> None:
     if verb is None:
         make_parser().print_help()
         return
+    line = shlex.join(["darklens", *arguments])
+    given_command.set(line)
     given = parsed[verb].as_flat().__dict__ if verb in parsed else {}
     try:
         VERBS[verb](**arguments_of(VERBS[verb], given))
@@ -50,4 +54,4 @@ def _main(arguments: Sequence[str]) -> None:
             raise
         fail(f"{error.filename or 'reading or writing'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        fail(kept(verb, given, arguments), status=130)
+        fail(kept(verb, given, line), status=130)

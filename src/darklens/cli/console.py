@@ -34,7 +34,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     made = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
     for row in rows:
         made.add_row(*row)
-    Console().print(made)
+    console = Console()
+    with console.capture() as capture:  # printed by itself, it would end the program where the reader goes away
+        console.print(made)
+    say(capture.get().rstrip("\n"))
 
 
 def loading() -> AbstractContextManager[None]:

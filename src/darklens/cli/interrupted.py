@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 
-def kept(verb: str, given: Mapping[str, Any], arguments: Sequence[str]) -> str:
+def kept(verb: str, given: Mapping[str, Any], again: str) -> str:
     """Return what is kept of an interrupted verb, and how to go on.
 
     Parameters
@@ -18,10 +17,9 @@ def kept(verb: str, given: Mapping[str, Any], arguments: Sequence[str]) -> str:
         What was interrupted.
     given
         Its arguments by name.
-    arguments
-        Its command line, which is repeated.
+    again
+        Its command line.
     """
-    again = shlex.join(["darklens", *arguments])
     if verb in ("train", "finetune"):
         run = Path(given.get("out") or f"runs/{Path(given.get('model', '')).name}-finetuned")
         return _training(run, again)

@@ -116,7 +116,7 @@ def new_record(job: Job, out: Path) -> dict[str, Any]:
     """Return the record of a run in ``out`` before it is trained."""
     return {
         **json.loads(json.dumps(dataclasses.asdict(job), default=str)),
-        "command": given_command() or training_command(job, out),
+        "command": given_command.get() or training_command(job, out),
         "versions": versions(),
         "git": _git_revision(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
