@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint docs lock clean
+.PHONY: setup demo test lint install-check docs lock clean
 
 setup: .venv/ready
 
@@ -23,6 +23,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+install-check: setup
+	$(BIN)/python tests/installation/check.py
 
 docs: setup
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,60 @@ def test_malicious_lightning_is_excluded():
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     lightning = next(Requirement(name) for name in wanted if name.startswith("lightning"))
     assert not any(lightning.specifier.contains(v) for v in ("2.6.2", "2.6.3"))
+
+
+def core_lines() -> dict[str, str]:
+    """The line of pyproject.toml for each core dependency, by its normalised name."""
+    text = (ROOT / "pyproject.toml").read_text()
+    block = text[text.index("\ndependencies = [") : text.index("\n]\n", text.index("\ndependencies = ["))]
+    return {normal(m[1]): m[0] for m in re.finditer(r'^  "([\w.-]+).*$', block, re.MULTILINE)}
+
+
+def normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def outside_imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Top-level modules of others that a file imports anywhere, and whether it handles their absence."""
+    tree = ast.parse(path.read_text())
+    tries = [node for node in ast.walk(tree) if isinstance(node, ast.Try)]
+    guarded = {
+        id(inner)
+        for node in tries
+        if any(handler.type and ast.unparse(handler.type) == "ImportError" for handler in node.handlers)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+        for name in (name.split(".")[0] for name in names):
+            if name not in sys.stdlib_module_names and name != "darklens":
+                yield name, id(node) in guarded
+
+
+def test_what_the_sources_import_is_a_core_dependency_or_an_extra_whose_absence_is_handled():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    core, homes = set(core_lines()), packages_distributions()
+    extras = {normal(re.split(r"[>=<\[]", line)[0]) for e in project["optional-dependencies"].values() for line in e}
+    undeclared = set()
+    for path in PACKAGE.rglob("*.py"):
+        for module, handled in outside_imports(path):
+            providers = {normal(name) for name in homes.get(module, [module])}
+            if not providers & (core | (extras if handled else set())):
+                undeclared.add(f"{path.relative_to(PACKAGE)} imports {module}")
+    assert not undeclared
+
+
+def test_every_core_dependency_is_imported_or_says_who_needs_it():
+    homes = packages_distributions()
+    modules = {module for path in PACKAGE.rglob("*.py") for module, _ in outside_imports(path)}
+    imported = {normal(name) for module in modules for name in homes.get(module, [module])}
+    unexplained = {
+        name for name, line in core_lines().items() if name not in imported and "  # imported by" not in line
+    }
+    assert not unexplained
+    assert "imported by crepes" in core_lines()["scikit-learn"]
 
 
 def test_every_public_module_imports_after_pip_install(tmp_path):

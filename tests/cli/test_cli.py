@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from darklens.cli import main
+from darklens.workflows import doctor
 from darklens.workflows.doctor import known_bad
 
 LIGHT = {
@@ -87,6 +88,39 @@ def test_doctor_prints_versions_and_knows_what_is_bad(capsys):
     assert known_bad({"lightning": "2.6.3"})[0].startswith("this lightning is a malicious release")
     assert known_bad({"torch": "2.15.0", "torchvision": "0.22.0"})
     assert not known_bad({"torch": "2.15.0", "torchvision": "0.29.2", "lightning": "2.6.6", "numpy": "2.4.0"})
+
+
+REQUIRED = [
+    "lightning>=2.6.4",
+    "numpy>=2.0",
+    "scikit-learn>=1.5",
+    "torch>=2.7",
+    "jsonargparse[signatures]>=4.50",
+    "lenstronomy>=99; extra == 'test'",
+    "pywin32>=1; sys_platform == 'no-such-system'",
+]
+
+
+def test_doctor_names_what_is_missing_or_too_old_of_the_core_and_how_to_mend_it(capsys, monkeypatch):
+    installed = {"darklens": "0.1.0", "numpy": "1.26.4", "torch": "2.15.0"}
+    monkeypatch.setattr(doctor, "requires", lambda name: REQUIRED)
+    monkeypatch.setattr(doctor, "_version", installed.get)
+    out = run_verb(capsys, "doctor")
+    assert [line for line in out.splitlines() if line.startswith("!")] == [
+        "! lightning is not installed, and darklens needs it: pip install 'lightning>=2.6.4'",
+        "! numpy 1.26.4 is installed, but darklens needs another: pip install 'numpy>=2.0'",
+        "! scikit-learn is not installed, and darklens needs it: pip install 'scikit-learn>=1.5'",
+        "! jsonargparse is not installed, and darklens needs it: pip install 'jsonargparse[signatures]>=4.50'",
+    ]
+    assert re.search(r"^scikit-learn +not installed$", out, re.MULTILINE)
+    assert "no known problems" not in out
+
+
+def test_doctor_finds_nothing_missing_where_all_of_the_core_is_installed(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "requires", lambda name: REQUIRED)
+    out = run_verb(capsys, "doctor")
+    assert "no known problems" in out
+    assert re.search(r"^bfloat16 ", out, re.MULTILINE)
 
 
 def test_module_runs():

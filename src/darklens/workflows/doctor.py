@@ -1,36 +1,40 @@
-"""What an issue report needs to know of a machine, and combinations that are known to be bad."""
+"""What an issue report needs to know of a machine, what is missing, and combinations that are known to be bad."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-PACKAGES = (
-    "darklens", "torch", "torchvision", "lightning", "timm", "torchmetrics", "caustics", "numpy", "polars", "pyarrow",
-    "astropy", "fitsio", "jsonargparse", "matplotlib", "safetensors", "wandb", "lenstronomy",
-)  # fmt: skip
+from packaging.requirements import Requirement
+
+OPTIONAL = ("wandb", "lenstronomy")
+"""Packages of extras that an issue report should name."""
 
 MALICIOUS = {"2.6.2", "2.6.3"}
 """Releases of lightning that stole credentials (GHSA-w37p-236h-pfx3)."""
 
 
 def diagnose() -> tuple[dict[str, str], list[str]]:
-    """Facts about versions, devices, threads and disk; and problems, each with its cure."""
-    found = {name: _version(name) for name in PACKAGES}
+    """Return facts about versions, devices, threads and disk, and problems, each with its cure."""
+    core = core_requirements()
+    found = {name: _version(name) for name in ("darklens", *(r.name for r in core), *OPTIONAL)}
+    missing = missing_core(core, found)
+    problems = missing + known_bad(found)
     facts = {"python": f"{platform.python_version()} on {platform.platform()}"}
     facts |= {name: value or "not installed" for name, value in found.items()}
-    problems = known_bad(found)
     if found["torch"]:
         import torch
 
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         facts["devices"] = ", ".join(gpus) or "CPU only"
         facts["threads"] = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
-        facts["bfloat16"] = "computed in hardware" if _bf16() else "emulated, so not used by default"
         facts["kernels"] = "compiled" if shutil.which("g++") or shutil.which("clang++") else "no C++ compiler: eager"
+    if not missing:
+        facts["bfloat16"] = "computed in hardware" if _bf16() else "emulated, so not used by default"
     disk = shutil.disk_usage(Path.cwd())
     facts["disk here"] = f"{disk.free / 2**30:.1f} GiB free of {disk.total / 2**30:.1f}"
     if disk.free < 2**30:
@@ -38,8 +42,28 @@ def diagnose() -> tuple[dict[str, str], list[str]]:
     return facts, problems
 
 
-def known_bad(versions: dict[str, str | None]) -> list[str]:
-    """Combinations that do not work, or must not be used."""
+def core_requirements() -> list[Requirement]:
+    """Return what the installed darklens requires on this machine, without its extras."""
+    every = [Requirement(line) for line in requires("darklens") or ()]
+    return [r for r in every if r.marker is None or r.marker.evaluate({"extra": ""})]
+
+
+def missing_core(requirements: Iterable[Requirement], versions: Mapping[str, str | None]) -> list[str]:
+    """Return a line for each requirement that is not installed or has a wrong version, with the command that mends it."""
+    problems = []
+    for wanted in requirements:
+        found = versions.get(wanted.name)
+        extras = f"[{','.join(sorted(wanted.extras))}]" if wanted.extras else ""
+        need = f"{wanted.name}{extras}{wanted.specifier}"
+        if found is None:
+            problems.append(f"{wanted.name} is not installed, and darklens needs it: pip install '{need}'")
+        elif not wanted.specifier.contains(found, prereleases=True):
+            problems.append(f"{wanted.name} {found} is installed, but darklens needs another: pip install '{need}'")
+    return problems
+
+
+def known_bad(versions: Mapping[str, str | None]) -> list[str]:
+    """Return a line for each combination of versions that does not work, or must not be used."""
     problems = []
     if versions.get("lightning") in MALICIOUS:
         problems.append(
@@ -48,9 +72,6 @@ def known_bad(versions: dict[str, str | None]) -> list[str]:
     torch, vision = versions.get("torch"), versions.get("torchvision")
     if torch and vision and not _pair(torch, vision):
         problems.append(f"torch {torch} and torchvision {vision} are not a pair: install them together")
-    numpy = versions.get("numpy")
-    if numpy and numpy.startswith("1."):
-        problems.append(f"numpy {numpy}: darklens needs 2")
     return problems
 
 
