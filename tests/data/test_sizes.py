@@ -1,0 +1,125 @@
+"""Images of several sizes, and bands in the last place."""
+
+import h5py
+import numpy as np
+import pytest
+from astropy.io import fits
+from PIL import Image
+
+from darklens.data.layouts import open_data
+from darklens.data.sizes import crop_or_pad
+from darklens.errors import DataError
+
+RNG = np.random.default_rng(3)
+
+
+def test_crop_and_pad_keep_the_centre_and_the_level_of_the_edge():
+    image = np.arange(30.0).reshape(1, 5, 6)
+    np.testing.assert_array_equal(crop_or_pad(image, 3), image[:, 1:4, 1:4])
+    padded = crop_or_pad(image, 8)
+    np.testing.assert_array_equal(padded[0, 1:6, 1:7], image[0])
+    edge = np.concatenate([image[0, 0], image[0, -1], image[0, :, 0], image[0, :, -1]])
+    outside = np.ones((8, 8), dtype=bool)
+    outside[1:6, 1:7] = False
+    np.testing.assert_array_equal(padded[0][outside], np.full(outside.sum(), np.median(edge)))
+    # One axis too long and the other too short.
+    np.testing.assert_array_equal(crop_or_pad(np.ones((2, 3, 9)), 5), np.ones((2, 5, 5)))
+    assert crop_or_pad(np.full((1, 2, 2), 7, dtype=np.uint8), 4).dtype == np.uint8
+
+
+def save(folder, kind, sizes):
+    images = {}
+    for i, (height, width) in enumerate(sizes):
+        image = images[f"o{i}"] = RNG.integers(0, 200, (height, width)).astype(np.uint8)
+        if kind == "png":
+            Image.fromarray(image).save(folder / f"o{i}.png")
+        elif kind == "fits":
+            fits.writeto(folder / f"o{i}.fits", image.astype(np.float32))
+        else:
+            np.save(folder / f"o{i}.npy", image.astype(np.float32))
+    return images
+
+
+@pytest.mark.parametrize("kind", ["png", "fits", "npy"])
+def test_folder_of_several_sizes_says_which_and_how_many_and_is_read_at_one(tmp_path, kind):
+    images = save(tmp_path, kind, [(20, 20), (20, 20), (17, 20), (24, 25), (20, 20)])
+    with pytest.raises(DataError) as raised:
+        open_data(tmp_path).images[:]
+    message = str(raised.value)
+    for part in ("3 sizes", f"1×20×20 (3, such as o0.{kind})", "1×17×20 (1, such as", "--crop 17 or --pad 25"):
+        assert part in message
+    cropped = open_data(tmp_path, crop=17).images
+    assert cropped.shape == (5, 1, 17, 17)
+    np.testing.assert_array_equal(cropped[[3]][0, 0], images["o3"][3:20, 4:21])
+    padded = open_data(tmp_path, pad=25).images
+    np.testing.assert_array_equal(padded[[0, 3]][1, 0, :24], images["o3"])
+    both = open_data(tmp_path, crop=20, pad=20).images
+    np.testing.assert_array_equal(both[[2]][0, 0, 1:18], images["o2"])
+    np.testing.assert_array_equal(both[[3]][0, 0], images["o3"][2:22, 2:22])
+    with pytest.raises(DataError, match=r"o2\.\w+: 17×20 pixels; --crop 20 needs --pad 20 beside it"):
+        open_data(tmp_path, crop=20).images[:]
+    with pytest.raises(DataError, match=r"o3\.\w+: 24×25 pixels; --pad 20 needs --crop 20 beside it"):
+        open_data(tmp_path, pad=20).images[:]
+
+
+def test_sizes_that_cannot_be():
+    with pytest.raises(DataError, match="--crop takes a number of pixels, at least 1; got 0"):
+        open_data(".", crop=0)
+    with pytest.raises(DataError, match="--crop 5 and --pad 6 are two sizes"):
+        open_data(".", crop=5, pad=6)
+
+
+def test_stacks_are_brought_to_a_size_too(tmp_path):
+    stack = RNG.random((5, 1, 12, 14)).astype(np.float32)
+    np.save(tmp_path / "stack.npy", stack)
+    np.testing.assert_array_equal(open_data(tmp_path / "stack.npy", crop=8).images[[4]], stack[[4], :, 2:10, 3:11])
+
+
+def test_bands_in_the_last_place_are_recognised_and_said(tmp_path):
+    image = RNG.random((20, 24, 3)).astype(np.float32)
+    np.save(tmp_path / "one.npy", image)
+    data = open_data(tmp_path / "one.npy")
+    assert data.images.shape == (1, 3, 20, 24)
+    np.testing.assert_array_equal(data.images[[0]][0], np.moveaxis(image, -1, 0))
+    assert "one.npy: the shape (20, 24, 3) is read as 3 bands in the last place; --channels first if it is not" in (
+        data.info.notes
+    )
+    stack = RNG.random((7, 20, 20, 4)).astype(np.float32)
+    np.save(tmp_path / "stack.npy", stack)
+    np.testing.assert_array_equal(open_data(tmp_path / "stack.npy").images[[6, 2]], np.moveaxis(stack[[6, 2]], -1, 1))
+    with h5py.File(tmp_path / "stack.h5", "w") as file:
+        file["images"] = stack
+    data = open_data(tmp_path / "stack.h5")
+    np.testing.assert_array_equal(data.images[[6, 2]], np.moveaxis(stack[[6, 2]], -1, 1))
+    assert any("4 bands in the last place" in note for note in data.info.notes)
+
+
+def test_folder_of_colour_arrays_is_read_file_by_file(tmp_path):
+    images = RNG.random((2, 16, 16, 3))
+    np.save(tmp_path / "a.npy", images[0])
+    np.save(tmp_path / "b.npy", np.moveaxis(images[1], -1, 0))
+    data = open_data(tmp_path)
+    np.testing.assert_allclose(data.images[:], np.moveaxis(images, -1, 1), rtol=1e-6)
+    assert sum("bands in the last place" in note for note in data.info.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "read"),
+    [
+        ((20, 20, 5), None, (20, 1, 20, 5)),  # five in the last place are as likely columns
+        ((20, 20, 5), "last", (1, 5, 20, 20)),
+        ((9, 20, 20, 5), None, (9, 20, 20, 5)),
+        ((9, 20, 20, 5), "last", (9, 5, 20, 20)),
+        ((20, 16, 3), "first", (1, 20, 16, 3)),
+        ((3, 20, 20), None, (1, 3, 20, 20)),
+        ((3, 20, 3), None, (1, 3, 20, 3)),
+        ((30, 20, 20), None, (30, 1, 20, 20)),
+    ],
+)
+def test_places_of_bands(tmp_path, shape, channels, read):
+    array = RNG.random(shape).astype(np.float32)
+    np.save(tmp_path / "a.npy", array)
+    images = open_data(tmp_path / "a.npy", channels=channels).images
+    assert images.shape == read
+    if channels == "last":
+        np.testing.assert_array_equal(images[[0]][0, 3], array[..., 3] if array.ndim == 3 else array[0, ..., 3])
