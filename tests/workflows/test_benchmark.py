@@ -1,15 +1,18 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY
 from sklearn.metrics import roc_auc_score
 
-from darklens.errors import DataError, RecipeError
+from darklens.errors import DataError, ModelError, RecipeError
 from darklens.evaluation.comparison import macro_auc_differences
+from darklens.models.registry import build_network
 from darklens.training.recipe import load_recipe
-from darklens.workflows.benchmark import Budget, benchmark, parse_budget, planned
+from darklens.workflows.benchmark import Budget, benchmark, known_overrides, parse_budget, planned
 from darklens.workflows.estimate import TrainingRate
 
 SMALL = {k: v for k, v in TINY.items() if k not in ("trainer.epochs", "preprocessing.crop")} | {
@@ -50,10 +53,12 @@ def test_leaderboard_goes_on_where_it_was_and_ranks(board):
         {"substructure/demo", "substructure/darklens"}
     ]
     text = (out / "leaderboard.md").read_text()
-    assert "| `darklens` |" in text
+    assert "| `darklens` (see below) |" in text, "after two epochs on 192 images it guesses"
+    assert "`darklens`: the model cannot be told from guessing: its macro AUC of 0." in text
     assert "2 epochs a recipe" in text
     page = (out / "leaderboard.html").read_text()
     assert page.count("<svg") == 2
+    assert "the model cannot be told from guessing" in page
     for name in ("src=", "<link", "@import"):
         assert f'{name}"http' not in page, "nothing to fetch"
 
@@ -92,6 +97,23 @@ def test_recipes_that_would_share_a_folder_are_refused(board, tmp_path):
         run("substructure/demo", str(mine))
     with pytest.raises(DataError, match=r"demo: is a run of substructure/demo; rename .*demo\.yaml"):
         run(str(mine))
+
+
+def test_overrides_go_to_those_recipes_whose_network_knows_them():
+    overrides = {"network.pretrained": False, "network.widths": [8, 8], "trainer.epochs": 1}
+    assert known_overrides("substructure/demo", overrides) == {"network.widths": [8, 8], "trainer.epochs": 1}
+    assert known_overrides("substructure/resnet18", overrides) == {"network.pretrained": False, "trainer.epochs": 1}
+    with pytest.raises(RecipeError, match=r"--network\.growth: no network of these recipes has such an option"):
+        benchmark(
+            ["substructure/demo"], "model-1", Budget(1, "epochs"), Path("x"), 64, 64, overrides={"network.growth": 3}
+        )
+
+
+def test_network_without_pretrained_weights_takes_that_for_granted():
+    network = build_network("compact", 1, 3, {"pretrained": False, "widths": [8], "blocks": [1]})
+    assert network(torch.zeros(2, 1, 16, 16)).shape == (2, 3)
+    with pytest.raises(ModelError, match="network compact has no option 'pretrained'"):
+        build_network("compact", 1, 3, {"pretrained": True})
 
 
 @pytest.mark.parametrize("text", ["10min", "5 epochs", "1epoch", "200000images"])

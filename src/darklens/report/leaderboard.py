@@ -70,7 +70,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], fai
         f"threads: {rows[0]['threads']}. In brackets: 95% bootstrap intervals.",
     ]
     for row in rows:
-        lines += [f"`{row['name']}`: {warning}." for warning in row.get("warnings", [])]
+        lines += [f"`{row['name']}`: {warning.partition('; try')[0]}." for warning in row.get("warnings", [])]
     lines += [f"Left out: `{name}`: {reason}" for name, reason in failed.items()]
     return "\n".join(lines) + "\n"
 

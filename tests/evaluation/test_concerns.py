@@ -1,0 +1,71 @@
+"""Models at chance are called so, and only these."""
+
+import numpy as np
+import pytest
+
+from darklens.evaluation.classification import evaluate_classification
+from darklens.evaluation.concerns import concerns, is_near_chance
+from darklens.evaluation.regression import evaluate_regression
+
+CLASSES = ["no_sub", "cdm", "axion"]
+RNG = np.random.default_rng(5)
+LABELS = RNG.permutation(np.repeat([0, 1, 2], 200))
+
+
+def classified(skill, sets=None, bias=0.0):
+    logits = skill * np.eye(3)[LABELS] + RNG.normal(0, 1, (600, 3))
+    logits[:, 1] += bias
+    p = np.exp(logits)
+    return evaluate_classification(p / p.sum(1, keepdims=True), LABELS, CLASSES, sets=sets)
+
+
+def test_guessing_is_called_guessing():
+    said = concerns(classified(0.0))
+    assert len(said) == 1
+    assert said[0].startswith("the model cannot be told from guessing: its macro AUC of 0.")
+    assert "on 600 images is not above 0.5" in said[0]
+    assert "always saying the most frequent class gives 0.333" in said[0]
+    assert "try more training images or epochs" in said[0]
+
+
+def test_one_answer_for_all_is_named():
+    assert "it calls every image cdm" in concerns(classified(0.0, bias=50))[0]
+    said = concerns(classified(1.0, bias=50))
+    assert len(said) == 1
+    assert said[0].startswith("the accuracy of 0.333")
+    assert "not above the 0.333 of always saying the most frequent class; it calls every image cdm" in said[0]
+
+
+def test_skill_is_left_in_peace():
+    assert concerns(classified(1.5)) == []
+
+
+def test_worse_than_guessing_is_called_so_too():
+    assert "cannot be told from guessing" in concerns(classified(-1.0))[0]
+
+
+@pytest.mark.parametrize(("share", "warned"), [(1.0, True), (0.97, True), (0.6, False)])
+def test_sets_that_hold_all_classes_say_nothing(share, warned):
+    sets = RNG.random((600, 3)) < share
+    said = concerns(classified(1.5, sets=sets))
+    assert [s.startswith("prediction sets hold") for s in said] == [True] * warned
+
+
+def test_regression_no_better_than_the_mean():
+    true = RNG.normal(-23, 0.5, 300)
+    said = concerns(evaluate_regression(np.full(300, true.mean()) + RNG.normal(0, 0.01, 300), true, "log10_mass"))
+    assert said[0].startswith("the model is no better than always saying the mean: R² is ")
+    assert concerns(evaluate_regression(true + RNG.normal(0, 0.2, 300), true, "log10_mass")) == []
+
+
+def test_validation_auc_near_chance_has_the_scatter_of_one_without_skill():
+    """Of AUCs of random scores about 2% lie above two standard errors; the bound is checked against brute force."""
+    images, classes, rounds = 90, 3, 2000
+    positive = np.arange(images) < images // classes
+    ranks = np.argsort(np.argsort(RNG.random((rounds, images)), axis=1), axis=1) + 1
+    wins = ranks[:, positive].sum(1) - positive.sum() * (positive.sum() + 1) / 2
+    aucs = wins / (positive.sum() * (~positive).sum())
+    above = np.mean([not is_near_chance(auc, images, classes) for auc in aucs])
+    assert 0.01 < above < 0.035
+    assert is_near_chance(0.4, images, classes)
+    assert not is_near_chance(0.9, images, classes)
