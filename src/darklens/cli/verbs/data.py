@@ -65,9 +65,9 @@ def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0) -> None
 
     loaded = load_preset(preset)
     found = draw(loaded, out, seed)
-    strengths = [f"{name} {value:.1f} σ" for name, value in found["detectability"].items() if value > 0]
+    changes = "".join(f"\n    {name}: {change}" for name, change in found.items())
     say(
-        f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure: {', '.join(strengths)}\n"
+        f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure:{changes}\n"
         f"  mosaic → {out}",
         f"darklens simulate {preset} --count 30000 --out data/{loaded.name}",
     )
