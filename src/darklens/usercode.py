@@ -4,17 +4,24 @@ It is run when the user names it on the command line or in Python. Where a file 
 model's ``config.json``, a run's ``run.json``, a dataset's ``dataset.json``), someone else may have written that file: the
 code is then run only if the user says so, by ``--trust_code true`` or ``trust_code=True``. Reading data never runs code.
 
-Either a deflection, for subhalos whose parameters a preset draws::
+Either a deflection, for subhalos whose parameters a preset draws, such as cored isothermal spheres::
 
     def cored(x, y, x0, y0, theta_E, r_core):            # torch tensors, arcsec
-        ...
-        return alpha_x, alpha_y
+        dx, dy = x - x0, y - y0
+        scale = theta_E / ((dx**2 + dy**2 + r_core**2).sqrt() + r_core)
+        return scale * dx, scale * dy
 
 or a population, which draws deflectors itself, for one image at a time::
 
     def sidm(rng, lens):                                  # numpy Generator, dict of the image's main deflector
-        n = rng.poisson(20)
-        return {"profile": "sis", "x": rng.uniform(-2, 2, n), "y": rng.uniform(-2, 2, n), "theta_E": np.full(n, 0.02)}
+        n = rng.poisson(50)
+        return {
+            "profile": cored,
+            "x": rng.uniform(-2.56, 2.56, n),
+            "y": rng.uniform(-2.56, 2.56, n),
+            "theta_E": 0.0004 * (1 - rng.uniform(0, 1 - 20**-1.35, n)) ** (-1 / 1.35),
+            "r_core": np.exp(rng.uniform(np.log(0.05), np.log(0.3), n)),
+        }
 
 where ``profile`` is ``point_mass``, ``sis``, ``tnfw`` or a deflection function.
 """

@@ -6,10 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+import torch
+from conftest import TINY
+from scipy.stats import ks_2samp
 
+from darklens import usercode
+from darklens.cli import main
+from darklens.data.dataset import read_dataset
+from darklens.inference.model import load_model
 from darklens.simulation import Simulator
+from darklens.simulation import simulator as simulation
+from darklens.training import sources
 from darklens.training.recipe import load_recipe
+from darklens.workflows import preview
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -36,17 +48,76 @@ def test_commands_and_code_of_the_pages_run_from_top_to_bottom(tmp_path):
     assert done.stdout.startswith("['no_sub', 'cdm', 'axion']")
 
 
-def test_own_preset_network_and_recipe_of_the_docs_work(tmp_path, monkeypatch):
+@pytest.fixture
+def examples(tmp_path, monkeypatch):
+    """The files of the page on extending, in the current folder."""
     preset, changed, recipe = blocks("extending.md", "yaml")
     (tmp_path / "my_models.py").write_text("\n".join(blocks("extending.md", "python")))
     (tmp_path / "mine.yaml").write_text(preset)
     (tmp_path / "changed.yaml").write_text(changed)
     (tmp_path / "recipe.yaml").write_text(recipe)
     monkeypatch.chdir(tmp_path)
-    assert Simulator("mine.yaml").render(Simulator("mine.yaml").catalog(4)).shape == (4, 1, 64, 64)
-    assert Simulator("my_models.py:sidm").preset.labels[-1] == "sidm"
+    usercode.load_function.cache_clear()
+    return tmp_path
+
+
+def test_own_recipes_of_the_docs_work(examples):
     assert load_recipe("changed.yaml").trainer.epochs == 20
     assert load_recipe("recipe.yaml").network.widths == [64, 128, 256]
+
+
+def test_sidm_deflection_of_the_docs_is_the_non_singular_isothermal_sphere(examples):
+    """Against lenstronomy's ellipsoid without ellipticity, against the formula on the page, and zero at the centre."""
+    from lenstronomy.LensModel.lens_model import LensModel
+
+    cored = usercode.load_function("my_models.py:cored")
+    x, y = np.meshgrid(np.linspace(-2.5, 2.5, 41), np.linspace(-2.4, 2.6, 41))
+    tensors = [torch.from_numpy(v) for v in (x, y)]
+    for theta_E, r_core in ((0.0004, 0.05), (0.008, 0.05), (0.008, 0.3), (1.0, 0.2)):
+        sphere = {"theta_E": theta_E, "e1": 0, "e2": 0, "s_scale": r_core, "center_x": 0.3, "center_y": -0.2}
+        expected = LensModel(["NIE"]).alpha(x, y, [sphere])
+        actual = torch.stack(cored(*tensors, 0.3, -0.2, theta_E, torch.tensor(r_core, dtype=torch.float64)))
+        np.testing.assert_allclose(actual, expected, atol=1e-8)
+        r = np.hypot(x - 0.3, y + 0.2)
+        size = theta_E * (np.sqrt(r**2 + r_core**2) - r_core) / r
+        np.testing.assert_allclose(actual.square().sum(0).sqrt(), size, rtol=1e-9)
+    zero = torch.zeros((), dtype=torch.float64)
+    assert cored(zero, zero, zero, zero, 0.008, zero + 0.05) == (0, 0)
+
+
+def test_sidm_as_yaml_and_as_function_draw_the_same_population(examples):
+    yaml, function = (Simulator(name).catalog(256).filter(label="sidm") for name in ("mine.yaml", "my_models.py:sidm"))
+    for name in ("x", "y", "theta_E", "r_core"):
+        a, b = (table[f"subhalo_{name}"].explode().to_numpy() for table in (yaml, function))
+        assert ks_2samp(a, b).pvalue > 1e-3, name
+        assert min(len(a), len(b)) > 2500
+    assert Simulator("mine.yaml").render(yaml[:4]).shape == (4, 1, 64, 64)
+
+
+def test_path_of_a_theorist_from_preview_to_a_trained_model(examples, monkeypatch, capsys):
+    """The commands of the README, with few images and without compiled kernels, which take a minute to make."""
+    monkeypatch.setattr(preview, "IMAGES", 8)
+    monkeypatch.setattr(sources, "VALIDATION_IMAGES", 64)
+    monkeypatch.setattr(sources, "STATISTICS_IMAGES", 128)
+    monkeypatch.setattr(simulation, "fused_light", lambda *_: None)
+    main(["preview", "my_models.py:sidm"])
+    said = capsys.readouterr().out
+    strengths = {
+        name: float(value) for name, value in re.findall(r"(\w+): ([\d.]+) σ \(68%: .* to .* σ; 8 images\)", said)
+    }
+    assert list(strengths) == ["cdm", "axion", "sidm"]
+    assert "no_sub: no change (8 images)" in said
+    assert 0.3 * strengths["cdm"] < strengths["sidm"] < 3 * strengths["axion"]
+    assert (examples / "preview.png").stat().st_size > 20_000
+    main(["simulate", "my_models.py:sidm", "--count", "128", "--out", "data/sidm"])
+    stored = read_dataset(examples / "data" / "sidm")
+    assert dict(stored.catalog["label"].value_counts().iter_rows())["sidm"] == 32
+    assert stored.catalog["subhalo_r_core"].dtype == pl.List(pl.Float64)
+    options = TINY | {"trainer.epochs": 1, "trainer.batch_size": 64, "trainer.epoch_images": 64, "trainer.workers": 0}
+    options = {key: "null" if value is None else value for key, value in options.items()}
+    flags = [f"--{key}={value}" for key, value in options.items()]
+    main(["train", "substructure/demo", "--data", "preset:my_models.py:sidm", "--out", "runs/sidm", *flags])
+    assert load_model(examples / "runs" / "sidm").classes == ["no_sub", "cdm", "axion", "sidm"]
 
 
 def test_faq_quotes_errors_that_exist():

@@ -1,6 +1,5 @@
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,10 +8,8 @@ from conftest import EXAMPLES
 
 from darklens.errors import DataError
 from darklens.report.page import write_report
-from darklens.simulation import load_preset
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.look import look
-from darklens.workflows.preview import preview
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +81,3 @@ def test_look_says_what_is_there(class_folders, tmp_path):
     np.save(tmp_path / "bad.npy", image)
     assert any("are constant" in w for w in look(tmp_path / "flat.npy").warnings)
     assert any("nan or infinite" in w for w in look(tmp_path / "bad.npy").warnings)
-
-
-def test_preview_draws_a_preset_and_weighs_its_substructure(tmp_path):
-    found = preview(load_preset("model-3-noisy"), tmp_path / "preview.png")
-    assert found["detectability"]["no_sub"] == 0
-    assert min(found["detectability"]["cdm"], found["detectability"]["axion"]) > 5
-    assert Path(tmp_path / "preview.png").stat().st_size > 20_000

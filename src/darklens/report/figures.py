@@ -53,43 +53,64 @@ def stretch(image: np.ndarray) -> np.ndarray:
 
 
 def preset_preview(
-    images: Sequence[np.ndarray],
-    residuals: Sequence[np.ndarray],
-    labels: Sequence[str],
-    pixel_scale: float,
+    images: Sequence[np.ndarray], residuals: Sequence[np.ndarray | None], labels: Sequence[str], pixel_scale: float
 ) -> Any:
-    """For each class a row of images, and beneath it what its substructure adds to the same lenses, in σ of the noise."""
-    columns = len(images[0])
-    shown = [i for i, residual in enumerate(residuals) if np.abs(residual).max() > 0]
-    heights = [h for i in range(len(labels)) for h in ([1.0, 1.0] if i in shown else [1.0])]
+    """Draw a row of images for each class and, below it, a row of their residuals; return the figure.
+
+    Each row of residuals has a colour scale of its own, symmetric about zero, with a colour bar beside it: the residuals
+    of a class of weak substructure are visible next to those of a strong one.
+
+    Parameters
+    ----------
+    images
+        For each class, images (N, H, W) with noise.
+    residuals
+        For each class, what its substructure changes in these images (N, H, W), in σ of the noise in a pixel; None for a
+        class without substructure, which gets no second row.
+    labels
+        Names of the classes.
+    pixel_scale
+        Arcsec per pixel, for the bar of one arcsecond.
+    """
+    shown = sum(residual is not None for residual in residuals)
+    columns, rows = len(images[0]), len(labels) + shown
     with style() as plt:
-        figure, axes = plt.subplots(
-            len(heights), columns, figsize=(1.75 * columns + 1.9, 1.56 * len(heights)), squeeze=False
-        )
-        row = 0
-        limit = min((float(np.quantile(np.abs(residuals[i]), 0.998)) for i in shown), default=1.0)
-        for i, label in enumerate(labels):
+        figure, axes = plt.subplots(rows, columns, figsize=(1.6 * columns + 2.45, 1.6 * rows), squeeze=False)
+        # Before the colour bars, which are placed beside the rows' final positions.
+        figure.subplots_adjust(left=0.17, right=0.88, bottom=0.01, top=0.99, wspace=0.04, hspace=0.05)
+        remaining = iter(axes)
+        for i, (label, residual) in enumerate(zip(labels, residuals, strict=True)):
+            row = next(remaining)
             for j, image in enumerate(images[i]):
-                draw_image(axes[row, j], image, pixel_scale if i == j == 0 else None)
-            _name(axes[row, 0], label, INK)
-            row += 1
-            if i not in shown:
-                continue
-            for j, residual in enumerate(residuals[i]):
-                drawn = axes[row, j].imshow(residual, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
-                axes[row, j].set_axis_off()
-            _name(axes[row, 0], "less the\nsame lens\nwithout", QUIET)
-            row += 1
-        figure.subplots_adjust(left=0.13, right=0.9, bottom=0.02, top=0.98, wspace=0.04, hspace=0.04)
-        if shown:
-            bar = figure.colorbar(drawn, cax=figure.add_axes((0.915, 0.3, 0.015, 0.4)))
-            bar.set_label("σ of the noise in a pixel")
-            bar.outline.set_visible(False)
+                draw_image(row[j], image, pixel_scale if i == j == 0 else None)
+            _name(row[0], label, INK, 10.5)
+            if residual is not None:
+                _draw_residuals(figure, next(remaining), residual)
         return figure
 
 
-def _name(axis: Any, text: str, colour: str) -> None:
-    axis.text(-0.06, 0.5, text, transform=axis.transAxes, ha="right", va="center", fontsize=9, color=colour)
+def _draw_residuals(figure: Any, axes: np.ndarray, residuals: np.ndarray) -> None:
+    """Draw the residuals (N, H, W) of one class on one colour scale, in σ, with its colour bar at the right."""
+    # A few pixels may be far stronger than the rest: they saturate, and the arrows of the bar say so.
+    limit = _two_digits(float(np.quantile(np.abs(residuals), 0.998)) or float(np.abs(residuals).max()) or 1.0)
+    for axis, residual in zip(axes, residuals, strict=True):
+        drawn = axis.imshow(residual, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axis.set_axis_off()
+    _name(axes[0], "minus the same\nlens without\nsubstructure", QUIET, 8.5)
+    box = axes[-1].get_position()
+    place = (box.x1 + 0.012, box.y0 + 0.08 * box.height, 0.013, 0.84 * box.height)
+    bar = figure.colorbar(drawn, cax=figure.add_axes(place), extend="both", ticks=[-limit, 0, limit])
+    bar.ax.set_yticklabels([f"−{limit:g} σ", "0", f"+{limit:g} σ"], color=INK, fontsize=8)
+    bar.ax.tick_params(length=0)
+    bar.outline.set_visible(False)
+
+
+def _two_digits(number: float) -> float:
+    return float(f"{number:.1e}")
+
+
+def _name(axis: Any, text: str, colour: str, size: float) -> None:
+    axis.text(-0.06, 0.5, text, transform=axis.transAxes, ha="right", va="center", fontsize=size, color=colour)
 
 
 def _short(text: str, length: int = 22) -> str:

@@ -77,9 +77,9 @@ def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0, trust_c
     loaded = load_preset(preset, trust_code=trust_code)
     with working("drawing the preset"):
         found = draw(loaded, out, seed)
-    strengths = [f"{name} {value:.1f} σ" for name, value in found["detectability"].items() if value > 0]
+    changes = "".join(f"\n    {name}: {change}" for name, change in found.items())
     say(
-        f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure: {', '.join(strengths)}\n"
+        f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure:{changes}\n"
         f"  mosaic → {out}",
         command("simulate", preset, count=30000, out=f"data/{loaded.name}", trust_code=trust_code),
     )
