@@ -1,4 +1,4 @@
-"""The house: imports run one way, what is locked is hashed, what is committed names no place."""
+"""The structure: imports run one way, what is locked is hashed, what is committed names no place."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "darklens"
-FLOORS = [
+LAYERS = [
     {"errors"},
     {"commands", "paths", "schema", "usercode"},
     {"progress"},
@@ -30,10 +30,10 @@ FLOORS = [
     {"cli"},
     {"__main__", "__init__"},
 ]
-LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 
 
-def imported_rooms(path: Path) -> set[str]:
+def imported_packages(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("darklens"):
@@ -45,20 +45,20 @@ def imported_rooms(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_room_imports_only_from_rooms_below(path):
+def test_package_imports_only_from_packages_below(path):
     relative = path.relative_to(PACKAGE)
-    room = relative.parts[0].removesuffix(".py")
-    for other in imported_rooms(path) - {room}:
-        if room == "cli" and other == "__init__":  # for the version
+    package = relative.parts[0].removesuffix(".py")
+    for other in imported_packages(path) - {package}:
+        if package == "cli" and other == "__init__":  # for the version
             continue
-        assert LEVEL[other] < LEVEL[room], f"{relative} imports from {other}"
+        assert LEVEL[other] < LEVEL[package], f"{relative} imports from {other}"
 
 
-def test_every_room_has_a_floor():
-    rooms = {
+def test_every_package_has_a_layer():
+    packages = {
         p.name.removesuffix(".py") for p in PACKAGE.iterdir() if not p.name.startswith(("__pycache__", "py.typed"))
     }
-    assert rooms - {"examples", "weights"} == set(LEVEL)
+    assert packages - {"examples", "weights"} == set(LEVEL)
 
 
 def test_physics_holds_no_classes_with_state_and_reads_no_files():
@@ -67,7 +67,7 @@ def test_physics_holds_no_classes_with_state_and_reads_no_files():
         classes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ClassDef)]
         assert all(ast.unparse(c.bases[0]) == "NamedTuple" for c in classes), path
         assert "open(" not in text
-        assert "progress" not in imported_rooms(path), path
+        assert "progress" not in imported_packages(path), path
 
 
 def test_lock_has_hashes_and_no_addresses():

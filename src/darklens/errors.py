@@ -1,4 +1,4 @@
-"""The errors that a user can mend: each says what is wrong, where, and what would be right."""
+"""Errors that a user can act on: each says what is wrong, where, and what would be right."""
 
 
 class DarklensError(Exception):

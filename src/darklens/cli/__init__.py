@@ -19,7 +19,7 @@ CLOSED_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a verb; errors that a user can mend end in one line and exit status 2."""
+    """Run a verb; errors that a user can act on end in one line and exit status 2."""
     try:
         _main(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

@@ -27,7 +27,7 @@ class Adaptation:
     """What has to be done to cutouts before a model sees them.
 
     ``bands`` are channel numbers, ``zoom`` is the cutouts' pixel scale over the model's, ``pixels`` the side in the end,
-    ``brightness`` the model's usual peak where units differ.
+    ``brightness`` the 99.5th percentile that each image is scaled to where units differ.
     """
 
     bands: list[int]

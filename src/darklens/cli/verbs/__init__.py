@@ -1,4 +1,4 @@
-"""The verbs: what each takes, checks at once, and hands to the rooms below, which are imported when it runs."""
+"""The verbs: what each takes, checks at once, and hands to the packages below, which are imported when it runs."""
 
 from __future__ import annotations
 
