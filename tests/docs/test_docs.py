@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from astropy.io import fits
 from conftest import TINY
 from scipy.stats import ks_2samp
 
@@ -118,6 +120,38 @@ def test_path_of_a_theorist_from_preview_to_a_trained_model(examples, monkeypatc
     flags = [f"--{key}={value}" for key, value in options.items()]
     main(["train", "substructure/demo", "--data", "preset:my_models.py:sidm", "--out", "runs/sidm", *flags])
     assert load_model(examples / "runs" / "sidm").classes == ["no_sub", "cdm", "axion", "sidm"]
+
+
+ELSEWHERE = ("darklens finetune", "darklens train mass/demo", "my_models.py:sidm")
+"""Commands of the README that other tests run."""
+CHEAPER = "--trainer.epochs 1 --network.widths=[8,8] --network.blocks=[1,1]"
+
+
+def test_commands_of_the_readme_run_in_a_folder_of_a_user(examples):
+    """Class folders, cutouts and a catalogue as the README supposes them, and every command on them in its order."""
+    simulator = Simulator("model-3-noisy", seed=3)
+    rows = simulator.catalog(180)
+    for i, (label, image) in enumerate(zip(rows["label"], simulator.render(rows)[:, 0].numpy(), strict=True)):
+        (examples / "dataset" / label).mkdir(parents=True, exist_ok=True)
+        np.save(examples / "dataset" / label / f"{i}.npy", image)
+        if i < 5:
+            (examples / "cutouts").mkdir(exist_ok=True)
+            fits.writeto(examples / "cutouts" / f"object{i}.fits", image)
+    names = [f"object{i}" for i in range(5)]
+    pl.DataFrame({"object_id": names, "RA": [150.0 + i for i in range(5)], "DEC": [2.0] * 5}).write_parquet(
+        examples / "objects.parquet"
+    )
+    readme = (DOCS.parent / "README.md").read_text("utf-8")
+    console = re.findall(r"^```console\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    commands = [line.removeprefix("$ ").partition(" #")[0].strip() for block in console for line in block.splitlines()]
+    assert len(commands) == 13
+    for command in commands:
+        if not any(part in command for part in ELSEWHERE):
+            cheaper = CHEAPER if command.startswith("darklens train") else ""
+            main(shlex.split(f"{command.removeprefix('darklens ')} {cheaper}"))
+    table = pl.read_parquet(examples / "candidates.parquet")
+    assert sorted(table["ra"]) == [150.0, 151.0, 152.0, 153.0, 154.0]
+    assert (examples / "mine.html").is_file()
 
 
 def test_faq_quotes_errors_that_exist():
