@@ -84,5 +84,5 @@ def _build(config: ModelConfig, channels: int) -> nn.Module:
 def _read(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    with naming(path, "its weights are damaged", ModelError):
+    with naming(path, "its weights are damaged, or not of this network", ModelError):
         return load_file(path)

@@ -48,3 +48,11 @@ def read_csv(path: Path, header: bool = True) -> pl.DataFrame:
         if header:
             return pl.read_csv(path, infer_schema_length=10_000, comment_prefix="#")
         return pl.read_csv(path, has_header=False, infer_schema=False)
+
+
+def check_names(frame: pl.DataFrame, path: Path) -> None:
+    """Refuse a table whose identifiers, labels or splits are lists or bytes. Raises DataError."""
+    for name in ("id", "label", "split"):
+        kind = frame.schema.get(name)
+        if kind is not None and (kind.is_nested() or kind in (pl.Binary, pl.Object)):
+            raise DataError(f"{path}: column {name!r} holds {kind}; expected text or numbers")
