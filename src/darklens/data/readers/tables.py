@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from darklens.data.bounds import DEFLATE, TABLE_BYTES, check_expansion, naming
+from darklens.errors import DataError
 
 BATCH_ROWS = 4096
 """Rows that are decoded before the size of the table is looked at."""
