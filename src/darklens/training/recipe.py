@@ -182,7 +182,7 @@ class TrainerConfig:
     gradient_clip
         Largest norm of a gradient.
     unfreezing
-        sections: train the head first, then thaw section after section, each for epochs in proportion to its size.
+        sections: train the head first, then unfreeze section after section, each for epochs in proportion to its size.
     keep_every
         Keep a checkpoint every so many epochs, beside the best and the last.
     epoch_images
