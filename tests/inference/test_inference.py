@@ -75,7 +75,7 @@ def test_damaged_or_newer_models_are_refused(run, tmp_path):
         load_model(folder)
     (folder / "config.json").write_text(json.dumps(content))
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:500])
-    with pytest.raises(ModelError, match="damaged, or not of this network"):
+    with pytest.raises(ModelError, match="its weights are damaged"):
         load_model(folder)
     unfinished = tmp_path / "unfinished"
     (unfinished / "checkpoints").mkdir(parents=True)
