@@ -81,7 +81,7 @@ def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0, trust_c
     say(
         f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure:{changes}\n"
         f"  mosaic → {out}",
-        command("simulate", preset, count=30000, out=f"data/{loaded.name}", trust_code=trust_code),
+        command("simulate", preset, count=30000, out=f"data/{loaded.name}", trust_code=trust_code or None),
     )
 
 
