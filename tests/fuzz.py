@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
+import re
 import resource
 import shutil
 import signal
@@ -30,8 +32,9 @@ SECONDS = 60
 """Processor time that one file may take; more counts as a crash."""
 GOOD = ("read", "refused")
 DIGITS = b"0123456789"
+MINUS_ONE = b"\xff\xff\xff\xff"
 FOLDERS = ("table", "dataset", "model", "lens-model")
-KINDS = ["npy", "pair", "png", "fits", "tiles", "hcompress", "gzip", "hdf5", *FOLDERS]
+KINDS = ["npy", "pair", "buffer", "png", "fits", "tiles", "hcompress", "gzip", "hdf5", *FOLDERS]
 
 
 def make_files(folder: Path) -> dict[str, Path]:
@@ -43,13 +46,19 @@ def make_files(folder: Path) -> dict[str, Path]:
     rng = np.random.default_rng(0)
     images = rng.normal(10, 1, (4, 1, 16, 16)).astype(np.float32)
     made = {name: folder / name for name in ("npy/a.npy", "pair/a.npy", "png/a.png", "fits/a.fits", "tiles/a.fits")}
-    made |= {name: folder / name for name in ("gzip/a.fits.gz", "hcompress/a.fits", "hdf5/a.h5", "table/a.npy")}
+    made |= {
+        name: folder / name
+        for name in ("gzip/a.fits.gz", "hcompress/a.fits", "hdf5/a.h5", "table/a.npy", "buffer/a.npy")
+    }
     for path in made.values():
         path.parent.mkdir(parents=True)
     np.save(made["npy/a.npy"], images)
     pair = np.empty(2, dtype=object)
     pair[0], pair[1] = images[0, 0].astype(np.float64), 1e-23
     np.save(made["pair/a.npy"], pair, allow_pickle=True)
+    # Protocol 5 makes arrays of bytes by another function.
+    header = made["pair/a.npy"].read_bytes()[:128]
+    made["buffer/a.npy"].write_bytes(header + pickle.dumps(pair, protocol=5))
     Image.fromarray((images[0, 0] * 10).astype(np.uint8)).save(made["png/a.png"])
     header = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.1, "CRVAL2": 2.2, "CRPIX1": 8.5, "CRPIX2": 8.5}
     header |= {"CD1_1": -2.7e-05, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 2.7e-05, "MAGZERO": 24.6}
@@ -70,8 +79,8 @@ def make_files(folder: Path) -> dict[str, Path]:
     made = {name.partition("/")[0]: path for name, path in made.items()}
     made["table"] = made["table"].parent
     made["dataset"] = _write_dataset(folder / "dataset", images)
-    made["model"] = _write_model(folder / "model", lens=False)
-    made["lens-model"] = _write_model(folder / "lens-model", lens=True)
+    made["model"] = make_model(folder / "model", lens=False)
+    made["lens-model"] = make_model(folder / "lens-model", lens=True)
     return made
 
 
@@ -99,7 +108,8 @@ def _write_dataset(path: Path, images: np.ndarray) -> Path:
     return writer.finish(catalog, info)
 
 
-def _write_model(path: Path, lens: bool) -> Path:
+def make_model(path: Path, lens: bool) -> Path:
+    """Write a tiny untrained model: a classifier, or a regression that fits a lens to each image. Return its folder."""
     import torch
 
     from darklens.data.preprocessing import Preprocessing
@@ -152,6 +162,10 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
                 out[at:at] = rng.bytes(length)
             case 5:
                 out[at:at] = out[at : at + length]
+            case 9 if MINUS_ONE in out:
+                # The size and alignment of a dtype in a pickle, which numpy itself believes.
+                at = int(rng.choice([match.start() for match in re.finditer(MINUS_ONE, out)]))
+                out[at : at + 4] = bytes([*rng.bytes(2), 0, 0])
             case _ if digits:
                 at = digits[int(rng.integers(len(digits)))]
                 out[at : at + int(rng.integers(2))] = bytes(rng.choice(list(DIGITS), int(rng.integers(1, 6))).tolist())

@@ -67,7 +67,7 @@ def adaptation(config: ModelConfig, info: DatasetInfo, shape: Sequence[int], ban
         if not 0 < ratio * max(height, width) <= MOST_PIXELS:
             raise ModelError(
                 f"{info.source}: a pixel scale of {info.pixel_scale:g}″ beside the model's {config.pixel_scale:g}″ makes "
-                f"{ratio * max(height, width):.3g} pixels of {max(height, width)}; say the right one with --pixel-scale"
+                f"{ratio * max(height, width):.3g} pixels of {max(height, width)}; say the right one with --pixel_scale"
             )
         if abs(ratio - 1) > SAME_SCALE:
             zoom = ratio
