@@ -85,9 +85,11 @@ def test_folder_without_test_images_is_told_how_to_come_by_some(verb, tmp_path):
         for i in range(40):
             np.save(tmp_path / "mine" / name / f"{i}.npy", rng.normal(9, 1, (32, 32)))
     (tmp_path / "mine" / "cdm" / "3.npy").write_bytes((tmp_path / "mine" / "cdm" / "4.npy").read_bytes())
-    printed = next_command(verb(f"train substructure/demo --data mine --out run {TINY} --preprocessing.crop null"))
-    assert printed.startswith("darklens import mine --out mine-split --split 0.8,0.1,0.1")
-    verb(printed.partition("  #")[0])
+    printed = verb(f"train substructure/demo --data mine --out run {TINY} --preprocessing.crop null")
+    assert "mine has no test images; keep some apart, and train on the rest:" in printed
+    apart = next_command(printed)
+    assert apart == "darklens import mine --out mine-split --split 0.8,0.1,0.1"
+    verb(apart)
     looked = verb("look mine-split")
     assert all(part in looked for part in ("train 64", "test 8", "validation 8"))
 

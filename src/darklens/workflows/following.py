@@ -48,20 +48,23 @@ def training_command(path: Path, images: int, given: dict[str, object]) -> str:
     return command("train", RECIPE, data=path, out=free_run(f"runs/{path.resolve().stem}"), **given, **smaller)
 
 
-def after_training(run: Path, data: str, options: DataOptions, trust_code: bool = False) -> str:
-    """Return the command that evaluates a run on images that it has not seen, or how to come by such images."""
+def after_training(run: Path, data: str, options: DataOptions, trust_code: bool = False) -> tuple[str | None, str]:
+    """Return the command that evaluates a run on images that it has not seen.
+
+    Where there are none, a sentence says so, and the command keeps some of the data apart.
+    """
     from darklens.training.job import read_record
 
     trust = trust_code or None
     about = read_record(run).get("data_description", {})
     if data.startswith("preset:"):
-        return command("evaluate", run, data=data, trust_code=trust)
+        return None, command("evaluate", run, data=data, trust_code=trust)
     if about.get("test_images"):
-        return command("evaluate", run, data=data, **options.given(), trust_code=trust)
+        return None, command("evaluate", run, data=data, **options.given(), trust_code=trust)
     if (preset := about.get("source", "").removeprefix("preset:")) in builtin_names():
-        return command("evaluate", run, data=f"preset:{preset}", trust_code=trust)
+        return None, command("evaluate", run, data=f"preset:{preset}", trust_code=trust)
     apart = command("import", data, out=f"{data.rstrip('/')}-split", split="0.8,0.1,0.1", **options.given())
-    return f"{apart}  # keeps test images apart, as there are none yet; then train on what it makes"
+    return f"{data} has no test images; keep some apart, and train on the rest:", apart
 
 
 def free_run(name: str) -> Path:
