@@ -153,6 +153,14 @@ def test_hdf5_that_promises_more_than_it_stores_is_refused(tmp_path):
         open_data(tmp_path / "b.h5")
 
 
+@pytest.mark.parametrize("labels", [[0, np.nan, 1], [0, np.inf, 1], ["a", "b", "c"]])
+def test_labels_that_are_no_numbers_are_refused(tmp_path, labels):
+    np.save(tmp_path / "images.npy", np.ones((3, 1, 8, 8)))
+    np.save(tmp_path / "labels.npy", np.array(labels))
+    with pytest.raises(DataError, match=r"labels\.npy: (labels of type float64, or nan|holds <U1, not numbers)"):
+        open_data(tmp_path)
+
+
 def test_hdf5_whose_values_lie_elsewhere_is_refused(tmp_path):
     (tmp_path / "secret").write_bytes(bytes(4 * 64))
     with h5py.File(tmp_path / "a.h5", "w") as file:
