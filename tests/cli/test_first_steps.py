@@ -196,6 +196,15 @@ def test_predictions_are_sorted_and_what_is_unlike_comes_last(verb, run, test_se
     assert not Path("q.csv").exists()
 
 
+def test_model_that_decides_nothing_is_called_so(verb, run, test_set):
+    """After two epochs on 192 images every probability is a third."""
+    assert re.search(
+        r"no class stands out in any image: the highest probability is 0.3\d\d, and guessing gives 0.333",
+        verb(f"predict {run} {test_set} --out p.csv"),
+    )
+    assert "no class stands out" not in verb(f"predict substructure-model-3-noisy {test_set} --out q.csv")
+
+
 def test_reader_that_goes_away_is_no_error():
     """``darklens recipes | head -1``: exit as other programs do, without a traceback."""
     started = subprocess.Popen(

@@ -28,6 +28,7 @@ def learning_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> 
             if points:
                 axis.plot(*zip(*points, strict=True), marker="o", markersize=3.5, color=tint, label=name)
         axis.set(xlabel="epoch", ylabel="loss", title="Learning curves")
+        _widen(axis)
         axis.xaxis.get_major_locator().set_params(integer=True)
         points = [(e["epoch"] + 1, e[right]) for e in epochs if right in e]
         if points:
@@ -35,12 +36,21 @@ def learning_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> 
             label = "macro AUC" if right.endswith("auc") else "absolute error"
             twin.plot(*zip(*points, strict=True), marker="s", markersize=3.5, color=colour(1), label=label)
             twin.set_ylabel(label)
+            _widen(twin)
             twin.grid(False)
             twin.spines["right"].set_visible(True)
         figure.legend(loc="outside lower center", ncols=3, fontsize=8, columnspacing=1.2, handlelength=1.6)
         if best is not None:
             axis.axvline(best, color=QUIET, linestyle=":", linewidth=1)
         return figure
+
+
+def _widen(axis: Any) -> None:
+    """Widen the y axis to a range of at least 0.01: a change that is rounding must not look like one."""
+    low, high = axis.get_ylim()
+    if high - low < 0.01:
+        middle = (low + high) / 2
+        axis.set_ylim(middle - 0.005, middle + 0.005)
 
 
 def roc(curves: Mapping[str, Mapping[str, list[float]]], figures: Mapping[str, Any], classes: Sequence[str]) -> Any:
@@ -72,7 +82,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Any:
             tint = "white" if share[i, j] > 0.55 else INK
             axis.text(j, i - 0.06, f"{count:,}", ha="center", va="center", color=tint, fontsize=11)
             axis.text(j, i + 0.2, f"{share[i, j]:.1%}", ha="center", va="center", color=tint, fontsize=7.5)
-        axis.set(xticks=range(len(classes)), yticks=range(len(classes)), xlabel="called", ylabel="true")
+        axis.set(xticks=range(len(classes)), yticks=range(len(classes)), xlabel="predicted", ylabel="true")
         axis.set(xticklabels=classes, yticklabels=classes, title="Confusion")
         axis.grid(False)
         axis.spines[:].set_visible(False)
@@ -94,7 +104,7 @@ def calibration(reliability: Mapping[str, list[float]], ece: Mapping[str, float]
         error = np.sqrt(accuracy * (1 - accuracy) / number)
         top.plot([0, 1], [0, 1], color="#d6dbe0", linewidth=1)
         top.errorbar(confidence, accuracy, yerr=error, fmt="o-", markersize=4, linewidth=1.4, color=colour(0))
-        top.set(ylabel="share right", title="Calibration", ylim=(0, 1.03))
+        top.set(ylabel="fraction correct", title="Calibration", ylim=(0, 1.03))
         text = f"ECE {ece['value']:.4f} [{ece['low']:.4f}, {ece['high']:.4f}]"
         top.text(0.97, 0.06, text, transform=top.transAxes, fontsize=8.5, ha="right")
         bottom.bar(confidence, number, width=0.03, color=QUIET)
@@ -124,6 +134,7 @@ def true_against_predicted(true: np.ndarray, predicted: np.ndarray, output: str)
             axis.plot(centres, median, color=colour(1), linewidth=1.8, label="median")
             axis.legend(loc="upper left")
         axis.set(xlabel=f"true {output}", ylabel=f"predicted {output}", title="True against predicted", aspect="equal")
+        axis.locator_params(nbins=6)  # more labels than these overlap
         return figure
 
 
@@ -145,6 +156,8 @@ def skill_against_cost(rows: Sequence[Mapping[str, Any]]) -> Any:
 
     Dots carry the rank, as names would cover each other.
     """
+    from matplotlib.ticker import EngFormatter
+
     with style() as plt:
         figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
         for rank, row in enumerate(rows, 1):
@@ -157,4 +170,18 @@ def skill_against_cost(rows: Sequence[Mapping[str, Any]]) -> Any:
             text = {"ha": "center", "va": "center_baseline", "fontsize": 7, "color": "white"}
             axis.text(place, missing, str(rank), zorder=above + 0.5, **text)
         axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="1 − macro AUC", title="Skill against size")
+        _label_decades(axis.xaxis, EngFormatter(sep=""))
+        _label_decades(axis.yaxis, "{x:g}")
         return figure
+
+
+def _label_decades(axis: Any, form: Any) -> None:
+    """Widen a logarithmic axis to a factor of 4 at least, and label 1, 2 and 5 of each decade in plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    spare = max(1.0, 2 / (high / low) ** 0.5)
+    axis.set_view_interval(low / spare, high * spare, ignore=True)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
+    axis.set_major_formatter(form)
+    axis.set_minor_formatter(NullFormatter())

@@ -24,6 +24,7 @@ STYLE: dict[str, Any] = {
     "grid.color": "#eceff2",
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "xtick.color": QUIET,
     "ytick.color": QUIET,
     "legend.frameon": False,

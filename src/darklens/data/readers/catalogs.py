@@ -9,6 +9,7 @@ import polars as pl
 from darklens.data.bounds import naming
 from darklens.data.readers.tables import check_names, read_csv, read_parquet
 from darklens.errors import DataError
+from darklens.paths import check_present
 
 SUFFIXES = (".csv", ".parquet", ".fits", ".fit", ".ecsv", ".vot", ".xml")
 
@@ -28,6 +29,7 @@ def read_catalog(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
     DataError
         If the file is no table of a known kind, or has no column that could be an identifier, or repeats one.
     """
+    check_present(path)
     frame = _read(path)
     mapping: dict[str, str] = {}
     for ours, names in ALIASES.items():
