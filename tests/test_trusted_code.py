@@ -20,6 +20,7 @@ from darklens.training.ensemble import make_ensemble
 from darklens.training.job import Job, read_job
 from darklens.training.recipe import load_recipe
 from darklens.training.train import resume, train
+from darklens.usercode import code_checksum
 from darklens.workflows.benchmark import Budget, benchmark
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.finetune import finetuning_recipe
@@ -155,10 +156,11 @@ def test_model_config_that_hides_code_elsewhere_runs_nothing(run, net, tmp_path,
         (folder / "config.json").write_text(json.dumps(config))
         if place == "network":
             refused(darklens.load, folder)
-        if place == "recipe":
+            refused(finetuning_recipe, str(folder), {})
+        elif place == "recipe":
             assert finetuning_recipe(str(folder), {}).network.name == "compact", "the model's own network"
         else:
-            refused(finetuning_recipe, str(folder), {})
+            assert finetuning_recipe(str(folder), {}).members == [], "a model that is no ensemble has none"
     assert not evidence.exists()
 
 
@@ -304,8 +306,54 @@ def test_plan_of_a_benchmark_cannot_name_code(net, tmp_path, evidence):
         json.dumps({"preset": "model-3-noisy", "budget": "1 epochs", "train_images": 192, "test_images": 96, "seed": 0,
                     "pretrained": True, "overrides": SHORT})
     )  # fmt: skip
-    with pytest.raises(DarklensError, match="a plan says how long to train and nothing else"):
-        benchmark(*arguments, overrides=SHORT)
+    hidden = {"trainer.epochs": 1, "trainer.batch_size=64": f"--network.name={net}:Net"}
+    for plan in ({"network.name": f"{net}:Net"}, hidden, {"trainer.epochs": f"1 --network.name={net}:Net"}):
+        (out / "plans" / "demo.json").write_text(json.dumps(plan))
+        with pytest.raises(DarklensError, match="a plan says how long to train and nothing else"):
+            benchmark(*arguments, overrides=SHORT)
+    assert not evidence.exists()
+
+
+def test_benchmark_of_a_network_named_on_the_command_line_is_evaluated(net, tmp_path):
+    """What the user named may run, in the model that was just trained with it too."""
+    settings = SHORT | {"network.name": f"{net}:Net"}
+    benchmark(
+        ["substructure/demo"], "model-3-noisy", Budget(1, "epochs"), tmp_path / "board", 192, 96, overrides=settings
+    )
+    rows = json.loads((tmp_path / "board" / "leaderboard.json").read_text())["rows"]
+    assert [row["parameters"] for row in rows] == [195]
+
+
+def test_member_that_was_exchanged_in_an_unfinished_ensemble_runs_nothing(net, dataset, tmp_path, evidence):
+    recipe = load_recipe("substructure/demo", SHORT)
+    both = dataclasses.replace(recipe, name="both", members=[dataclasses.asdict(recipe)] * 2)
+    job = Job(both, str(dataset))
+    run = train(job, tmp_path / "both")
+    shutil.rmtree(run / "model")
+    folder = run / "members" / "0-demo" / "model"
+    (folder / "evil.py").write_text(net.read_text())
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"network": {"name": "evil.py:Net"}, "code": {"evil.py": code_checksum(folder / "evil.py")}}
+    (folder / "config.json").write_text(json.dumps(config))
+    refused(resume, run, job)
+    assert not evidence.exists()
+
+
+def test_ensemble_of_own_networks_is_trained_without_more_trust(net, dataset, tmp_path):
+    recipe = load_recipe("substructure/demo", SHORT | {"network.name": f"{net}:Net"})
+    both = dataclasses.replace(recipe, name="both", members=[dataclasses.asdict(recipe)] * 2)
+    run = train(Job(both, str(dataset)), tmp_path / "both")
+    refused(darklens.load, run)
+    assert len(darklens.load(run, trust_code=True).members) == 2
+
+
+def test_members_hidden_in_a_recipe_are_not_trained_when_fine_tuning(run, net, dataset, tmp_path, evidence):
+    folder = shutil.copytree(run / "model", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["recipe"]["members"] = [config["recipe"] | {"network": {"name": f"{net}:Net"}}] * 2
+    (folder / "config.json").write_text(json.dumps(config))
+    for overrides in ({}, {"network.name": "compact"}):
+        assert finetuning_recipe(str(folder), overrides).members == []
     assert not evidence.exists()
 
 

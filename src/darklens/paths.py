@@ -133,7 +133,7 @@ def read_yaml(path: Path, error: type[DarklensError], example: str) -> dict[str,
         content = yaml.safe_load(path.read_text("utf-8"))
     except OSError as reason:
         raise error(f"{path}: cannot be read: {reason.strerror}") from reason
-    except (yaml.YAMLError, UnicodeDecodeError) as reason:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as reason:
         raise error(f"{path}: not valid YAML: {reason}") from reason
     if not isinstance(content, dict):
         raise error(f"{path}: expected keys and values, like '{example}'")

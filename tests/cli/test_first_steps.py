@@ -25,6 +25,7 @@ from darklens.data.layouts import open_data
 from darklens.errors import DataError
 from darklens.paths import check_absent, check_writable, only_one
 from darklens.training import fit as fitting
+from darklens.training.train import resume
 
 TINY = "--network.widths=[8,8] --network.blocks=[1,1] --trainer.epochs 1 --trainer.batch_size 32"
 
@@ -123,7 +124,8 @@ def test_images_without_classes_are_predicted_with_the_catalogue_that_was_given(
         ("look x --mask true --out y", "look x --mask=true --out y"),
         ("look --mask x", "look --mask=true x"),
         ("look x --mask=false", "look x --mask=false"),
-        ("look x --mask No", "look x --mask=false"),
+        ("look x --mask False", "look x --mask=false"),
+        ("predict m --skip no --out x", "predict m --skip=true no --out x"),
         ("train r --data d --out o --dry-run", "train r --data d --out o --dry_run=true"),
         ("predict m a-b.fits --pixel-scale 0.1 --trust-code", "predict m a-b.fits --pixel_scale 0.1 --trust_code=true"),
         ("train r --network.name=my-net.py:Net", "train r --network.name=my-net.py:Net"),
@@ -194,6 +196,76 @@ def test_predictions_are_sorted_and_what_is_unlike_comes_last(verb, run, test_se
         f"predict {run} {test_set} --sort p_vortex --out q.csv", status=2
     )
     assert not Path("q.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("simulate model-1 --out o --seed -1", "--seed is a whole number from 0 to 4294967295; got -1"),
+        ("simulate model-1 --out o --count 99999999999999999999", "at most 1,000,000,000"),
+        ("simulate model-1 --out o --device foo", "--device foo: not to be had here; there is cpu"),
+        ("predict RUN '' --out p.csv", "an argument is empty"),
+        ("predict RUN SET --out p.csv --band ²", "their bands|no band ²"),
+        ("predict RUN SET --out p.csv --band hst-wfc3-f160w,hst-wfc3-f160w", "needs 1 bands, .* have 1; 2 were chosen"),
+        ("predict RUN SET --out p.csv --crop 999999", "--crop takes a number of pixels, 1 to 16384; got 999999"),
+        ("predict RUN SET --out p.csv --pixel_scale 1e-300", "is it in arcsec?"),
+        ("predict RUN SET --out p.csv --catalog none.parquet", "none.parquet: there is no such file"),
+        ("train five.yaml --data SET --out o", "network holds keys and values; got 5"),
+        ("train members.yaml --data SET --out o", "members is a list of recipes; got 5"),
+        ("train itself.yaml --data SET --out o", "itself.yaml: is a member of itself"),
+        ("preview deep.yaml", "deep.yaml: not valid YAML"),
+        ("benchmark substructure --recipes substructure/demo --budget 1epochs --out board", "board/benchmark.json"),
+    ],
+)
+def test_values_that_cannot_be_end_in_one_line(verb, run, test_set, line, said, tmp_path):
+    (tmp_path / "five.yaml").write_text("task: classify\nnetwork: 5\n")
+    (tmp_path / "members.yaml").write_text("task: classify\nmembers: 5\n")
+    (tmp_path / "itself.yaml").write_text("task: classify\nmembers: [itself.yaml]\n")
+    (tmp_path / "deep.yaml").write_text("[" * 20_000)
+    (tmp_path / "board").mkdir()
+    (tmp_path / "board" / "benchmark.json").write_text("{")
+    printed = verb(line.replace("RUN", str(run)).replace("SET", str(test_set)), status=2)
+    assert re.search(said, printed), printed
+    assert "Traceback" not in printed
+
+
+def test_columns_that_bear_the_names_of_predictions_are_kept_apart(verb, run, tmp_path):
+    np.save("stack.npy", np.zeros((6, 64, 64), dtype=np.float32))
+    columns = {"id": [f"stack:{i}" for i in range(6)], "p_axion": [7.0] * 6, "catalog_p_axion": [8.0] * 6}
+    pl.DataFrame(columns | {"raw": [b"x"] * 6}).write_parquet("c.parquet")
+    assert "left out columns that CSV cannot hold: raw" in verb(
+        f"predict {run} stack.npy --catalog c.parquet --out p.csv"
+    )
+    table = pl.read_csv("p.csv")
+    assert max(table["p_axion"]) < 1
+    assert set(table["catalog_p_axion"]) == {7.0}
+    assert set(table["catalog_catalog_p_axion"]) == {8.0}
+
+
+def test_run_in_a_folder_that_is_called_resume_goes_on(verb, dataset, tmp_path, monkeypatch):
+    class Interrupt(fitting.EpochLines):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "EpochLines", Interrupt)
+        line = f"train substructure/demo --data {dataset} --out 'to --resume x' {TINY} --trainer.epochs 3 --trainer.patience 2"
+        printed = verb(line, status=130)
+    signal.signal(signal.SIGINT, handler)
+    command = printed.strip().rpartition("to go on: ")[2]
+    assert command.endswith(" --resume")
+    assert "trained in" in verb(command), "with patience too"
+
+
+def test_checkpoint_that_was_cut_off_is_named(verb, dataset, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(copy / "model")
+    checkpoint = copy / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    with pytest.raises(DataError, match=r"last\.ckpt: cannot be read as a checkpoint; bring a copy back"):
+        resume(copy)
 
 
 def test_model_that_decides_nothing_is_called_so(verb, run, test_set):

@@ -63,7 +63,7 @@ def test_folder_of_several_sizes_says_which_and_how_many_and_is_read_at_one(tmp_
 
 
 def test_sizes_that_cannot_be():
-    with pytest.raises(DataError, match="--crop takes a number of pixels, at least 1; got 0"):
+    with pytest.raises(DataError, match="--crop takes a number of pixels, 1 to 16384; got 0"):
         open_data(".", crop=0)
     with pytest.raises(DataError, match="--crop 5 and --pad 6 are two sizes"):
         open_data(".", crop=5, pad=6)

@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main(arguments: Sequence[str]) -> None:
+    if "" in arguments:
+        fail("an argument is empty: a path or a value is missing")
     parsed = make_parser().parse_args(plain_arguments(arguments), defaults=False)
     if parsed.get("version"):
         from darklens import __version__
@@ -43,6 +45,8 @@ def _main(arguments: Sequence[str]) -> None:
     line = shlex.join(["darklens", *arguments])
     given_command.set(line)
     given = parsed[verb].as_flat().__dict__ if verb in parsed else {}
+    if not 0 <= given.get("seed", 0) < 2**32:
+        fail(f"--seed is a whole number from 0 to {2**32 - 1}; got {given['seed']}")
     try:
         VERBS[verb](**arguments_of(VERBS[verb], given))
     except DarklensError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def _training(run: Path, again: str) -> str:
 
     members = len(checkpoints) > 1 or not (run / "checkpoints").is_dir()
     done = f"{len(checkpoints)} members are begun or done" if members else _epochs(len(epoch_history(run)))
-    resume = again if "--resume" in again else f"{again} --resume"
+    resuming = any(word.partition("=")[0] == "--resume" for word in shlex.split(again))
+    resume = again if resuming else f"{again} --resume"
     return f"interrupted; {done}, and kept in {run}; to go on: {resume}"
 
 

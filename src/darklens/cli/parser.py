@@ -14,7 +14,7 @@ from darklens.data.options import DataOptions
 
 MANY = {"predict": "paths", "explain": "paths", "report": "runs", "ensemble": "runs"}
 """Verbs whose last positions are many paths."""
-TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
+TRUE, FALSE = "true", "false"
 
 
 def make_parser() -> Any:
@@ -62,8 +62,8 @@ def plain_arguments(arguments: Sequence[str]) -> list[str]:
     plain: list[str] = []
     for word in arguments:
         value = word.lower()
-        if plain and plain[-1] in switches and value in (*TRUE, *FALSE):
-            plain[-1] += "=true" if value in TRUE else "=false"
+        if plain and plain[-1] in switches and value in (TRUE, FALSE):
+            plain[-1] += f"={value}"
             continue
         if plain and plain[-1] in switches:
             plain[-1] += "=true"

@@ -44,8 +44,9 @@ def import_data(
     try:
         for start in range(0, len(cutouts), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(cutouts)))
-            images = check_finite(cutouts.images[rows], cutouts.ids[start : start + CHUNK], source, mask)
-            writer.write(start, images.astype(dtype))
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
+                images = cutouts.images[rows].astype(dtype)
+            writer.write(start, check_finite(images, cutouts.ids[start : start + CHUNK], source, mask))
             if progress:
                 progress(int(rows[-1]) + 1, len(cutouts))
         targets = None if cutouts.targets is None else np.asarray(cutouts.targets[np.arange(len(cutouts))], np.float32)

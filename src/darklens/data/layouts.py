@@ -118,9 +118,14 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
         notes.append(f"columns no observer knows, which tell the label: {', '.join(leaks)}; do not train on them")
     classes = found.info.classes
     if "label" in joined.columns:
-        joined = joined.with_columns(pl.col("label").cast(pl.String))
+        joined = joined.with_columns(_labels(joined["label"]))
         classes = classes or order_classes(set(joined["label"].drop_nulls()))
     return Cutouts(found.images, joined, replace(found.info, notes=notes, classes=classes), found.targets)
+
+
+def _labels(column: pl.Series) -> pl.Series:
+    """Labels as text; one that is not a number is none."""
+    return (column.fill_nan(None) if column.dtype.is_float() else column).cast(pl.String)
 
 
 def order_classes(names: set[str]) -> list[str]:
@@ -259,8 +264,8 @@ def _hdf5(path: Path, options: DataOptions) -> Cutouts | None:
     catalog = pl.DataFrame(list(columns.values()))
     classes: list[str] = []
     if "label" in catalog.columns:
-        catalog = catalog.with_columns(pl.col("label").cast(pl.String))
-        classes = order_classes(set(catalog["label"]))
+        catalog = catalog.with_columns(_labels(catalog["label"]))
+        classes = order_classes(set(catalog["label"].drop_nulls()))
     return Cutouts(
         stack, catalog, DatasetInfo(str(path), classes, layout="hdf5", notes=[f"dataset {stack.name}", *stack.notes])
     )

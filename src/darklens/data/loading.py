@@ -52,9 +52,10 @@ class CutoutDataset(Dataset[Batch]):
         if self.refuse_constant and (constant := constant_images(images)).any():
             first = ids[int(np.flatnonzero(constant)[0])]
             raise DataError(f"{self.source}: image {first} is constant: there is nothing to scale in it; leave it out")
-        images = check_finite(images, ids, self.source, self.mask)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
+            images = images.astype(np.float32)
         return {
-            "image": torch.from_numpy(images.astype(np.float32)),
+            "image": torch.from_numpy(check_finite(images, ids, self.source, self.mask)),
             "target": self.targets[rows],
             "row": torch.from_numpy(rows),
         }

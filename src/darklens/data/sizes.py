@@ -12,6 +12,9 @@ import numpy as np
 from darklens.data.dataset import Images
 from darklens.errors import DataError
 
+LARGEST = 16_384
+"""Pixels a side that images can be brought to."""
+
 
 @dataclass(frozen=True)
 class OneSize:
@@ -25,8 +28,8 @@ class OneSize:
 
     def __post_init__(self) -> None:
         for name in ("crop", "pad"):
-            if (side := getattr(self, name)) is not None and side < 1:
-                raise DataError(f"--{name} takes a number of pixels, at least 1; got {side}")
+            if (side := getattr(self, name)) is not None and not 1 <= side <= LARGEST:
+                raise DataError(f"--{name} takes a number of pixels, 1 to {LARGEST}; got {side}")
         if self.crop is not None and self.pad is not None and self.crop != self.pad:
             raise DataError(
                 f"--crop {self.crop} and --pad {self.pad} are two sizes; to crop the larger images and pad the smaller, "

@@ -15,6 +15,8 @@ from darklens.data.sizes import crop_or_pad
 from darklens.errors import ModelError
 from darklens.inference.model import ModelConfig
 
+LARGEST_ZOOM = 50.0
+"""Ratio of pixel scales beyond which one of them is taken for wrong."""
 SAME_SCALE = 0.005
 """Pixel scales that differ by less than this fraction are the same."""
 
@@ -64,6 +66,10 @@ def adaptation(config: ModelConfig, info: DatasetInfo, shape: Sequence[int], ban
     zoom = 1.0
     if config.pixel_scale and info.pixel_scale:
         ratio = info.pixel_scale / config.pixel_scale
+        if not 1 / LARGEST_ZOOM < ratio < LARGEST_ZOOM:
+            raise ModelError(
+                f"a pixel scale of {info.pixel_scale:g}″ for a model of {config.pixel_scale:g}″: is it in arcsec?"
+            )
         if not 0 < ratio * max(height, width) <= MOST_PIXELS:
             raise ModelError(
                 f"{info.source}: a pixel scale of {info.pixel_scale:g}″ beside the model's {config.pixel_scale:g}″ makes "
@@ -106,7 +112,8 @@ def _choose_bands(
     else:
         chosen = []
     if len(chosen) != config.channels:
-        raise ModelError(f"the model needs {config.channels} bands, these cutouts have {channels}; choose with --band")
+        given = f"{len(chosen)} were chosen" if band is not None else "choose with --band"
+        raise ModelError(f"the model needs {config.channels} bands, these cutouts have {channels}; {given}")
     notes.append(f"band {', '.join(names[i] if names else str(i) for i in chosen)} of {channels}")
     return chosen
 
@@ -117,7 +124,7 @@ def _band_number(name: str, names: Sequence[str], channels: int) -> int:
         return list(names).index(name)
     if names:
         raise ModelError(f"no band {name} in these cutouts; there are {', '.join(names)}")
-    if name.isdigit() and int(name) < channels:
+    if name.isascii() and name.isdigit() and int(name) < channels:
         return int(name)
     raise ModelError(
         f"no band {name} in these cutouts: their bands have no names; say a number from 0 to {channels - 1}"

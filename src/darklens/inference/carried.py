@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from darklens.errors import ModelError
-from darklens.inference.config import ModelConfig
+from darklens.inference.config import ModelConfig, read_config
 from darklens.usercode import check_trusted, code_checksum, is_reference, split_reference
 
 
@@ -26,6 +27,18 @@ def copy_code(config: ModelConfig, folder: Path) -> ModelConfig:
     recipe = config.recipe | {"network": config.recipe.get("network", {}) | own}
     code = {path.name: code_checksum(folder / path.name)}
     return dataclasses.replace(config, network=config.network | own, recipe=recipe, code=code)
+
+
+def carries_only(folder: Path, own: Collection[str]) -> bool:
+    """Return whether all code that a model folder would run is among files that the user has named, by their SHA-256.
+
+    A training that the user started with a network of their own may so load the model that it made.
+    """
+    config = read_config(folder)
+    if config.members or not is_reference(config.network.get("name")):
+        return False
+    path = folder / split_reference(str(config.network["name"]))[0].name
+    return bool(config.code) and path.is_file() and code_checksum(path) in own
 
 
 def trusted_network(config: ModelConfig, folder: Path, trust_code: bool) -> dict[str, Any]:

@@ -109,12 +109,18 @@ def prediction_table(predicted: Predicted, cutouts: Cutouts, sets: np.ndarray | 
         columns += [pl.Series("unlike", p.unlike), pl.Series("outlier", p.unlike > 1)]
     taken = {column.name for column in columns}
     for column in catalog.drop("id", "path", strict=False):
-        columns.append(column.alias(f"catalog_{column.name}") if column.name in taken else column)
+        name = column.name
+        while name in taken:
+            name = f"catalog_{name}"
+        taken.add(name)
+        columns.append(column.alias(name))
     return pl.DataFrame(columns)
 
 
 def _read(cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool) -> np.ndarray:
-    return check_finite(cutouts.images[rows], [ids[row] for row in rows], cutouts.where, mask)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
+        images = np.asarray(cutouts.images[rows], dtype=np.float32)
+    return check_finite(images, [ids[row] for row in rows], cutouts.where, mask)
 
 
 def _readable(

@@ -59,7 +59,7 @@ def _resuming(run: Path) -> str:
         started = None
     if not isinstance(started, str):
         return "its training command again, with --resume"
-    return started if "--resume" in started else f"{started} --resume"
+    return started if started.endswith("--resume") else f"{started} --resume"
 
 
 def describe_shipped() -> list[tuple[str, str, str]]:

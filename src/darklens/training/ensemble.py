@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from darklens.errors import DarklensError, ModelError
+from darklens.inference.carried import carries_only
 from darklens.inference.model import Ensemble, TrainedModel, load_model, read_config, save_model
 from darklens.inference.shipped import model_folder
 from darklens.training.card import model_card
@@ -21,7 +22,7 @@ MUST_AGREE = ("task", "classes", "outputs", "channels", "pixels", "pixel_scale",
 """What members of an ensemble must have in common, to answer the same question about the same images."""
 
 
-def make_ensemble(runs: Sequence[Path], out: Path, *, trust_code: bool = False) -> Path:
+def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (), trust_code: bool = False) -> Path:
     """Gather trained runs into one whose model averages theirs, in a new folder or in that of an ensemble being trained.
 
     Parameters
@@ -30,6 +31,8 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, trust_code: bool = False) 
         Trained runs, at least two.
     out
         The run folder to make.
+    own
+        The SHA-256 of files of code that the user has named, which may run.
     trust_code
         Whether the code of networks of their users' own, which the runs carry, may run.
 
@@ -70,7 +73,9 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, trust_code: bool = False) 
     record = read_record(out) if begun else new_record(dataclasses.replace(jobs[0], recipe=recipe, member=0), out)
     record["training"] = _summed([r["training"] for r in records])
     record["data_description"] = records[0]["data_description"]
-    model: TrainedModel = Ensemble(config, [load_model(folder, trust_code=trust_code) for folder in folders])
+    model: TrainedModel = Ensemble(
+        config, [load_model(folder, trust_code=trust_code or carries_only(folder, own)) for folder in folders]
+    )
     source = _shared_source(jobs, trust_code)
     if source is not None and config.task == "classify":
         model = calibrated(model, source)

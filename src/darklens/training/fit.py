@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
 
-from darklens.errors import RecipeError
+from darklens.errors import DataError, RecipeError
 from darklens.models.registry import count_parameters
 from darklens.progress import Advance, other_display, progress_bar
 from darklens.tasks.base import ImageTask
@@ -122,7 +122,7 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
     if console.is_terminal:
         callbacks.append(RichProgressBar())
     if config.patience is not None:
-        callbacks.append(EarlyStopping(MONITOR, patience=config.patience))
+        callbacks.append(EarlyStopping(MONITOR, patience=config.patience, check_on_train_epoch_end=False))
     if config.ema is not None:
         callbacks.append(WeightAveraging(avg_fn=moving_average(config.ema), use_buffers=True))
     if config.max_minutes is not None:
@@ -152,6 +152,8 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
         for note in source.notes:
             console.print(f"note: {note}", highlight=False)
     earlier = max((epoch.get("seconds", 0.0) for epoch in epoch_history(out)), default=0.0)
+    if checkpoint is not None:
+        _check_whole(checkpoint)
     # Of Lightning's bar on standard output and ours on standard error, only one can have a terminal.
     shown: Any = other_display() if console.is_terminal else progress_bar("training")
     with shown as lines.advance:
@@ -176,6 +178,16 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
     epoch = int(state["epoch"])
     auc = next((e["validation/auc"] for e in epoch_history(out) if e["epoch"] == epoch and "validation/auc" in e), None)
     return Fitted(trainer, seconds, lines.steps_per_second * config.batch_size, epoch + 1, auc)
+
+
+def _check_whole(checkpoint: Path) -> None:
+    """Refuse a checkpoint that was cut off, before Lightning stumbles over it."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # of PyTorch, the pickle inside, and the file system
+        raise DataError(
+            f"{checkpoint}: cannot be read as a checkpoint; bring a copy back, or remove the run and train anew"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import yaml
 
 from darklens.errors import RecipeError
 from darklens.paths import read_yaml
-from darklens.usercode import check_trusted, is_reference
+from darklens.usercode import check_trusted, code_checksum, is_reference, split_reference
 
 RECIPES = resources.files("darklens.recipes")
 
@@ -347,7 +347,10 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None, *, trust_
     for key, value in overrides.items():
         _set(content, key.split("."), value)
     if content.get("members"):
-        _gather(content, trust_code)
+        try:
+            _gather(content, trust_code)
+        except RecursionError as error:
+            raise RecipeError(f"recipe {name}: is a member of itself") from error
     return recipe_from(content, name)
 
 
@@ -364,6 +367,12 @@ def check_recipe_trusted(recipe: Recipe, named_in: str, trust_code: bool) -> Non
             check_trusted(name, named_in, trust_code)
 
 
+def own_code(recipe: Recipe) -> set[str]:
+    """Return the SHA-256 of each file of code that a recipe names, which whoever loaded it has answered for."""
+    names = (recipe.network.name, *(member["network"]["name"] for member in recipe.members))
+    return {code_checksum(split_reference(name)[0]) for name in names if is_reference(name)}
+
+
 def changes(recipe: Recipe) -> dict[str, Any]:
     """Return the values in which a recipe differs from the library's of the same name, by dotted key."""
     network = {"network.name": recipe.network.name}
@@ -378,6 +387,8 @@ _OF_THE_WHOLE = ("name", "task", "description", "source", "differs", "members")
 
 def _gather(content: dict[str, Any], trust_code: bool) -> None:
     """Members by name become whole recipes, which inherit what else the ensemble's recipe says."""
+    if not isinstance(content["members"], list):
+        raise RecipeError(f"recipe {content['name']}: members is a list of recipes; got {content['members']!r}")
     inherited = _flat({key: value for key, value in content.items() if key not in _OF_THE_WHOLE})
     members = [load_recipe(str(member), inherited, trust_code=trust_code) for member in content["members"]]
     if odd := [m.name for m in members if m.task != content.get("task") or m.members]:
@@ -418,7 +429,9 @@ def _unknown_refused(kind: type, content: Mapping[str, Any], where: str, prefix:
             near = difflib.get_close_matches(str(key), hints, 1)
             hint = f"; did you mean {prefix}{near[0]}?" if near else f"; it takes {', '.join(hints)}"
             raise RecipeError(f"recipe {where}: unknown key {prefix}{key}{hint}")
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise RecipeError(f"recipe {where}: {prefix}{key} holds keys and values; got {value!r}")
             _unknown_refused(hints[key], value, where, f"{prefix}{key}.")
     return dict(content)
 

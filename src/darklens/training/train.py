@@ -24,8 +24,8 @@ from darklens.tasks.regress import Regression
 from darklens.training.ensemble import make_ensemble
 from darklens.training.finish import finish
 from darklens.training.fit import console, fit
-from darklens.training.job import Job, new_record, open_job_source, read_job, write_record
-from darklens.training.recipe import Recipe, recipe_from, short_name
+from darklens.training.job import Job, new_record, open_job_source, read_job, read_record, write_record
+from darklens.training.recipe import Recipe, own_code, recipe_from, short_name
 from darklens.training.sources import Source
 
 
@@ -95,7 +95,7 @@ def resume(out: Path, asked: Job | None = None, *, trust_code: bool = False) -> 
         raise RecipeError(
             f"{out}: was started with another recipe, data or seed; --resume takes the same command again"
         )
-    if (out / "model" / "config.json").is_file():
+    if (out / "model" / "config.json").is_file() and "training" in read_record(out):
         console.print(f"{out}: already finished")
         return out
     with nullcontext() if is_helper_process() else only_one(out, "training"):
@@ -131,7 +131,7 @@ def _train_members(job: Job, out: Path, trust_code: bool) -> Path:
         else:
             runs.append(train(member, run, trust_code=trust_code))
     if not child:
-        make_ensemble(runs, out, trust_code=True)
+        make_ensemble(runs, out, own=own_code(job.recipe), trust_code=trust_code)
     return out
 
 

@@ -20,13 +20,16 @@ from darklens.commands import command
 from darklens.data.synthesis import simulate_dataset
 from darklens.errors import DarklensError, DataError, RecipeError
 from darklens.evaluation.comparison import macro_auc_differences
+from darklens.inference.carried import carries_only
+from darklens.inference.shipped import model_folder
 from darklens.models.registry import network_options
 from darklens.progress import progress_bar
 from darklens.report.leaderboard import write_leaderboard
+from darklens.schema import read_json
 from darklens.simulation import Preset, load_preset
 from darklens.training.history import epoch_history
 from darklens.training.job import Job, machine, read_record
-from darklens.training.recipe import Recipe, load_recipe, short_name
+from darklens.training.recipe import Recipe, load_recipe, own_code, short_name
 from darklens.workflows.estimate import training_rate
 from darklens.workflows.evaluate import evaluate_run
 
@@ -183,8 +186,10 @@ def benchmark(
         try:
             _train(name, run, folders["train"], budget, seed, pretrained, fitting[name], out / "plans", trust_code)
             if new:
+                own = own_code(load_recipe(name, fitting[name], trust_code=trust_code))
+                trust = trust_code or carries_only(model_folder(run), own)
                 with progress_bar("evaluating") as advance:
-                    evaluate_run(run, folders["test"], name="test", trust_code=trust_code, progress=advance)
+                    evaluate_run(run, folders["test"], name="test", trust_code=trust, progress=advance)
         except DarklensError as error:
             failed[name] = str(error)
             say(f"  left out: {error}")
@@ -199,7 +204,7 @@ def benchmark(
 def _same_as_before(out: Path, settings: dict[str, Any]) -> None:
     path = out / "benchmark.json"
     if path.is_file():
-        before = json.loads(path.read_text("utf-8"))
+        before = read_json(path, DataError)
         for name, value in settings.items():
             if before.get(name) != value:
                 raise DataError(f"{out}: was begun with {name} {before.get(name)}, not {value}; choose another --out")
@@ -248,8 +253,8 @@ def _train(
         content = json.dumps(planned(recipe, budget, data, seed), indent=1)
         plans.mkdir(exist_ok=True)
         plan.write_text(content + "\n", "utf-8")
-    planned_values = json.loads(plan.read_text("utf-8"))
-    if not all(key.startswith("trainer.") for key in planned_values):  # it may be a stranger's
+    planned_values = read_json(plan, RecipeError)
+    if not _is_plan(planned_values):  # it may be a stranger's
         raise RecipeError(f"{plan}: a plan says how long to train and nothing else; remove it")
     changes |= planned_values
     values = {key.replace(".", "__"): "null" if value is None else value for key, value in changes.items()}
@@ -258,6 +263,12 @@ def _train(
     status, last = run_passing_on_errors([sys.executable, "-m", *line])
     if status:
         raise RecipeError((last or f"ended with status {status}").removeprefix("darklens: "))
+
+
+def _is_plan(values: dict[str, Any]) -> bool:
+    """Whether these are values that `planned` gives: numbers, of three options."""
+    known = {"trainer.epochs", "trainer.epoch_images", "trainer.patience"}
+    return set(values) <= known and all(value is None or type(value) is int for value in values.values())
 
 
 def run_passing_on_errors(command: Sequence[str]) -> tuple[int, str]:

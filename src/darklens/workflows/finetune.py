@@ -81,7 +81,7 @@ def finetuning_recipe(start: str, overrides: Mapping[str, Any], *, trust_code: b
     config = read_config(folder)
     if config.members:
         raise ModelError(f"{start}: an ensemble cannot be trained further; start from one of its members")
-    content = dict(config.recipe)
+    content = config.recipe | {"members": []}
     if missing := [part for part in ("optimizer", "trainer", "network") if not isinstance(content.get(part), dict)]:
         raise ModelError(f"{folder / 'config.json'}: its recipe has no {missing[0]}; it cannot be trained further")
     content["optimizer"] = content["optimizer"] | {"lr": content["optimizer"].get("lr", OptimizerConfig.lr) * SLOWER}

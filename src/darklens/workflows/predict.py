@@ -96,12 +96,18 @@ def predict_paths(
         said = [outlier_note(predicted.prediction.unlike), _undecided_note(predicted.prediction.probabilities)]
         notes += [f"{path}: {note}" for note in [*predicted.notes, *filter(None, said)]]
         skipped |= predicted.skipped
-    table = pl.concat(tables, how="diagonal_relaxed")
+    try:
+        table = pl.concat(tables, how="diagonal_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"{out}: the catalogues of these paths differ in a column's kind; predict them apart"
+        ) from error
     if sort is not None:
         table = _sorted(table, sort, out)
-    if out.suffix == ".csv" and (lists := [name for name, kind in table.schema.items() if kind.is_nested()]):
-        table = table.drop(lists)
-        notes.append(f"{out.name}: left out columns of lists, which CSV cannot hold: {', '.join(lists)}")
+    no_csv = [name for name, kind in table.schema.items() if kind.is_nested() or kind == pl.Binary]
+    if out.suffix == ".csv" and no_csv:
+        table = table.drop(no_csv)
+        notes.append(f"{out.name}: left out columns that CSV cannot hold: {', '.join(no_csv)}")
     _write(table, out)
     return Written(len(table), notes, skipped)
 

@@ -11,6 +11,9 @@ from darklens.errors import DarklensError
 from darklens.paths import check_absent, check_present, check_writable
 from darklens.progress import progress_bar, working
 
+MOST = 10**9
+"""Images in one dataset."""
+
 
 def simulate(
     preset: str,
@@ -38,13 +41,20 @@ def simulate(
 
     resolve_preset(preset)
     check_absent(out)
-    if count < 1:
-        raise DarklensError(f"--count must be at least 1; got {count}")
+    if not 1 <= count <= MOST:
+        raise DarklensError(
+            f"--count must be at least 1{f' and at most {MOST:,}' if count > MOST else ''}; got {count}"
+        )
     with loading():
+        import torch
+
         from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset
         from darklens.simulation import load_preset
         from darklens.workflows.following import training_command
 
+    usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if device.partition(":")[0] not in usable:
+        raise DarklensError(f"--device {device}: not to be had here; there is {', '.join(usable)}")
     loaded = load_preset(preset, trust_code=trust_code)
     if dry_run:
         with working("timing a few images"):

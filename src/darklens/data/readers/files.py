@@ -162,7 +162,8 @@ class PngFiles(ImageFiles):
 
     def __init__(self, paths: Sequence[Path], size: OneSize = OneSize()):
         first = self.read(paths[0])
-        super().__init__(paths, first.shape, first.dtype, size)
+        # Files of one folder may have 1, 8 or 16 bits.
+        super().__init__(paths, first.shape, np.dtype(np.uint16), size)
 
     def read(self, path: Path) -> np.ndarray:
         from PIL import Image
