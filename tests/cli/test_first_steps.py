@@ -251,7 +251,8 @@ def test_run_in_a_folder_that_is_called_resume_goes_on(verb, dataset, tmp_path, 
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr(fitting, "EpochLines", Interrupt)
-        line = f"train substructure/demo --data {dataset} --out 'to --resume x' {TINY} --trainer.epochs 3 --trainer.patience 2"
+        longer = f"{TINY} --trainer.epochs 3 --trainer.patience 2"
+        line = f"train substructure/demo --data {dataset} --out 'to --resume x' {longer}"
         printed = verb(line, status=130)
     signal.signal(signal.SIGINT, handler)
     command = printed.strip().rpartition("to go on: ")[2]

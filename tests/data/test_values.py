@@ -43,5 +43,5 @@ def test_labels_that_are_not_a_number_are_missing(tmp_path):
     pl.DataFrame({"id": ids, "label": [0.0, 1, float("nan")] * 2}).write_parquet(tmp_path / "c.parquet")
     data = open_data(tmp_path / "b.npy", catalog=tmp_path / "c.parquet")
     assert data.info.classes == ["0.0", "1.0"]
-    with pytest.raises(DataError, match="a.parquet: there is no such file"):
+    with pytest.raises(DataError, match=r"a\.parquet: there is no such file"):
         open_data(tmp_path / "b.npy", catalog=tmp_path / "a.parquet")

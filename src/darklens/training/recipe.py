@@ -306,7 +306,13 @@ def short_name(name: str) -> str:
     return Path(name).name.removesuffix(".yaml").removesuffix(".yml")
 
 
-def load_recipe(name: str, overrides: Mapping[str, Any] | None = None, *, trust_code: bool = False) -> Recipe:
+def load_recipe(
+    name: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    trust_code: bool = False,
+    _inside: tuple[str, ...] = (),
+) -> Recipe:
     """Return a recipe by name or from a user's YAML file, with dotted overrides such as ``{"trainer.epochs": 5}``.
 
     A file may say ``extends: substructure/darklens`` and then only what it changes. A network of one's own that it names
@@ -347,10 +353,9 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None, *, trust_
     for key, value in overrides.items():
         _set(content, key.split("."), value)
     if content.get("members"):
-        try:
-            _gather(content, trust_code)
-        except RecursionError as error:
-            raise RecipeError(f"recipe {name}: is a member of itself") from error
+        if name in _inside:
+            raise RecipeError(f"recipe {name}: is a member of itself")
+        _gather(content, trust_code, (*_inside, name))
     return recipe_from(content, name)
 
 
@@ -385,12 +390,13 @@ def changes(recipe: Recipe) -> dict[str, Any]:
 _OF_THE_WHOLE = ("name", "task", "description", "source", "differs", "members")
 
 
-def _gather(content: dict[str, Any], trust_code: bool) -> None:
+def _gather(content: dict[str, Any], trust_code: bool, inside: tuple[str, ...]) -> None:
     """Members by name become whole recipes, which inherit what else the ensemble's recipe says."""
     if not isinstance(content["members"], list):
         raise RecipeError(f"recipe {content['name']}: members is a list of recipes; got {content['members']!r}")
     inherited = _flat({key: value for key, value in content.items() if key not in _OF_THE_WHOLE})
-    members = [load_recipe(str(member), inherited, trust_code=trust_code) for member in content["members"]]
+    names = [str(member) for member in content["members"]]
+    members = [load_recipe(name, inherited, trust_code=trust_code, _inside=inside) for name in names]
     if odd := [m.name for m in members if m.task != content.get("task") or m.members]:
         raise RecipeError(f"recipe {content['name']}: {odd[0]} cannot be a member: another task, or an ensemble itself")
     content["members"] = [dataclasses.asdict(member) for member in members]
