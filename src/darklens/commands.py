@@ -22,12 +22,12 @@ def command(verb: str, *positions: str | Path, **options: Any) -> str:
     positions
         Arguments without a name, in order.
     options
-        Options by name. Those that are None or False are left out, True becomes ``true``, and lists and dicts are
-        written as JSON. A double underscore in a name stands for a dot.
+        Options by name. Those that are None are left out; other values than text and paths are written as JSON. A double
+        underscore in a name stands for a dot.
     """
     words = ["darklens", verb, *map(str, positions)]
     for name, value in options.items():
-        if value is None or value is False:
+        if value is None:
             continue
         words += [f"--{name.replace('__', '.')}", _text(value)]
     return shlex.join(words)

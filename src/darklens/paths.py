@@ -100,10 +100,12 @@ def only_one(folder: Path, doing: str) -> Iterator[None]:
         pass
     try:
         content = {"process": os.getpid(), "machine": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        owner.write_text(json.dumps(content), "utf-8")
+        with suppress(OSError):
+            owner.write_text(json.dumps(content), "utf-8")
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with suppress(OSError):
+            owner.unlink(missing_ok=True)
         lock.release()
 
 

@@ -14,6 +14,9 @@ from darklens.errors import DarklensError
 
 T = TypeVar("T")
 
+MAX_DEPTH = 64
+"""Levels of lists and keys that a JSON file may have; those of darklens have at most ten."""
+
 
 def read_json(path: Path, error: type[DarklensError]) -> dict[str, Any]:
     """Return the keys and values of a JSON file; ``error`` if it has none."""
@@ -26,7 +29,18 @@ def read_json(path: Path, error: type[DarklensError]) -> dict[str, Any]:
         raise error(f"{path}: not valid JSON: {reason}") from reason
     if not isinstance(content, dict):
         raise error(f"{path}: holds a {type(content).__name__}; expected keys and values")
+    if _is_deep(content):
+        raise error(f"{path}: has more than {MAX_DEPTH} levels of lists and keys")
     return content
+
+
+def _is_deep(content: Any) -> bool:
+    """Whether lists and dicts lie in each other deeper than anything that walks them should have to go."""
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        inner = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+    return bool(level)
 
 
 def read_versioned(path: Path, newest: int, error: type[DarklensError]) -> dict[str, Any]:

@@ -85,9 +85,11 @@ def test_folder_without_test_images_is_told_how_to_come_by_some(verb, tmp_path):
         for i in range(40):
             np.save(tmp_path / "mine" / name / f"{i}.npy", rng.normal(9, 1, (32, 32)))
     (tmp_path / "mine" / "cdm" / "3.npy").write_bytes((tmp_path / "mine" / "cdm" / "4.npy").read_bytes())
-    printed = next_command(verb(f"train substructure/demo --data mine --out run {TINY} --preprocessing.crop null"))
-    assert printed.startswith("darklens import mine --out mine-split --split 0.8,0.1,0.1")
-    verb(printed.partition("  #")[0])
+    printed = verb(f"train substructure/demo --data mine --out run {TINY} --preprocessing.crop null")
+    assert "mine has no test images; keep some apart, and train on the rest:" in printed
+    apart = next_command(printed)
+    assert apart == "darklens import mine --out mine-split --split 0.8,0.1,0.1"
+    verb(apart)
     looked = verb("look mine-split")
     assert all(part in looked for part in ("train 64", "test 8", "validation 8"))
 
@@ -192,6 +194,15 @@ def test_predictions_are_sorted_and_what_is_unlike_comes_last(verb, run, test_se
         f"predict {run} {test_set} --sort p_vortex --out q.csv", status=2
     )
     assert not Path("q.csv").exists()
+
+
+def test_model_that_decides_nothing_is_called_so(verb, run, test_set):
+    """After two epochs on 192 images every probability is a third."""
+    assert re.search(
+        r"no class stands out in any image: the highest probability is 0.3\d\d, and guessing gives 0.333",
+        verb(f"predict {run} {test_set} --out p.csv"),
+    )
+    assert "no class stands out" not in verb(f"predict substructure-model-3-noisy {test_set} --out q.csv")
 
 
 def test_reader_that_goes_away_is_no_error():

@@ -122,7 +122,7 @@ def test_path_of_a_theorist_from_preview_to_a_trained_model(examples, monkeypatc
     assert load_model(examples / "runs" / "sidm").classes == ["no_sub", "cdm", "axion", "sidm"]
 
 
-ELSEWHERE = ("darklens finetune", "darklens train mass/demo", "my_models.py:sidm")
+ELSEWHERE = ("darklens finetune", "darklens train mass/demo", "sidm")
 """Commands of the README that other tests run."""
 CHEAPER = "--trainer.epochs 1 --network.widths=[8,8] --network.blocks=[1,1]"
 

@@ -75,11 +75,16 @@ def test_damaged_or_newer_models_are_refused(run, tmp_path):
         load_model(folder)
     (folder / "config.json").write_text(json.dumps(content))
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:500])
-    with pytest.raises(ModelError, match="damaged, or not of this network"):
+    with pytest.raises(ModelError, match="its weights are damaged"):
         load_model(folder)
     unfinished = tmp_path / "unfinished"
     (unfinished / "checkpoints").mkdir(parents=True)
-    with pytest.raises(ModelError, match="training has not finished"):
+    with pytest.raises(
+        ModelError, match="training has not finished; to go on: its training command again, with --resume"
+    ):
+        load_model(unfinished)
+    (unfinished / "run.json").write_text(json.dumps({"command": "darklens train a --data b --out c"}))
+    with pytest.raises(ModelError, match="to go on: darklens train a --data b --out c --resume"):
         load_model(unfinished)
     with pytest.raises(ModelError, match="no trained model here"):
         load_model(unfinished / "checkpoints")

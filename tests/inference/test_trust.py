@@ -121,7 +121,7 @@ def test_evaluation_verifies_coverage_and_outliers(run, test_set, tmp_path):
 
 
 def test_predict_warns_of_what_is_unlike(run, tmp_path):
-    written = predict_paths(run, [EXAMPLES / "euclid"], tmp_path / "out.csv", mask=True)
+    written = predict_paths(run, [EXAMPLES / "euclid"], tmp_path / "out.csv", DataOptions(mask=True))
     assert any("unlike those that the model was trained on" in note for note in written.notes)
     assert pl.read_csv(tmp_path / "out.csv")["unlike"][0] > 1
 

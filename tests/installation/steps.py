@@ -76,6 +76,7 @@ def core_steps(version: str) -> list[Step]:
         darklens("explain substructure-model-3-noisy fits", makes="explain.png"),
         darklens("finetune run --data train --out tuned --trainer.epochs 1", makes="tuned/model/model.safetensors"),
         darklens("ensemble run tuned --out both", says="2 runs"),
+        darklens("evaluate both --data test", makes="both/evaluations/test"),
         darklens("report run both", makes="report.html"),
         Step(["python", "-c", f"open('flips.yaml', 'w').write({RECIPE!r})"], makes="flips.yaml"),
         darklens(

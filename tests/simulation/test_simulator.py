@@ -180,7 +180,7 @@ def test_own_yaml_adds_a_class_with_its_own_deflection(tmp_path):
     preset = write(tmp_path / "mine.yaml", "extends: fair-hst\nclasses:\n  sidm:\n    subhalos:\n"
                    "      profile: models.py:cored\n      mean_count: 5\n"
                    "      parameters: {theta_E: 0.05, r_core: {uniform: [0.01, 0.1]}}\n")  # fmt: skip
-    simulator = Simulator(preset, seed=1)
+    simulator = Simulator(preset, seed=1, trust_code=True)
     assert simulator.preset.labels == ["no_sub", "cdm", "axion", "sidm"]
     rows = simulator.catalog(8)
     assert torch.isfinite(simulator.render(rows)).all()

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ from darklens.errors import DataError, ModelError, RecipeError
 from darklens.evaluation.comparison import macro_auc_differences
 from darklens.models.registry import build_network
 from darklens.training.recipe import load_recipe
-from darklens.workflows.benchmark import Budget, benchmark, known_overrides, parse_budget, planned
+from darklens.workflows.benchmark import (
+    Budget,
+    benchmark,
+    known_overrides,
+    parse_budget,
+    planned,
+    run_passing_on_errors,
+)
 from darklens.workflows.estimate import TrainingRate
 
 SMALL = {k: v for k, v in TINY.items() if k not in ("trainer.epochs", "preprocessing.crop")} | {
@@ -53,12 +61,16 @@ def test_leaderboard_goes_on_where_it_was_and_ranks(board):
         {"substructure/demo", "substructure/darklens"}
     ]
     text = (out / "leaderboard.md").read_text()
-    assert "| `darklens` (see below) |" in text, "after two epochs on 192 images it guesses"
-    assert "`darklens`: the model cannot be told from guessing: its macro AUC of 0." in text
+    weak = [row for row in content["rows"] if row["warnings"]]
+    assert weak, "after two epochs on 192 images a network guesses"
+    for row in weak:
+        assert f"| `{row['name']}` (see below) |" in text
+        for warning in row["warnings"]:
+            assert f"`{row['name']}`: {warning.partition('; try')[0]}." in text
     assert "2 epochs a recipe" in text
     page = (out / "leaderboard.html").read_text()
     assert page.count("<svg") == 2
-    assert "the model cannot be told from guessing" in page
+    assert weak[0]["warnings"][0].partition(":")[0] in page
     for name in ("src=", "<link", "@import"):
         assert f'{name}"http' not in page, "nothing to fetch"
 
@@ -165,3 +177,9 @@ def test_differences_are_those_of_scikit_learn_and_know_chance_from_skill():
         assert difference.low < difference.value < difference.high
     assert found["good", "poor"].p == 1e-3
     assert found["good", "same"].p > 0.05
+
+
+def test_what_a_training_says_is_passed_on_and_its_error_kept(capsys):
+    code = "import sys; print('learning …\\n\\ndarklens: no such recipe', file=sys.stderr); sys.exit(2)"
+    assert run_passing_on_errors([sys.executable, "-c", code]) == (2, "darklens: no such recipe")
+    assert capsys.readouterr().err == "learning …\n\n"

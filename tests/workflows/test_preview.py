@@ -65,7 +65,7 @@ def test_rounding_is_no_substructure_and_hides_no_weak_class(tmp_path, monkeypat
         "def f(x, y, x0, y0, theta_E):\n    return sis_deflection(x, y, x0, y0, theta_E)\n"
     )
     (tmp_path / "mine.yaml").write_text(text)
-    found = preview(load_preset(tmp_path / "mine.yaml"), tmp_path / "preview.png")
+    found = preview(load_preset(tmp_path / "mine.yaml", trust_code=True), tmp_path / "preview.png")
     assert found["cdm"] == Detectability(0, 0, 0, 6)
     assert 1e-3 < found["axion"].median < 1
     assert [residual is None for residual in drawn[0]] == [True, True, False]

@@ -27,6 +27,8 @@ def kept(verb: str, given: Mapping[str, Any], again: str) -> str:
         return _simulation(Path(given["out"]), again)
     if verb == "benchmark":
         return f"interrupted; what is done is kept in {given['out']}; to go on: {again}"
+    if verb == "demo" and (run := Path(given.get("out") or "runs/demo")).exists():
+        return f"interrupted; the images are kept in {run}-data; remove {run}, then start anew: {again}"
     return f"interrupted; nothing was written; to start anew: {again}"
 
 

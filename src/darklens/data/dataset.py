@@ -64,19 +64,28 @@ class DatasetInfo:
 
 @dataclass
 class Cutouts:
-    """A dataset, wherever its images come from: they are read when they are asked for."""
+    """A dataset, wherever its images come from: they are read when they are asked for.
+
+    ``path`` is where it lies, for errors, if that is not the source that ``info`` names.
+    """
 
     images: Images
     catalog: pl.DataFrame
     info: DatasetInfo
     targets: Images | None = None
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         if len(self.catalog) != self.images.shape[0]:
-            raise DataError(f"{self.info.source}: {self.images.shape[0]} images but {len(self.catalog)} catalogue rows")
+            raise DataError(f"{self.where}: {self.images.shape[0]} images but {len(self.catalog)} catalogue rows")
 
     def __len__(self) -> int:
         return len(self.catalog)
+
+    @property
+    def where(self) -> str:
+        """What errors name: the path, or else the source."""
+        return self.info.source if self.path is None else str(self.path)
 
     @property
     def ids(self) -> list[str]:
@@ -93,7 +102,7 @@ class Cutouts:
         """
         if "label" not in self.catalog.columns:
             raise DataError(
-                f"{self.info.source}: the catalogue has no column 'label'; give a folder for each class, or a catalogue"
+                f"{self.where}: the catalogue has no column 'label'; give a folder for each class, or a catalogue"
             )
         numbers = {name: i for i, name in enumerate(classes)}
         numbers |= {alias: i for name, i in numbers.items() for alias in SYNONYMS.get(name, ()) if alias not in numbers}
@@ -101,7 +110,7 @@ class Cutouts:
         for row, name in enumerate(names):
             if name not in numbers:
                 raise DataError(
-                    f"{self.info.source}: row {row} (id {self.catalog['id'][row]}) has label {name!r}; "
+                    f"{self.where}: row {row} (id {self.catalog['id'][row]}) has label {name!r}; "
                     f"expected one of {', '.join(classes)}"
                 )
         return np.array([numbers[name] for name in names], dtype=np.int64)
@@ -110,15 +119,15 @@ class Cutouts:
         """A numeric column as float64 (N,), nan where it has no value."""
         if column not in self.catalog.columns:
             numeric = [c for c, t in self.catalog.schema.items() if t.is_numeric()]
-            raise DataError(f"{self.info.source}: no column {column!r}; numbers are in {', '.join(numeric) or 'none'}")
+            raise DataError(f"{self.where}: no column {column!r}; numbers are in {', '.join(numeric) or 'none'}")
         if not self.catalog.schema[column].is_numeric():
-            raise DataError(f"{self.info.source}: column {column!r} does not hold numbers")
+            raise DataError(f"{self.where}: column {column!r} does not hold numbers")
         return self.catalog[column].cast(pl.Float64).to_numpy()
 
     def subset(self, rows: np.ndarray) -> Cutouts:
         """Some of the images, still read when asked for."""
         targets = None if self.targets is None else Rows(self.targets, rows)
-        return Cutouts(Rows(self.images, rows), self.catalog[rows], self.info, targets)
+        return Cutouts(Rows(self.images, rows), self.catalog[rows], self.info, targets, self.path)
 
 
 SYNONYMS = {
@@ -186,7 +195,7 @@ def read_dataset(path: Path) -> Cutouts:
         if not shards:
             raise DataError(f"{path}: no dataset.json here or one folder down")
         return _join([read_dataset(shard) for shard in shards], path)
-    from darklens.data.readers.tables import read_parquet
+    from darklens.data.readers.tables import check_names, read_parquet
 
     info = _read_info(path / "dataset.json")
     for name in ("images.npy", "catalog.parquet"):
@@ -196,12 +205,13 @@ def read_dataset(path: Path) -> Cutouts:
     catalog = read_parquet(path / "catalog.parquet")
     if "id" not in catalog.columns:
         raise DataError(f"{path / 'catalog.parquet'}: no column 'id'; there are {', '.join(catalog.columns) or 'none'}")
+    check_names(catalog, path / "catalog.parquet")
     targets = _read_images(path / "targets.npy") if (path / "targets.npy").is_file() else None
     if targets is not None and len(targets) != len(images):
         raise DataError(f"{path / 'targets.npy'}: {len(targets)} images where images.npy has {len(images)}")
     if info.bands and len(info.bands) != images.shape[1]:
         raise DataError(f"{path / 'dataset.json'}: names {len(info.bands)} bands; images.npy has {images.shape[1]}")
-    return Cutouts(images, catalog, info, targets)
+    return Cutouts(images, catalog, info, targets, path)
 
 
 def _read_images(path: Path) -> np.ndarray:

@@ -236,6 +236,8 @@ def _bands(path: Path, options: DataOptions) -> Cutouts | None:
     objects: dict[str, dict[str, Path]] = {}
     for p, match in parsed:
         objects.setdefault(match[2], {})[match[1]] = p
+    if max(len(found) for found in objects.values()) < 2:  # numbers at the end of names that are no bands
+        return None
     if odd := [number for number, found in objects.items() if set(found) != set(names)]:
         raise DataError(f"{path}: object {odd[0]} lacks band {', '.join(set(names) - set(objects[odd[0]]))}")
     if len(objects) < 2 and len(names) > 4:

@@ -37,7 +37,5 @@ class DataOptions:
 
     def given(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, by name: what a command line has to say."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {
-            field.name: values[field.name] for field in dataclasses.fields(self) if values[field.name] != field.default
-        }
+        pairs = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return {field.name: value for field, value in pairs if value != field.default}

@@ -15,7 +15,7 @@ from darklens.progress import progress_bar
 
 @dataclass(frozen=True)
 class Difference:
-    """Figure of ``first`` less that of ``second``, its 95% interval, and the two-sided p value of no difference."""
+    """Figure of ``first`` minus that of ``second``, its 95% interval, and the two-sided p value of no difference."""
 
     first: str
     second: str

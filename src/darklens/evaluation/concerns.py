@@ -10,8 +10,8 @@ from darklens.evaluation.regression import Regressed
 FULL_SETS = 0.95
 """Prediction sets that hold more than this share of the classes in the mean are said to exclude nothing."""
 TRY = (
-    "try more training images or epochs, a learning rate three times lower or higher, pretrained weights where the recipe "
-    "has them, or first a recipe that learns from few images (substructure/darklens, substructure/demo, mass/demo)"
+    "try more training images or epochs, a learning rate three times lower or higher, or pretrained weights where the "
+    "recipe has them"
 )
 
 

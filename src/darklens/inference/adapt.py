@@ -67,13 +67,15 @@ def adaptation(config: ModelConfig, info: DatasetInfo, shape: Sequence[int], ban
         if not 0 < ratio * max(height, width) <= MOST_PIXELS:
             raise ModelError(
                 f"{info.source}: a pixel scale of {info.pixel_scale:g}″ beside the model's {config.pixel_scale:g}″ makes "
-                f"{ratio * max(height, width):.3g} pixels of {max(height, width)}; say the right one with --pixel-scale"
+                f"{ratio * max(height, width):.3g} pixels of {max(height, width)}; say the right one with --pixel_scale"
             )
         if abs(ratio - 1) > SAME_SCALE:
             zoom = ratio
             notes.append(f"resampled from {info.pixel_scale:.4g}″ to the model's {config.pixel_scale:.4g}″ per pixel")
-    elif config.pixel_scale and (height, width) != (config.pixels, config.pixels):
-        notes.append(f"pixel scale unknown; taken to be the model's {config.pixel_scale:g}″")
+    elif config.pixel_scale:
+        notes.append(
+            f"pixel scale unknown; taken to be the model's {config.pixel_scale:g}″ (--pixel_scale says another)"
+        )
     sides = {round(height * zoom), round(width * zoom)}
     if max(sides) > config.pixels:
         notes.append(f"cropped to the central {config.pixels} of {'×'.join(map(str, sorted(sides)))} pixels")

@@ -20,7 +20,7 @@ def attributions(model: TrainedModel, images: Tensor, targets: list[int], steps:
     channels, a mean over the members of an ensemble. Pixels that are cropped away have 0.
     """
     maps: list[Tensor] = []
-    with progress_bar("attributing the answers to pixels") as advance:
+    with progress_bar("computing which pixels matter") as advance:
         for member in model.members:
             maps.append(_attributions(member, images, targets, steps))
             advance(len(maps), len(model.members))

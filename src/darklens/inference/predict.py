@@ -114,7 +114,7 @@ def prediction_table(predicted: Predicted, cutouts: Cutouts, sets: np.ndarray | 
 
 
 def _read(cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool) -> np.ndarray:
-    return check_finite(cutouts.images[rows], [ids[row] for row in rows], cutouts.info.source, mask)
+    return check_finite(cutouts.images[rows], [ids[row] for row in rows], cutouts.where, mask)
 
 
 def _readable(

@@ -40,7 +40,7 @@ def model_folder(path: str | Path) -> Path:
         if (folder / "config.json").is_file() and (folder / WEIGHTS).is_file():
             return folder
     if (where / "checkpoints").is_dir():
-        raise ModelError(f"{where}: training has not finished; go on with darklens train … --resume")
+        raise ModelError(f"{where}: training has not finished; to go on: {_resuming(where)}")
     shipped = shipped_models()
     if str(path) in shipped:
         return shipped[str(path)]
@@ -49,6 +49,17 @@ def model_folder(path: str | Path) -> Path:
         hint = f"did you mean {near[0]!r}?" if near else "darklens models lists those that need no training"
         raise ModelError(f"{where}: there is no such file or folder, and no model of that name; {hint}")
     raise ModelError(f"{where}: no trained model here (config.json and {WEIGHTS})")
+
+
+def _resuming(run: Path) -> str:
+    """The command that goes on with a run, if it is on record."""
+    try:
+        started = json.loads((run / "run.json").read_text("utf-8"))["command"]
+    except (OSError, ValueError, KeyError, TypeError):
+        started = None
+    if not isinstance(started, str):
+        return "its training command again, with --resume"
+    return started if "--resume" in started else f"{started} --resume"
 
 
 def describe_shipped() -> list[tuple[str, str, str]]:

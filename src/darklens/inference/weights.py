@@ -38,7 +38,7 @@ def load_network(folder: Path, config: ModelConfig) -> tuple[nn.Module, OutlierS
     if not is_reference(config.network.get("name")):  # a network of the user's own may need memory to be built
         _check_fit(folder, config, shape[0], state)
     with naming(folder, "its weights are damaged, or not of this network", ModelError):
-        network = _build(config, shape[0]).eval()
+        network = _build(folder, config, shape[0]).eval()
         network.load_state_dict(state)
     with naming(folder, "its network cannot take images of its size", ModelError), torch.inference_mode():
         output = network(torch.zeros(1, *shape))
@@ -59,7 +59,7 @@ def _check_fit(folder: Path, config: ModelConfig, channels: int, state: dict[str
     if too_large := [number for number in numbers_in(config.network) if not abs(number) <= most]:
         raise ModelError(f"{folder}: its network has an option {too_large[0]:g}, more than its weights are for")
     with naming(folder, "its network cannot be built", ModelError), torch.device("meta"):
-        own = {name: tuple(tensor.shape) for name, tensor in _build(config, channels).state_dict().items()}
+        own = {name: tuple(tensor.shape) for name, tensor in _build(folder, config, channels).state_dict().items()}
     if own != {name: tuple(tensor.shape) for name, tensor in state.items()}:
         raise ModelError(f"{folder}: its weights are damaged, or not of this network: {_difference(own, state)}")
 
@@ -73,16 +73,19 @@ def _difference(own: dict[str, tuple[int, ...]], state: dict[str, Tensor]) -> st
     return f"the network has no {next(name for name in state if name not in own)}"
 
 
-def _build(config: ModelConfig, channels: int) -> nn.Module:
+def _build(folder: Path, config: ModelConfig, channels: int) -> nn.Module:
     options = dict(config.network)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise ModelError(f"network.name is {name!r}; expected the name of a network")
-    return build_network(name, channels, len(config.classes or config.outputs), options)
+        raise ModelError(f"{folder}: network.name is {name!r}; expected the name of a network")
+    try:
+        return build_network(name, channels, len(config.classes or config.outputs), options)
+    except ModelError as error:
+        raise ModelError(f"{folder}: its network cannot be built: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    with naming(path, "its weights are damaged", ModelError):
+    with naming(path, "its weights are damaged, or not of this network", ModelError):
         return load_file(path)

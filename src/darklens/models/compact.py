@@ -79,7 +79,7 @@ class ResidualBlock(nn.Module):
 
 
 def radius_channel(images: Tensor) -> Tensor:
-    """Distance of each pixel from the centre, (1, 1, H, W), as a fraction of half the side, less one half."""
+    """Distance of each pixel from the centre, (1, 1, H, W), as a fraction of half the side, minus one half."""
     height, width = images.shape[-2:]
     y = torch.linspace(-1, 1, height, dtype=images.dtype, device=images.device)
     x = torch.linspace(-1, 1, width, dtype=images.dtype, device=images.device)

@@ -82,7 +82,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Any:
             tint = "white" if share[i, j] > 0.55 else INK
             axis.text(j, i - 0.06, f"{count:,}", ha="center", va="center", color=tint, fontsize=11)
             axis.text(j, i + 0.2, f"{share[i, j]:.1%}", ha="center", va="center", color=tint, fontsize=7.5)
-        axis.set(xticks=range(len(classes)), yticks=range(len(classes)), xlabel="called", ylabel="true")
+        axis.set(xticks=range(len(classes)), yticks=range(len(classes)), xlabel="predicted", ylabel="true")
         axis.set(xticklabels=classes, yticklabels=classes, title="Confusion")
         axis.grid(False)
         axis.spines[:].set_visible(False)
@@ -104,7 +104,7 @@ def calibration(reliability: Mapping[str, list[float]], ece: Mapping[str, float]
         error = np.sqrt(accuracy * (1 - accuracy) / number)
         top.plot([0, 1], [0, 1], color="#d6dbe0", linewidth=1)
         top.errorbar(confidence, accuracy, yerr=error, fmt="o-", markersize=4, linewidth=1.4, color=colour(0))
-        top.set(ylabel="share right", title="Calibration", ylim=(0, 1.03))
+        top.set(ylabel="fraction correct", title="Calibration", ylim=(0, 1.03))
         text = f"ECE {ece['value']:.4f} [{ece['low']:.4f}, {ece['high']:.4f}]"
         top.text(0.97, 0.06, text, transform=top.transAxes, fontsize=8.5, ha="right")
         bottom.bar(confidence, number, width=0.03, color=QUIET)

@@ -63,7 +63,7 @@ _ready: set[Kernel] = set()
 
 def _compiling(kernel: Kernel, *arguments: Any) -> Tensor:
     """Call a kernel for the first time in this process, which compiles it or reads it from the cache."""
-    with working("compiling the simulation's kernel (once on a machine, up to a minute)"):
+    with working("compiling a kernel of the simulation (each once on a machine, up to a minute)"):
         light = kernel(*arguments)
     _ready.add(kernel)
     return light

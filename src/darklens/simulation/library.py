@@ -49,7 +49,11 @@ def resolve_preset(source: str | Path) -> dict[str, Any]:
         return {"name": function} | _resolve(content, text, Path.cwd()) | {"description": f"fair-hst with {function}"}
     path = Path(text)
     if path.suffix in (".yaml", ".yml"):
-        return {"name": path.stem} | _resolve(read_yaml(path, PresetError, "extends: fair-hst"), text, path.parent)
+        own = read_yaml(path, PresetError, "extends: fair-hst")
+        described = (
+            {} if "description" in own else {"description": f"{own.get('extends')} with the changes of {path.name}"}
+        )
+        return {"name": path.stem} | _resolve(own, text, path.parent) | described
     hint = difflib.get_close_matches(text, builtin_names(), 1)
     raise PresetError(
         f"no preset {text!r}.{f' Did you mean {hint[0]!r}?' if hint else ''} There are {', '.join(builtin_names())}; "

@@ -36,10 +36,11 @@ def load_preset(source: str | Path | Mapping[str, Any], *, trust_code: bool = Fa
     """
     content = dict(source) if isinstance(source, Mapping) else resolve_preset(source)
     name = str(content.get("name", "preset"))
+    preset = _build(content, name)  # which runs no code
     if not is_reference(str(source)):
         for code in references(content.get("classes")):
             check_trusted(code, f"preset {name}" if isinstance(source, Mapping) else str(source), trust_code)
-    return _build(content, name)
+    return preset
 
 
 def _build(content: dict[str, Any], where: str) -> Preset:

@@ -90,7 +90,7 @@ class EpochLines(Callback):
         seconds = time.perf_counter() - self._started
         for logger in trainer.loggers:
             logger.log_metrics({"seconds": seconds, "epoch": trainer.current_epoch}, trainer.global_step)
-        console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}  {seconds:.0f} s")
+        console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  validation: {figures}  {seconds:.0f} s")
 
 
 def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path | None, started: float) -> Fitted | None:
@@ -147,7 +147,7 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
     if trainer.is_global_zero:
         console.print(
             f"{recipe.name}: {count_parameters(task.network):,} parameters, {source.train_images:,} training and "
-            f"{len(source.validation):,} validation images, {trainer.precision}, {torch.get_num_threads()} threads"
+            f"{len(source.validation):,} validation images, {trainer.precision}, threads: {torch.get_num_threads()}"
         )
         for note in source.notes:
             console.print(f"note: {note}", highlight=False)

@@ -134,7 +134,8 @@ def training_command(job: Job, out: Path) -> str | None:
     """Return the command line that trains what Python started, or None where the recipe is not the library's own."""
     if job.recipe.name not in recipe_names() or job.start is not None:
         return None
-    options = {key.replace(".", "__"): value for key, value in changes(job.recipe).items()}
+    changed = changes(job.recipe).items()
+    options = {key.replace(".", "__"): "null" if value is None else value for key, value in changed}
     shared = {"data": job.data, "out": out, "seed": job.seed, **job.options.given(), "wandb": job.wandb}
     return command("train", job.recipe.name, **shared, **options)
 

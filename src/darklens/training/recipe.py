@@ -182,7 +182,7 @@ class TrainerConfig:
     gradient_clip
         Largest norm of a gradient.
     unfreezing
-        sections: train the head first, then thaw section after section, each for epochs in proportion to its size.
+        sections: train the head first, then unfreeze section after section, each for epochs in proportion to its size.
     keep_every
         Keep a checkpoint every so many epochs, beside the best and the last.
     epoch_images
@@ -366,8 +366,11 @@ def check_recipe_trusted(recipe: Recipe, named_in: str, trust_code: bool) -> Non
 
 def changes(recipe: Recipe) -> dict[str, Any]:
     """Return the values in which a recipe differs from the library's of the same name, by dotted key."""
-    own, library = (_flat(dataclasses.asdict(r)) for r in (recipe, load_recipe(recipe.name)))
-    return {key: value for key, value in own.items() if value != library[key] and key not in ("members", "loss")}
+    network = {"network.name": recipe.network.name}
+    if network["network.name"] == load_recipe(recipe.name).network.name:
+        network = {}
+    own, library = (_flat(dataclasses.asdict(r)) for r in (recipe, load_recipe(recipe.name, network)))
+    return network | {k: v for k, v in own.items() if v != library[k] and k not in ("members", "loss")}
 
 
 _OF_THE_WHOLE = ("name", "task", "description", "source", "differs", "members")

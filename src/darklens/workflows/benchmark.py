@@ -253,12 +253,23 @@ def _train(
         raise RecipeError(f"{plan}: a plan says how long to train and nothing else; remove it")
     changes |= planned_values
     values = {key.replace(".", "__"): "null" if value is None else value for key, value in changes.items()}
-    values |= {"resume": True, "trust_code": trust_code}
+    values |= {"resume": True, "trust_code": trust_code or None}
     line = shlex.split(command("train", name, data=data, out=run, seed=seed, **values))
-    done = subprocess.run([sys.executable, "-m", *line], stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
-        raise RecipeError(lines[-1].removeprefix("darklens: "))
+    status, last = run_passing_on_errors([sys.executable, "-m", *line])
+    if status:
+        raise RecipeError((last or f"ended with status {status}").removeprefix("darklens: "))
+
+
+def run_passing_on_errors(command: Sequence[str]) -> tuple[int, str]:
+    """Run a command and pass on what it writes to standard error, but for its own error; return status and last line."""
+    last = ""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            last = line.strip() or last
+            if not line.startswith("darklens: "):
+                print(line, end="", file=sys.stderr, flush=True)
+    return process.returncode, last
 
 
 def _ranked(runs: Sequence[Path]) -> list[dict[str, Any]]:

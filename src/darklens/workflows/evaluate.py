@@ -121,10 +121,10 @@ def evaluate_run(
         "name": name,
         **options.given(),
         "band": band,
-        "symmetries": symmetries,
+        "symmetries": symmetries or None,
         "outliers": outliers,
     }
-    said |= {"seed": seed or None, "coverage": None if coverage == 0.95 else coverage, "trust_code": trust_code}
+    said |= {"seed": seed or None, "coverage": None if coverage == 0.95 else coverage, "trust_code": trust_code or None}
     said |= {"count": None if count == COUNT else count}
     record = {
         "name": name or Path(data).resolve().name.removeprefix("preset:").partition(".py:")[0],

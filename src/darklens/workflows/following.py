@@ -36,7 +36,7 @@ def after_looking(path: Path, cutouts: Cutouts, options: DataOptions, masked: bo
     labels = cutouts.catalog["label"] if "label" in cutouts.catalog.columns else None
     if labels is None or labels.null_count() or labels.n_unique() < 2 or len(labels) < FEWEST:
         model = nearest_model(cutouts.info.pixel_scale, cutouts.images.shape[-1])
-        return command("predict", model, path, out="predictions.csv", **given)
+        return command("predict", model, path, out=free_path("predictions.csv"), **given)
     return training_command(path, len(cutouts), given)
 
 
@@ -45,31 +45,34 @@ def training_command(path: Path, images: int, given: dict[str, object]) -> str:
     batch = load_recipe(RECIPE).trainer.batch_size
     fitting = 1 << max(1, int(0.7 * images)).bit_length() - 1
     smaller = {} if fitting >= batch else {"trainer__batch_size": fitting}
-    return command("train", RECIPE, data=path, out=free_run(f"runs/{path.resolve().stem}"), **given, **smaller)
+    return command("train", RECIPE, data=path, out=free_path(f"runs/{path.resolve().stem}"), **given, **smaller)
 
 
-def after_training(run: Path, data: str, options: DataOptions, trust_code: bool = False) -> str:
-    """Return the command that evaluates a run on images that it has not seen, or how to come by such images."""
+def after_training(run: Path, data: str, options: DataOptions, trust_code: bool = False) -> tuple[str | None, str]:
+    """Return the command that evaluates a run on images that it has not seen.
+
+    Where there are none, a sentence says so, and the command keeps some of the data apart.
+    """
     from darklens.training.job import read_record
 
     trust = trust_code or None
     about = read_record(run).get("data_description", {})
     if data.startswith("preset:"):
-        return command("evaluate", run, data=data, trust_code=trust)
+        return None, command("evaluate", run, data=data, trust_code=trust)
     if about.get("test_images"):
-        return command("evaluate", run, data=data, **options.given(), trust_code=trust)
+        return None, command("evaluate", run, data=data, **options.given(), trust_code=trust)
     if (preset := about.get("source", "").removeprefix("preset:")) in builtin_names():
-        return command("evaluate", run, data=f"preset:{preset}", trust_code=trust)
-    apart = command("import", data, out=f"{data.rstrip('/')}-split", split="0.8,0.1,0.1", **options.given())
-    return f"{apart}  # keeps test images apart, as there are none yet; then train on what it makes"
+        return None, command("evaluate", run, data=f"preset:{preset}", trust_code=trust)
+    apart = command("import", data, out=free_path(f"{data.rstrip('/')}-split"), split="0.8,0.1,0.1", **options.given())
+    return f"{data} has no test images; keep some apart, and train on the rest:", apart
 
 
-def free_run(name: str) -> Path:
-    """Return a run folder of this name that is not there yet, with a number behind it if need be."""
+def free_path(name: str) -> Path:
+    """Return a path of this name where nothing is yet, with a number behind the name if need be."""
     number, path = 1, Path(name)
     while path.exists():
         number += 1
-        path = Path(f"{name}-{number}")
+        path = Path(name).with_name(f"{Path(name).stem}-{number}{Path(name).suffix}")
     return path
 
 

@@ -18,6 +18,9 @@ from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.outliers import outlier_note
 from darklens.inference.predict import Predicted, Progress, predict_cutouts, prediction_table
 
+SEVERAL, UNDECIDED = 10, 0.05
+"""Images from which on a model is said to be undecided, and how far above guessing its highest probability then is."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -90,8 +93,8 @@ def predict_paths(
             cutouts = replace(cutouts, info=replace(cutouts.info, pixel_scale=pixel_scale))
         predicted = predict_cutouts(model, cutouts, band, options.mask, skip, symmetries, progress=progress)
         tables.append(prediction_table(predicted, cutouts, prediction_sets_of(model, predicted, coverage)))
-        strange = outlier_note(predicted.prediction.unlike)
-        notes += [f"{path}: {note}" for note in [*predicted.notes, *([strange] if strange else [])]]
+        said = [outlier_note(predicted.prediction.unlike), _undecided_note(predicted.prediction.probabilities)]
+        notes += [f"{path}: {note}" for note in [*predicted.notes, *filter(None, said)]]
         skipped |= predicted.skipped
     table = pl.concat(tables, how="diagonal_relaxed")
     if sort is not None:
@@ -101,6 +104,19 @@ def predict_paths(
         notes.append(f"{out.name}: left out columns of lists, which CSV cannot hold: {', '.join(lists)}")
     _write(table, out)
     return Written(len(table), notes, skipped)
+
+
+def _undecided_note(probabilities: np.ndarray | None) -> str | None:
+    """A warning where no class stands out in any of several images (N, classes)."""
+    if probabilities is None or len(probabilities) < SEVERAL:
+        return None
+    highest, guess = float(probabilities.max()), 1 / probabilities.shape[1]
+    if highest > guess + UNDECIDED:
+        return None
+    return (
+        f"no class stands out in any image: the highest probability is {highest:.3f}, and guessing gives {guess:.3f}; the "
+        "model may have learned nothing (darklens evaluate tells)"
+    )
 
 
 def _sorted(table: pl.DataFrame, column: str, out: Path) -> pl.DataFrame:

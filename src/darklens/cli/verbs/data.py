@@ -72,6 +72,7 @@ def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0, trust_c
     check_writable(out)
     with loading():
         from darklens.simulation import load_preset
+        from darklens.workflows.following import free_path
         from darklens.workflows.preview import preview as draw
 
     loaded = load_preset(preset, trust_code=trust_code)
@@ -79,9 +80,9 @@ def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0, trust_c
         found = draw(loaded, out, seed)
     changes = "".join(f"\n    {name}: {change}" for name, change in found.items())
     say(
-        f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure:{changes}\n"
-        f"  mosaic → {out}",
-        command("simulate", preset, count=30000, out=f"data/{loaded.name}", trust_code=trust_code),
+        f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure, if lens and source were "
+        f"known exactly:{changes}\n  mosaic → {out}",
+        command("simulate", preset, count=30000, out=free_path(f"data/{loaded.name}"), trust_code=trust_code or None),
     )
 
 

@@ -59,7 +59,7 @@ def train(
         resume_training(out, job, trust_code=trust_code)
     else:
         start_training(job, out, trust_code=trust_code)
-    say(None, after_training(out, data, options, trust_code))
+    say(*after_training(out, data, options, trust_code))
 
 
 def finetune(
@@ -92,7 +92,7 @@ def finetune(
         from darklens.workflows.following import after_training
 
     start(str(model), data, made, seed, options, overrides=overrides, resume=resume, trust_code=trust_code)
-    say(None, after_training(made, data, options, trust_code))
+    say(*after_training(made, data, options, trust_code))
 
 
 def ensemble(runs: list[Path], out: Path, trust_code: bool = False) -> None:
@@ -113,7 +113,8 @@ def ensemble(runs: list[Path], out: Path, trust_code: bool = False) -> None:
     with working("making the ensemble"):
         make_ensemble(runs, out, trust_code=trust_code)
     job = recorded_job(out, trust_code=trust_code)
-    say(f"{len(runs)} runs → {out}", after_training(out, job.data, job.options, trust_code))
+    say(f"{len(runs)} runs → {out}")
+    say(*after_training(out, job.data, job.options, trust_code))
 
 
 def benchmark(

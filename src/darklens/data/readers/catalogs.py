@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 
 from darklens.data.bounds import naming
-from darklens.data.readers.tables import read_csv, read_parquet
+from darklens.data.readers.tables import check_names, read_csv, read_parquet
 from darklens.errors import DataError
+from darklens.paths import check_present
 
 SUFFIXES = (".csv", ".parquet", ".fits", ".fit", ".ecsv", ".vot", ".xml")
 
@@ -28,6 +29,7 @@ def read_catalog(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
     DataError
         If the file is no table of a known kind, or has no column that could be an identifier, or repeats one.
     """
+    check_present(path)
     frame = _read(path)
     mapping: dict[str, str] = {}
     for ours, names in ALIASES.items():
@@ -37,8 +39,10 @@ def read_catalog(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
     if "id" not in mapping.values():
         raise DataError(f"{path}: no column for the identifier ({', '.join(ALIASES['id'])}); it has {frame.columns}")
     taken = [c for c in frame.columns if c in mapping.values() and c not in mapping]
+    frame = frame.drop(taken).rename(mapping)
+    check_names(frame, path)
     with naming(path, "cannot be read as a catalogue"):
-        frame = frame.drop(taken).rename(mapping).with_columns(pl.col("id").cast(pl.String).str.strip_chars())
+        frame = frame.with_columns(pl.col("id").cast(pl.String).str.strip_chars())
     if (repeated := frame.filter(pl.col("id").is_duplicated())["id"]).len():
         raise DataError(f"{path}: {repeated.len()} rows share their id with another, the first is {repeated[0]!r}")
     return frame, {theirs: ours for theirs, ours in mapping.items() if theirs != ours}

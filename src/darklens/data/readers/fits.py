@@ -217,7 +217,9 @@ def _plane(file: Any, band: BandHdu, path: Path) -> np.ndarray:
     try:
         pixels = _pixels(file, band.hdu, path)
     except OSError as error:
-        raise DataError(f"{path}: HDU {band.hdu} ({band.name}) is damaged or cut off") from error
+        raise DataError(
+            f"{path}: HDU {band.hdu} ({band.name}) is damaged or cut off; copy it again, or leave it out"
+        ) from error
     return pixels if band.plane is None else pixels[band.plane]
 
 

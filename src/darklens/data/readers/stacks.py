@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from darklens.data.bounds import TILES, check_expansion, check_image, check_whole, naming
+from darklens.data.bounds import naming
 from darklens.data.readers.files import COLOURS, channels_note, is_channels_last
+from darklens.data.readers.hdf5_checks import check_stored, check_text
 from darklens.data.unpickle import load_npy
 from darklens.errors import DataError
 
@@ -106,6 +106,8 @@ class Hdf5Stack:
             text = h5py.check_string_dtype(node.dtype) is not None
             if text or node.dtype.kind in "biuf":
                 check_stored(node, self.path)
+                if text:
+                    check_text(self.path)
                 columns[name.rpartition("/")[2]] = node.asstr()[...] if text else node[...]
 
         with self._open() as file:
@@ -127,24 +129,3 @@ class Hdf5Stack:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}
-
-
-def check_stored(data: Any, path: Path) -> None:
-    """Refuse an HDF5 dataset that promises more than the file stores for it, or whose values lie in other files.
-
-    Raises
-    ------
-    DataError
-        If so; sizes of chunks, which are decompressed at once, are checked too.
-    """
-    if data.is_virtual or data.external:
-        raise DataError(f"{path}: dataset {data.name} keeps its values in other files; copy them into one file")
-    promised, stored = data.size * data.dtype.itemsize, data.id.get_storage_size()
-    held = path.stat().st_size
-    if stored > held:
-        check_whole(path, stored, held)
-    if data.chunks is None:
-        check_whole(path, promised, stored)
-    else:
-        check_expansion(path, promised, stored, TILES)
-        check_image(path, math.prod(data.chunks) * data.dtype.itemsize)

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from darklens.data.bounds import DEFLATE, TABLE_BYTES, check_expansion, naming
+from darklens.errors import DataError
 
 BATCH_ROWS = 4096
 """Rows that are decoded before the size of the table is looked at."""
@@ -48,3 +49,11 @@ def read_csv(path: Path, header: bool = True) -> pl.DataFrame:
         if header:
             return pl.read_csv(path, infer_schema_length=10_000, comment_prefix="#")
         return pl.read_csv(path, has_header=False, infer_schema=False)
+
+
+def check_names(frame: pl.DataFrame, path: Path) -> None:
+    """Refuse a table whose identifiers, labels or splits are lists or bytes. Raises DataError."""
+    for name in ("id", "label", "split"):
+        kind = frame.schema.get(name)
+        if kind is not None and (kind.is_nested() or kind in (pl.Binary, pl.Object)):
+            raise DataError(f"{path}: column {name!r} holds {kind}; expected text or numbers")
