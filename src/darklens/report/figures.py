@@ -113,8 +113,11 @@ def _name(axis: Any, text: str, colour: str, size: float) -> None:
     axis.text(-0.06, 0.5, text, transform=axis.transAxes, ha="right", va="center", fontsize=size, color=colour)
 
 
-def _short(text: str, length: int = 22) -> str:
-    return text if len(text) <= length else "…" + text[-length + 1 :]
+def _short(text: str, length: int = 18, end: int = 8) -> str:
+    """Shorten a text in its middle, keeping ``end`` letters at its end: names of survey cutouts differ at either end."""
+    if len(text) <= length:
+        return text
+    return f"{text[: length - 1 - end]}…{text[-end:]}"
 
 
 def save(figure: Any, path: Path) -> None:
@@ -133,17 +136,20 @@ def explanation(
     pairs = min(3, len(images))
     rows = -(-len(images) // pairs)
     with style() as plt:
-        figure, axes = plt.subplots(rows, 2 * pairs, figsize=(3.4 * pairs, 1.98 * rows), squeeze=False)
+        figure, axes = plt.subplots(rows, 2 * pairs, figsize=(3.4 * pairs, 1.98 * rows + 0.2), squeeze=False)
         for axis in axes.flat:
             axis.set_axis_off()
         for i, (image, found, caption) in enumerate(zip(images, maps, captions, strict=True)):
             left, right = axes.flat[2 * i], axes.flat[2 * i + 1]
             draw_image(left, image, pixel_scale if i == 0 else None)
-            left.set_title(caption, fontsize=8, loc="left", color=INK, fontweight="normal")
+            left.set_title(_short(caption, 48, end=33), fontsize=8, loc="left", color=INK, fontweight="normal")
             draw_attribution(right, image, found)
+        height = 1.98 * rows + 0.2
         figure.subplots_adjust(
-            left=0.01, right=0.99, bottom=0.01, top=1 - 0.24 / (1.98 * rows), wspace=0.04, hspace=0.16
+            left=0.01, right=0.99, bottom=0.2 / height, top=1 - 0.24 / height, wspace=0.04, hspace=0.16
         )
+        key = "red pixels speak for the answer, blue ones against it"
+        figure.text(0.01, 0.05 / height, key, fontsize=7.5, color=QUIET)
         return figure
 
 
