@@ -7,6 +7,7 @@ from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 from conftest import EXAMPLES, SHARED
 
+from darklens.data.layouts import open_data
 from darklens.data.readers.fits import read_fits_cutout
 from darklens.errors import DataError
 
@@ -60,3 +61,17 @@ def test_damaged_files_are_named(tmp_path):
     fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns([])]).writeto(tmp_path / "t.fits")
     with pytest.raises(DataError, match=r"t\.fits: no image HDU"):
         read_fits_cutout(tmp_path / "t.fits")
+
+
+def test_bands_are_read_by_name_whatever_their_order_in_a_file(tmp_path):
+    values = {"G": 1.0, "R": 2.0, "I": 3.0}
+    for name, order in (("a", "GRI"), ("b", "IRG"), ("c", "RIG")):
+        hdus = [fits.ImageHDU(np.full((8, 8), values[band], dtype=np.float32), name=band) for band in order]
+        noise = fits.ImageHDU(np.full((8, 8), 9.0, dtype=np.float32), name=f"{order[0]}_RMS")
+        fits.HDUList([fits.PrimaryHDU(), hdus[0], noise, *hdus[1:]]).writeto(tmp_path / f"{name}.fits")
+    data = open_data(tmp_path)
+    assert data.info.bands == ["G", "R", "I"]
+    assert data.images[:][:, :, 0, 0].tolist() == [[1, 2, 3]] * 3
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8)), name="G")]).writeto(tmp_path / "d.fits")
+    with pytest.raises(DataError, match=r"d\.fits: no band R, I, which a\.fits has; it has G"):
+        open_data(tmp_path).images[:]

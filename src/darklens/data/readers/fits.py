@@ -145,8 +145,8 @@ class FitsFiles(ImageFiles):
         if bands is not None and (missing := [b for b in bands if b not in found]):
             raise DataError(f"{paths[0]}: no band {', '.join(missing)}; there are {', '.join(found)}")
         self.bands = list(bands) if bands is not None else list(found)
-        self._where = [found[name] for name in self.bands]
-        super().__init__(paths, (len(self.bands), *self._where[0].shape), np.dtype(np.float32), size)
+        shape = (len(self.bands), *found[self.bands[0]].shape)
+        super().__init__(paths, shape, np.dtype(np.float32), size)
 
     def shape_of(self, path: Path) -> tuple[int, ...]:
         with _open(path) as file:
@@ -155,14 +155,13 @@ class FitsFiles(ImageFiles):
 
     def read(self, path: Path) -> np.ndarray:
         with _open(path) as file:
-            try:
-                return np.stack([_plane(file, band, path) for band in self._where])
-            except (OSError, ValueError, IndexError) as error:
-                # Files of one survey may differ in which HDUs they have: look again, by name.
-                found = {band.name: band for band in find_bands(file, path)}
-                if missing := [name for name in self.bands if name not in found]:
-                    raise DataError(f"{path}: no band {', '.join(missing)}; it has {', '.join(found)}") from error
-                return np.stack([_plane(file, found[name], path) for name in self.bands])
+            # By name in each file: files of one survey may differ in which HDUs they have, and in their order.
+            found = {band.name: band for band in find_bands(file, path)}
+            if missing := [name for name in self.bands if name not in found]:
+                raise DataError(
+                    f"{path}: no band {', '.join(missing)}, which {self.paths[0].name} has; it has {', '.join(found)}"
+                )
+            return np.stack([_plane(file, found[name], path) for name in self.bands])
 
 
 class BandFiles(ImageFiles):
