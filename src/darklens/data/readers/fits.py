@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from darklens.data.bounds import TILES, check_expansion, check_gzip, check_image, check_whole, is_gzip, naming
+from darklens.data.bounds import TILES, check_expansion, check_image, check_whole, is_gzip, naming
 from darklens.data.readers.files import ImageFiles
+from darklens.data.readers.fits_checks import check_before_opening
 from darklens.data.sizes import OneSize
 from darklens.errors import DataError
 
@@ -197,19 +198,9 @@ def _open(path: Path) -> Iterator[Any]:
     import fitsio
 
     with naming(path, "not a readable FITS file"):
-        _check_kind(path)
+        check_before_opening(path)
         with fitsio.FITS(str(path)) as file:
             yield file
-
-
-def _check_kind(path: Path) -> None:
-    """Refuse what is neither FITS nor gzip: cfitsio would unpack other archives too."""
-    if is_gzip(path):
-        check_gzip(path)
-        return
-    with path.open("rb") as file:
-        if file.read(6) != b"SIMPLE":
-            raise DataError(f"{path}: not a readable FITS file: it does not begin with SIMPLE")
 
 
 def _plane(file: Any, band: BandHdu, path: Path) -> np.ndarray:

@@ -1,0 +1,52 @@
+"""Checks of a FITS file before cfitsio opens it."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from darklens.data.bounds import check_gzip, is_gzip
+from darklens.errors import DataError
+
+CARD, BLOCK = 80, 2880
+PIECE = 1024 * BLOCK
+"""Bytes that are looked at together; a multiple of blocks, so that no card is cut."""
+SIDE = re.compile(rb"ZNAXIS\d", re.IGNORECASE)  # as cfitsio reads names
+WHOLE_SIDE = re.compile(rb"ZNAXIS\d+ *= *[1-9]\d* *(/.*)?", re.IGNORECASE)
+
+
+def check_before_opening(path: Path) -> None:
+    """Refuse what is neither FITS nor gzip, and images in tiles with a side of nothing.
+
+    cfitsio would unpack other archives too, and it divides by the sides of images in tiles, which ends the process.
+
+    Raises
+    ------
+    DataError
+        If so, or if a gzip file becomes too large.
+    """
+    if is_gzip(path):
+        check_gzip(path)
+    else:
+        with path.open("rb") as file:
+            if file.read(6) != b"SIMPLE":
+                raise DataError(f"{path}: not a readable FITS file: it does not begin with SIMPLE")
+    if any(b"ZIMAGE" in piece for piece in _pieces(path)):
+        _check_tiles(path)
+
+
+def _check_tiles(path: Path) -> None:
+    for piece in _pieces(path):
+        for found in SIDE.finditer(piece):
+            card = piece[found.start() : found.start() + CARD]
+            if found.start() % CARD == 0 and not WHOLE_SIDE.fullmatch(card):
+                shown = card[:30].decode("ascii", "backslashreplace").rstrip()
+                raise DataError(f"{path}: damaged: its header says {shown!r}; expected a whole number above 0")
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with gzip.open(path) if is_gzip(path) else path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
