@@ -208,7 +208,7 @@ def test_predictions_are_sorted_and_what_is_unlike_comes_last(verb, run, test_se
         ("predict RUN SET --out p.csv --band ²", "their bands|no band ²"),
         ("predict RUN SET --out p.csv --band hst-wfc3-f160w,hst-wfc3-f160w", "needs 1 bands, .* have 1; 2 were chosen"),
         ("predict RUN SET --out p.csv --crop 999999", "--crop takes a number of pixels, 1 to 16384; got 999999"),
-        ("predict RUN SET --out p.csv --pixel_scale 1e-300", "is it in arcsec?"),
+        ("predict RUN SET --out p.csv --pixel_scale 1e-300", "say the right one with --pixel_scale"),
         ("predict RUN SET --out p.csv --catalog none.parquet", "none.parquet: there is no such file"),
         ("train five.yaml --data SET --out o", "network holds keys and values; got 5"),
         ("train members.yaml --data SET --out o", "members is a list of recipes; got 5"),

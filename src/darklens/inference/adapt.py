@@ -15,8 +15,6 @@ from darklens.data.sizes import crop_or_pad
 from darklens.errors import ModelError
 from darklens.inference.model import ModelConfig
 
-LARGEST_ZOOM = 50.0
-"""Ratio of pixel scales beyond which one of them is taken for wrong."""
 SAME_SCALE = 0.005
 """Pixel scales that differ by less than this fraction are the same."""
 
@@ -66,11 +64,7 @@ def adaptation(config: ModelConfig, info: DatasetInfo, shape: Sequence[int], ban
     zoom = 1.0
     if config.pixel_scale and info.pixel_scale:
         ratio = info.pixel_scale / config.pixel_scale
-        if not 1 / LARGEST_ZOOM < ratio < LARGEST_ZOOM:
-            raise ModelError(
-                f"a pixel scale of {info.pixel_scale:g}″ for a model of {config.pixel_scale:g}″: is it in arcsec?"
-            )
-        if not 0 < ratio * max(height, width) <= MOST_PIXELS:
+        if not 1 <= ratio * max(height, width) <= MOST_PIXELS:
             raise ModelError(
                 f"{info.source}: a pixel scale of {info.pixel_scale:g}″ beside the model's {config.pixel_scale:g}″ makes "
                 f"{ratio * max(height, width):.3g} pixels of {max(height, width)}; say the right one with --pixel_scale"
