@@ -1,4 +1,4 @@
-"""Does a trained model know what it does not know? ROC of ``unlike`` for images of other kinds against its own.
+"""Does a trained model know what it does not know? ROC of ``outlier_score`` for images of other kinds against its own.
 
     python benchmarks/outliers.py substructure-model-1                # a minute
 
@@ -96,7 +96,7 @@ ARTEFACTS: dict[str, Callable[[Images, np.random.Generator], Images]] = {
 def scores(model: TrainedModel, images: Images, info: object) -> np.ndarray:
     """How unlike images are, fitted to the model as predict does it."""
     adapt = adaptation(model.config, info, images.shape)  # type: ignore[arg-type]
-    unlike = model.predict(adapt(images)).unlike
+    unlike = model.predict(adapt(images)).outlier_score
     assert unlike is not None, "this model does not know what it knows"
     return unlike
 
@@ -140,7 +140,7 @@ def main() -> None:
         info = dataclasses.replace(opened[0].info, bands=opened[0].info.bands[:1])
         found["real, Euclid Q1"] = scores(model, real_images(opened, rng), info)
     print(f"{arguments.model} on {len(usual)} of its own ({own}), seed {arguments.seed}; 95% intervals")
-    print(f"{'':22} {'AUC':26} flagged (unlike > 1)")
+    print(f"{'':22} {'AUC':26} flagged (outlier_score > 1)")
     print(f"{'its own':22} {'':26} {intervals({'x': mean_figure((usual > 1) * 1.0)}, len(usual))['x']}")
     for name, strange in found.items():
         both = np.concatenate([usual, strange])

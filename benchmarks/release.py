@@ -21,7 +21,7 @@ from darklens.inference.shipped import SHIPPED
 from darklens.simulation import load_preset
 from darklens.training.card import model_card
 from darklens.training.finish import calibrated
-from darklens.training.job import open_job_source, read_job, read_record, write_record
+from darklens.training.job import open_job_data, read_job, read_record, write_record
 from darklens.workflows.evaluate import evaluate_run
 
 LARGEST = 5_000_000
@@ -40,7 +40,7 @@ def main() -> None:
     model, record, job = load_model(arguments.run), read_record(arguments.run), read_job(arguments.run)
     preset = job.data.removeprefix("preset:")
     if not model.calibration.scores:
-        model = calibrated(model, open_job_source(job))
+        model = calibrated(model, open_job_data(job))
     record |= {"command": re.sub(r"--out \S+", f"--out runs/{preset}", record["command"]), "git": None}
     shutil.rmtree(folder, ignore_errors=True)
     save_model(folder, model, "", half=True)

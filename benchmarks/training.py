@@ -24,8 +24,8 @@ from darklens.tasks.base import make_optimizer
 from darklens.training import fit as fitting
 from darklens.training.job import Job, machine
 from darklens.training.recipe import Recipe, load_recipe
-from darklens.training.sources import Source, open_source
 from darklens.training.train import build_task, train
+from darklens.training.training_data import TrainingData, open_training_data
 
 WARM_UP = 5
 
@@ -44,7 +44,7 @@ class StepTimer(Callback):
             self.rate = (self._steps - WARM_UP) * self.batch_size / (time.perf_counter() - self._started)
 
 
-def bare_rate(recipe: Recipe, source: Source) -> float:
+def bare_rate(recipe: Recipe, source: TrainingData) -> float:
     task = build_task(recipe, source)
     network, preprocessing = task.network, task.preprocessing
     decay = recipe.optimizer.weight_decay
@@ -98,7 +98,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = simulate_dataset(load_preset("model-1"), options.images, 0, Path(folder) / "data")
         recipe = load_recipe("substructure/demo", {"trainer.epochs": 1})
-        source = open_source(str(data), recipe, 0)
+        source = open_training_data(str(data), recipe, 0)
         ours, bare = [], []
         for i in range(options.rounds):
             bare.append(bare_rate(recipe, source))

@@ -192,7 +192,7 @@ def open_it(kind: str, path: Path) -> None:
     from darklens.data.layouts import open_data
     from darklens.data.readers.fits import read_fits_cutout
     from darklens.inference.model import load_model
-    from darklens.inference.predict import predict_cutouts, prediction_table
+    from darklens.inference.predictions import predict_cutouts, prediction_table
     from darklens.workflows.look import look
     from darklens.workflows.predict import prediction_sets_of
 

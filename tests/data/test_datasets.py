@@ -13,8 +13,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from darklens.data.batches import Batches, CutoutDataset, FreshBlocks
 from darklens.data.dataset import DatasetInfo, DatasetWriter, read_dataset
-from darklens.data.loading import Batches, CutoutDataset, FreshBlocks
 from darklens.data.splits import ensure_split, split_rows
 from darklens.data.synthesis import simulate_dataset
 from darklens.errors import DataError

@@ -21,7 +21,6 @@ from darklens.data.dataset import read_dataset
 from darklens.inference.model import load_model
 from darklens.simulation import Simulator
 from darklens.simulation import simulator as simulation
-from darklens.training import sources
 from darklens.training.recipe import load_recipe
 from darklens.workflows import preview
 
@@ -99,8 +98,8 @@ def test_sidm_as_yaml_and_as_function_draw_the_same_population(examples):
 def test_path_of_a_theorist_from_preview_to_a_trained_model(examples, monkeypatch, capsys):
     """The commands of the README, with few images and without compiled kernels, which take a minute to make."""
     monkeypatch.setattr(preview, "IMAGES", 8)
-    monkeypatch.setattr(sources, "VALIDATION_IMAGES", 64)
-    monkeypatch.setattr(sources, "STATISTICS_IMAGES", 128)
+    monkeypatch.setattr(training_data, "VALIDATION_IMAGES", 64)
+    monkeypatch.setattr(training_data, "STATISTICS_IMAGES", 128)
     monkeypatch.setattr(simulation, "fused_light", lambda *_: None)
     main(["preview", "my_models.py:sidm"])
     said = capsys.readouterr().out

@@ -16,7 +16,7 @@ from darklens.data.options import DataOptions
 from darklens.errors import DataError, ModelError
 from darklens.inference.adapt import adaptation
 from darklens.inference.model import ModelConfig, load_model
-from darklens.inference.predict import predict_cutouts
+from darklens.inference.predictions import predict_cutouts
 from darklens.simulation import Simulator
 from darklens.simulation.library import resolve_preset
 from darklens.workflows.predict import predict_paths
@@ -138,7 +138,7 @@ def test_paths_of_all_kinds_make_one_table(run, test_set, tmp_path):
     written = predict_paths(run, paths, tmp_path / "out.parquet", DataOptions(mask=True))
     table = pl.read_parquet(tmp_path / "out.parquet")
     assert len(table) == written.images == 4 + 96 + 3 + 1
-    predicted = ["id", "path", "predicted", "p_no_sub", "p_cdm", "p_axion", "set", "unlike", "outlier"]
+    predicted = ["id", "path", "predicted", "p_no_sub", "p_cdm", "p_axion", "set", "outlier_score", "outlier"]
     assert table.columns[:9] == predicted
     assert table["theta_E"].drop_nulls().len() == 96, "the truths of the simulated set, null for the others"
     assert table["path"][-1].endswith("102018665_VIS.fits")
@@ -153,7 +153,7 @@ def test_paths_of_all_kinds_make_one_table(run, test_set, tmp_path):
 def test_masses_are_predicted_as_values(mass_run, test_set, tmp_path):
     predict_paths(mass_run, [test_set], tmp_path / "out.csv")
     table = pl.read_csv(tmp_path / "out.csv")
-    assert table.columns[:6] == ["id", "path", "log10_axion_mass", "unlike", "outlier", "label"]
+    assert table.columns[:6] == ["id", "path", "log10_axion_mass", "outlier_score", "outlier", "label"]
     truth = read_dataset(test_set).catalog["log10_axion_mass"].to_list()
     assert table["catalog_log10_axion_mass"].to_list() == truth, "a truth never takes the prediction's place"
 

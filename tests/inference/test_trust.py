@@ -13,8 +13,8 @@ from darklens.data.augmentation import transform
 from darklens.data.dataset import read_dataset
 from darklens.data.options import DataOptions
 from darklens.errors import DataError, ModelError
+from darklens.inference.attribution import attributions
 from darklens.inference.calibration import fit_calibration, prediction_sets
-from darklens.inference.explain import attributions
 from darklens.inference.model import Ensemble, load_model
 from darklens.inference.outliers import OutlierScore, image_statistics
 from darklens.inference.shipped import shipped_models
@@ -88,8 +88,8 @@ def test_model_is_calibrated_and_survives_its_folder(run, test_set):
     expected = (raw.double() / model.calibration.temperature).softmax(-1)
     found = model.predict(images)
     np.testing.assert_allclose(found.probabilities, expected.numpy(), atol=1e-6)
-    assert (found.unlike > 0).all()
-    assert model.predict(np.random.default_rng(0).normal(0, 1e4, (3, 64, 64))).unlike.min() > 1
+    assert (found.outlier_score > 0).all()
+    assert model.predict(np.random.default_rng(0).normal(0, 1e4, (3, 64, 64))).outlier_score.min() > 1
 
 
 def test_averaging_over_symmetries_does_not_depend_on_the_orientation(run, test_set):
@@ -123,7 +123,7 @@ def test_evaluation_verifies_coverage_and_outliers(run, test_set, tmp_path):
 def test_predict_warns_of_what_is_unlike(run, tmp_path):
     written = predict_paths(run, [EXAMPLES / "euclid"], tmp_path / "out.csv", DataOptions(mask=True))
     assert any("unlike those that the model was trained on" in note for note in written.notes)
-    assert pl.read_csv(tmp_path / "out.csv")["unlike"][0] > 1
+    assert pl.read_csv(tmp_path / "out.csv")["outlier_score"][0] > 1
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_explanations_are_drawn(run, tmp_path):
     examples = [EXAMPLES / "deeplense", EXAMPLES / "euclid"]
     lines, notes = explain_images(run, examples, tmp_path / "where.png", DataOptions(mask=True))
     assert any("unlike those that the model was trained on" in note for note in notes), "it warns as predict does"
-    assert all(", unlike " in line for line in lines)
+    assert all(", outlier " in line for line in lines)
     assert len(lines) == 4
     assert (tmp_path / "where.png").stat().st_size > 10_000
     np.save(tmp_path / "many.npy", np.ones((30, 64, 64)))

@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from darklens.report.figures import explanation, mosaic, preset_preview
+from darklens.report.pictures import explanation, mosaic, preset_preview
 
 
 def colour_bars(figure):
@@ -51,12 +51,12 @@ def test_long_names_in_a_mosaic_stay_apart_and_differ():
 @pytest.mark.parametrize("number", [1, 3, 4])
 def test_explanation_says_what_its_colours_mean_and_captions_stay_apart(number):
     rng = np.random.default_rng(0)
-    captions = [f"{name}_{name}: no_sub (0.98), unlike 78.6" for name in NAMES[:number]]
+    captions = [f"{name}_{name}: no_sub (0.98), outlier 78.6" for name in NAMES[:number]]
     figure = explanation(rng.random((number, 16, 16)), rng.normal(0, 1, (number, 16, 16)), captions)
     figure.canvas.draw()
     assert [text.get_text() for text in figure.texts] == ["red pixels speak for the answer, blue ones against it"]
     titles = [axis.get_title(loc="left") for axis in figure.axes[: 2 * number : 2]]
-    assert all(re.fullmatch(r".{10,}: no_sub \(0\.98\), unlike 78\.6", title) for title in titles)
+    assert all(re.fullmatch(r".{10,}: no_sub \(0\.98\), outlier 78\.6", title) for title in titles)
     boxes = [axis._left_title.get_window_extent() for axis in figure.axes[: 2 * min(number, 3) : 2]]
     assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
     key = figure.texts[0].get_window_extent()

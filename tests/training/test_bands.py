@@ -9,7 +9,7 @@ import darklens
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import DataError, RecipeError
 from darklens.simulation import Simulator
-from darklens.training.job import Job, open_job_source
+from darklens.training.job import Job, open_job_data
 from darklens.training.recipe import load_recipe
 from darklens.training.train import build_task, train
 
@@ -29,7 +29,7 @@ def colour(tmp_path):
 
 def test_three_bands_are_not_repeated(colour, tmp_path):
     job = Job(load_recipe("substructure/demo", SHORT | {"preprocessing.repeat_channels": 3}), str(colour))
-    source = open_job_source(job)
+    source = open_job_data(job)
     task = build_task(job.recipe, source)
     prepared = task.preprocessing(source.sample)
     expected = (source.sample.sqrt() - task.preprocessing.center) / task.preprocessing.scale
@@ -44,7 +44,7 @@ def test_images_that_are_not_square_are_cropped_and_said(colour, tmp_path, capsy
     assert "note: images of 24×30 pixels are cropped to the central 24×24" in capsys.readouterr().out.replace("\n", " ")
     model = darklens.load(run)
     assert (model.config.channels, model.config.pixels) == (3, 24)
-    source = open_job_source(Job(load_recipe("substructure/demo", SHORT), str(colour)))
+    source = open_job_data(Job(load_recipe("substructure/demo", SHORT), str(colour)))
     row = source.train[[0]]["image"][0]
     whole = np.load(next(p for p in colour.rglob("*.npy") if np.allclose(np.load(p)[:, :, 3:27], row)))
     np.testing.assert_array_equal(row, whole[:, :, 3:27])
@@ -75,7 +75,7 @@ def test_lens_is_fitted_to_the_band_that_is_asked_for():
 def test_lens_band_by_name_and_what_is_guessed(colour, tmp_path):
     recipe = load_recipe("substructure/demo", SHORT | {"preprocessing.lens_model": True})
     job = Job(recipe, str(colour))
-    source = open_job_source(job)
+    source = open_job_data(job)
     assert any("the smooth lens is fitted to the sum of the 3 bands" in note for note in source.notes)
     assert build_task(recipe, source).preprocessing.lens_band is None
     source.bands = ["g", "r", "i"]

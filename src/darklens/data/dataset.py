@@ -126,8 +126,8 @@ class Cutouts:
 
     def subset(self, rows: np.ndarray) -> Cutouts:
         """Some of the images, still read when asked for."""
-        targets = None if self.targets is None else Rows(self.targets, rows)
-        return Cutouts(Rows(self.images, rows), self.catalog[rows], self.info, targets, self.path)
+        targets = None if self.targets is None else ImageSubset(self.targets, rows)
+        return Cutouts(ImageSubset(self.images, rows), self.catalog[rows], self.info, targets, self.path)
 
 
 SYNONYMS = {
@@ -138,7 +138,7 @@ SYNONYMS = {
 
 
 @dataclass(frozen=True)
-class Rows:
+class ImageSubset:
     """A selection of rows of other images."""
 
     images: Images
@@ -157,7 +157,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Joined:
+class ConcatenatedImages:
     """The images of several shards, one after the other."""
 
     parts: Sequence[Images]
@@ -238,7 +238,7 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: the catalogues of the shards do not fit each other: {error}") from error
     info = dataclasses.replace(shards[0].info, source=str(path), checksum=None)
-    return Cutouts(Joined([shard.images for shard in shards]), catalog, info)
+    return Cutouts(ConcatenatedImages([shard.images for shard in shards]), catalog, info)
 
 
 class DatasetWriter:

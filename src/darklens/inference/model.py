@@ -42,14 +42,14 @@ def fitting_batch(batch_size: int, pixels: int) -> int:
 class Prediction:
     """What a model says of images: ``probabilities`` (N, classes), or ``values`` (N, outputs), float64.
 
-    ``unlike`` (N,) is above 1 for images unlike 99% of those that the model knows; None if the model cannot say.
+    ``outlier_score`` (N,) is above 1 for images unlike 99% of those that the model knows; None if the model cannot say.
     """
 
     classes: list[str]
     outputs: list[str]
     probabilities: np.ndarray | None = None
     values: np.ndarray | None = None
-    unlike: np.ndarray | None = None
+    outlier_score: np.ndarray | None = None
 
 
 class TrainedModel:
@@ -98,14 +98,14 @@ class TrainedModel:
         answers, unlike = [torch.zeros(0, self._width)], [torch.zeros(0)]
         for start in range(0, len(batch), batch_size):
             part = batch[start : start + batch_size].to(self.device)
-            answer, strange = self.answer(part, symmetries)
+            answer, strange = self.predict_batch(part, symmetries)
             answers.append(answer)
             unlike.append(strange)
         joined = torch.cat(answers).double().numpy()
         strangeness = torch.cat(unlike).double().numpy() if self.knows_outliers else None
         if self.config.task == "classify":
-            return Prediction(self.classes, [], probabilities=joined, unlike=strangeness)
-        return Prediction([], self.config.outputs, values=joined, unlike=strangeness)
+            return Prediction(self.classes, [], probabilities=joined, outlier_score=strangeness)
+        return Prediction([], self.config.outputs, values=joined, outlier_score=strangeness)
 
     @property
     def knows_outliers(self) -> bool:
@@ -113,10 +113,10 @@ class TrainedModel:
         return self.outliers is not None
 
     @torch.inference_mode()
-    def answer(self, images: Tensor, symmetries: bool = False) -> tuple[Tensor, Tensor]:
+    def predict_batch(self, images: Tensor, symmetries: bool = False) -> tuple[Tensor, Tensor]:
         """Calibrated probabilities or values (N, K), and how unlike (N,), of images (N, C, H, W); on the CPU."""
         prepared = self.preprocessing(images)
-        output, features, statistics = self._seen(prepared)
+        output, features, statistics = self._forward_with_features(prepared)
         unlike = self.outliers(features, statistics) if self.outliers is not None else torch.zeros(len(output))
         # Preprocessing comes first: a lens need not be fitted again because its image is turned.
         turned = [self.network(transform(prepared, k)).float().cpu() for k in range(1, 8)] if symmetries else []
@@ -125,7 +125,7 @@ class TrainedModel:
     @torch.inference_mode()
     def raw(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The network's output (N, K), the features before its last layer (N, F), and the image's statistics (N, S)."""
-        return self._seen(self.preprocessing(images))
+        return self._forward_with_features(self.preprocessing(images))
 
     def _calibrated(self, output: Tensor) -> Tensor:
         if self.config.task == "classify":
@@ -133,7 +133,7 @@ class TrainedModel:
         scale, center = torch.tensor(self.config.output_scale), torch.tensor(self.config.output_center)
         return output.double() * scale + center
 
-    def _seen(self, prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _forward_with_features(self, prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen: list[Tensor] = []
         layer = last_linear(self.network)
         hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if layer is not None else None
@@ -191,9 +191,9 @@ class Ensemble(TrainedModel):
         return all(member.knows_outliers for member in self._members)
 
     @torch.inference_mode()
-    def answer(self, images: Tensor, symmetries: bool = False) -> tuple[Tensor, Tensor]:
-        """Mean over the members of what `TrainedModel.answer` gives."""
-        answers, unlike = zip(*(member.answer(images, symmetries) for member in self._members), strict=True)
+    def predict_batch(self, images: Tensor, symmetries: bool = False) -> tuple[Tensor, Tensor]:
+        """Mean over the members of what `TrainedModel.predict_batch` gives."""
+        answers, unlike = zip(*(member.predict_batch(images, symmetries) for member in self._members), strict=True)
         mean = torch.stack(answers).mean(0)
         if self.config.task == "classify":
             mean = (mean.clamp_min(1e-12).log() / self.calibration.temperature).softmax(-1)

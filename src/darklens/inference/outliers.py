@@ -28,14 +28,14 @@ def image_statistics(prepared: Tensor) -> Tensor:
     return torch.cat(figures, dim=1)
 
 
-def outlier_note(unlike: np.ndarray | None) -> str | None:
+def outlier_note(scores: np.ndarray | None) -> str | None:
     """Return a warning of the images whose outlier score (N,) is above 1, and what to do; None if there are none."""
-    strange = 0 if unlike is None else int((unlike > 1).sum())
-    if unlike is None or not strange:
+    strange = 0 if scores is None else int((scores > 1).sum())
+    if scores is None or not strange:
         return None
     return (
-        f"{strange:,} of {len(unlike):,} images are unlike those that the model was trained on (unlike > 1): do not rely "
-        "on its predictions for them. Look at some; then evaluate the model on labelled images of this kind (darklens "
+        f"{strange:,} of {len(scores):,} images are unlike those that the model was trained on (outlier_score > 1): do not "
+        "rely on its predictions for them. Look at some; then evaluate the model on labelled images of this kind (darklens "
         "evaluate), or train it on them (darklens finetune)"
     )
 

@@ -18,7 +18,7 @@ from darklens.commands import command
 from darklens.errors import DataError
 from darklens.progress import progress_bar
 from darklens.report import plots
-from darklens.report.figures import draw_attribution, draw_image
+from darklens.report.pictures import draw_attribution, draw_image
 from darklens.report.style import style
 from darklens.training.history import epoch_history
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from darklens.simulation.draw import BLOCK
     from darklens.simulation.library import list_presets
-    from darklens.simulation.loading import load_preset
+    from darklens.simulation.preset_files import load_preset
     from darklens.simulation.presets import Preset
     from darklens.simulation.simulator import Simulator
 
@@ -19,7 +19,7 @@ _HOMES = {
     "Preset": "presets",
     "Simulator": "simulator",
     "list_presets": "library",
-    "load_preset": "loading",
+    "load_preset": "preset_files",
 }
 
 

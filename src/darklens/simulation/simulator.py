@@ -27,7 +27,7 @@ from darklens.physics import (
 )
 from darklens.simulation.compiled import fused_light
 from darklens.simulation.draw import BLOCK, Rows, draw_block, seed_sequence
-from darklens.simulation.loading import load_preset
+from darklens.simulation.preset_files import load_preset
 from darklens.simulation.presets import Preset
 from darklens.simulation.scene import main_deflection, select, source_light, substructure_deflection
 

@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from darklens.data.augmentation import Augmentation, augment
-from darklens.data.lenses import KnownLenses
-from darklens.data.loading import Batch
+from darklens.data.batches import Batch
+from darklens.data.lens_cache import LensFitCache
 from darklens.data.preprocessing import Preprocessing
 from darklens.models.sections import sections, thaw_epochs
 
@@ -54,7 +54,7 @@ class ImageTask(LightningModule):
         self.seed = seed
         self.unfreezing = unfreezing
         self._generator = torch.Generator()
-        self._lenses = {"train": KnownLenses(), "validation": KnownLenses()}
+        self._lenses = {"train": LensFitCache(), "validation": LensFitCache()}
 
     def forward(self, batch: Batch) -> Tensor:
         """The network's output for a batch of images as they come from the detector."""
@@ -66,7 +66,7 @@ class ImageTask(LightningModule):
         images, lenses = batch["image"], None
         if self.preprocessing.lens_model and "row" in batch:
             known = self._lenses["train" if self.training else "validation"]
-            lenses = known.of(batch["row"], images, self.preprocessing.lenses)
+            lenses = known.get_or_fit(batch["row"], images, self.preprocessing.lenses)
         return self.preprocessing(images, lenses)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ class ImageTask(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up again."""
-        self._lenses["train"] = KnownLenses(checkpoint.get("lenses"))
+        self._lenses["train"] = LensFitCache(checkpoint.get("lenses"))
 
     def on_train_epoch_start(self) -> None:
         """Seed augmentation and dropout for this epoch and process."""

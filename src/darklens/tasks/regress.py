@@ -10,7 +10,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
 from darklens.data.augmentation import Augmentation
-from darklens.data.loading import Batch
+from darklens.data.batches import Batch
 from darklens.data.preprocessing import Preprocessing
 from darklens.tasks.base import ImageTask, Optimization
 

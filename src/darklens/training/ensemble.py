@@ -14,9 +14,9 @@ from darklens.inference.model import Ensemble, TrainedModel, load_model, read_co
 from darklens.inference.shipped import model_folder
 from darklens.training.card import model_card
 from darklens.training.finish import calibrated
-from darklens.training.job import Job, new_record, open_job_source, read_record, recorded_job, write_record
+from darklens.training.job import Job, new_record, open_job_data, read_record, recorded_job, write_record
 from darklens.training.recipe import Recipe
-from darklens.training.sources import Source
+from darklens.training.training_data import TrainingData
 
 MUST_AGREE = ("task", "classes", "outputs", "channels", "pixels", "pixel_scale", "unit")
 """What members of an ensemble must have in common, to answer the same question about the same images."""
@@ -86,13 +86,13 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
     return out
 
 
-def _shared_source(jobs: list[Job], trust_code: bool) -> Source | None:
+def _shared_source(jobs: list[Job], trust_code: bool) -> TrainingData | None:
     """The data of all members, if it is the same and still there."""
     first = dataclasses.replace(jobs[0], member=0)
     if any(dataclasses.replace(job, recipe=first.recipe, member=0, start=first.start) != first for job in jobs):
         return None
     try:
-        return open_job_source(first, trust_code=trust_code)
+        return open_job_data(first, trust_code=trust_code)
     except DarklensError:
         return None
 

@@ -23,7 +23,7 @@ from darklens.training.card import model_card
 from darklens.training.fit import Fitted, console
 from darklens.training.job import Job, machine, peak_memory, write_record
 from darklens.training.recipe import Recipe
-from darklens.training.sources import Source
+from darklens.training.training_data import TrainingData
 
 Result = TypeVar("Result")
 
@@ -31,7 +31,7 @@ CALIBRATION_IMAGES = 8192
 """Validation images that are enough to calibrate."""
 
 
-def finish(job: Job, source: Source, task: ImageTask, out: Path, fitted: Fitted) -> None:
+def finish(job: Job, source: TrainingData, task: ImageTask, out: Path, fitted: Fitted) -> None:
     """Write the model of a fitted task into its run, with the record of its training."""
     trainer = fitted.trainer
     record = json.loads((out / "run.json").read_text("utf-8"))
@@ -64,7 +64,7 @@ def finish(job: Job, source: Source, task: ImageTask, out: Path, fitted: Fitted)
     write_record(out, record)
 
 
-def calibrated(model: TrainedModel, source: Source) -> TrainedModel:
+def calibrated(model: TrainedModel, source: TrainingData) -> TrainedModel:
     """The model with temperature, scores for prediction sets, and its sense of what is unlike its training images.
 
     The members of an ensemble have that sense themselves.
@@ -73,7 +73,7 @@ def calibrated(model: TrainedModel, source: Source) -> TrainedModel:
     batches = [source.validation[range(i, min(i + BATCH, count))] for i in range(0, count, BATCH)]
     if len(model.members) > 1:
         images = [batch["image"] for batch in batches]
-        outputs = torch.cat(_each(images, lambda image: model.answer(image)[0])).clamp_min(1e-12).log()
+        outputs = torch.cat(_each(images, lambda image: model.predict_batch(image)[0])).clamp_min(1e-12).log()
         calibration = fit_calibration(outputs, torch.cat([batch["target"] for batch in batches]))
         config = dataclasses.replace(model.config, calibration=dataclasses.asdict(calibration))
         return Ensemble(config, model.members)
@@ -105,7 +105,7 @@ def _each(batches: list[Tensor], function: Callable[[Tensor], Result]) -> list[R
     return results
 
 
-def _model_config(recipe: Recipe, source: Source, task: ImageTask, record: dict[str, Any]) -> ModelConfig:
+def _model_config(recipe: Recipe, source: TrainingData, task: ImageTask, record: dict[str, Any]) -> ModelConfig:
     options = {"name": recipe.network.name} | recipe.network.options()
     # What is loaded later comes from the model's own weights.
     options.pop("weights", None)

@@ -24,7 +24,7 @@ from darklens.progress import Advance, other_display, progress_bar
 from darklens.tasks.base import ImageTask
 from darklens.training.history import epoch_history
 from darklens.training.job import Job
-from darklens.training.sources import Source
+from darklens.training.training_data import TrainingData
 
 console = Console(soft_wrap=True)
 
@@ -38,10 +38,10 @@ for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
-class SourceModule(LightningDataModule):
+class TrainingDataModule(LightningDataModule):
     """Loaders of a source, shared out over Lightning's processes."""
 
-    def __init__(self, source: Source):
+    def __init__(self, source: TrainingData):
         super().__init__()
         self.source = source
 
@@ -93,7 +93,9 @@ class EpochLines(Callback):
         console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  validation: {figures}  {seconds:.0f} s")
 
 
-def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path | None, started: float) -> Fitted | None:
+def fit(
+    job: Job, source: TrainingData, task: ImageTask, out: Path, checkpoint: Path | None, started: float
+) -> Fitted | None:
     """Fit a task, from a checkpoint or from the start; None in processes that only help.
 
     ``started``, of `time.perf_counter`, is when the training began, preparation included.
@@ -105,7 +107,7 @@ def fit(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path |
     """
     recipe = job.recipe
     config = recipe.trainer
-    module = SourceModule(source)
+    module = TrainingDataModule(source)
     best = ModelCheckpoint(
         out / "checkpoints",
         filename="best",

@@ -20,7 +20,7 @@ from darklens.data.options import DataOptions
 from darklens.errors import DataError
 from darklens.schema import from_keys, known_keys, read_json
 from darklens.training.recipe import Recipe, changes, check_recipe_trusted, recipe_from, recipe_names
-from darklens.training.sources import Source, open_source
+from darklens.training.training_data import TrainingData, open_training_data
 from darklens.usercode import check_trusted, is_reference
 
 
@@ -84,9 +84,9 @@ def _recorded_options(record: dict[str, Any], out: Path) -> DataOptions:
     return from_keys(DataOptions, found | catalog, f"{out / 'run.json'}: options", DataError)
 
 
-def open_job_source(job: Job, *, trust_code: bool = False) -> Source:
+def open_job_data(job: Job, *, trust_code: bool = False) -> TrainingData:
     """Return the opened data of a job; ``trust_code`` lets a preset in YAML run the code that it names."""
-    return open_source(job.data, job.recipe, job.seed, job.options, job.member, trust_code=trust_code)
+    return open_training_data(job.data, job.recipe, job.seed, job.options, job.member, trust_code=trust_code)
 
 
 def read_record(out: Path) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from darklens.tasks.regress import Regression
 from darklens.training.ensemble import make_ensemble
 from darklens.training.finish import finish
 from darklens.training.fit import console, fit
-from darklens.training.job import Job, new_record, open_job_source, read_job, read_record, write_record
+from darklens.training.job import Job, new_record, open_job_data, read_job, read_record, write_record
 from darklens.training.recipe import Recipe, own_code, recipe_from, short_name
-from darklens.training.sources import Source
+from darklens.training.training_data import TrainingData
 
 
 def train(job: Job, out: Path, *, trust_code: bool = False) -> Path:
@@ -56,7 +56,7 @@ def train(job: Job, out: Path, *, trust_code: bool = False) -> Path:
             if job.recipe.members:
                 return _train_members(job, out, trust_code)
             started = time.perf_counter()
-            source = open_job_source(job, trust_code=trust_code)
+            source = open_job_data(job, trust_code=trust_code)
             task = build_task(job.recipe, source, job.start, trust_code=trust_code)
             if not child:
                 write_record(out, new_record(job, out))
@@ -103,12 +103,12 @@ def resume(out: Path, asked: Job | None = None, *, trust_code: bool = False) -> 
             return _train_members(job, out, trust_code)
         checkpoint = out / "checkpoints" / "last.ckpt"
         started = time.perf_counter()
-        source = open_job_source(job, trust_code=trust_code)
+        source = open_job_data(job, trust_code=trust_code)
         task = build_task(job.recipe, source, job.start, trust_code=trust_code)
         return _train(job, source, task, out, checkpoint if checkpoint.exists() else None, started)
 
 
-def _train(job: Job, source: Source, task: ImageTask, out: Path, checkpoint: Path | None, started: float) -> Path:
+def _train(job: Job, source: TrainingData, task: ImageTask, out: Path, checkpoint: Path | None, started: float) -> Path:
     fitted = fit(job, source, task, out, checkpoint, started)
     if fitted is not None:
         finish(job, source, task, out, fitted)
@@ -135,7 +135,9 @@ def _train_members(job: Job, out: Path, trust_code: bool) -> Path:
     return out
 
 
-def build_task(recipe: Recipe, source: Source, start: str | None = None, *, trust_code: bool = False) -> ImageTask:
+def build_task(
+    recipe: Recipe, source: TrainingData, start: str | None = None, *, trust_code: bool = False
+) -> ImageTask:
     """Return the Lightning module of a recipe, with preprocessing and target scale fitted to training images.
 
     Parameters
@@ -176,7 +178,7 @@ def build_task(recipe: Recipe, source: Source, start: str | None = None, *, trus
     return Regression(network, preprocessing, optimization, center.tolist(), scale.tolist(), **shared)
 
 
-def _lens_band(recipe: Recipe, source: Source) -> int | None:
+def _lens_band(recipe: Recipe, source: TrainingData) -> int | None:
     """The channel that the lens is fitted to; None for the sum of all."""
     channels, wanted = source.shape[0], recipe.preprocessing.lens_band
     if wanted in (None, "sum"):

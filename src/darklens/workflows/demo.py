@@ -27,7 +27,7 @@ REAL = {"deeplense": ("substructure-model-3-noisy", 0.08), "euclid": ("substruct
 """Bundled images, the trained model that is nearest to them, and their pixel scale where they do not say it: that the
 DeepLense samples are Model III's, a fit of their one free parameter shows."""
 LIMITS = (
-    "'unlike' above 1 marks images unlike those that a model was trained on: then the line shows that reading and "
+    "an outlier score above 1 marks images unlike those that a model was trained on: then the line shows that reading and "
     "predicting work, and nothing about the lens"
 )
 
@@ -68,7 +68,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
                 )
             for row in pl.read_csv(table).iter_rows(named=True):
                 answer = f"{row['predicted']} ({row['p_' + row['predicted']]:.2f})"
-                said(f"{name} {row['id']}: {answer}, unlike {row['unlike']:.1f}, says {model}")
+                said(f"{name} {row['id']}: {answer}, outlier score {row['outlier_score']:.1f}, says {model}")
     said(LIMITS)
     page = write_report([out], out / "report.html")
     said(f"done → {page} (the images stay in {data})")

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
-from darklens.data.loading import Batch
+from darklens.data.batches import Batch
 from darklens.models.registry import count_parameters
 from darklens.progress import working
 from darklens.tasks.base import ImageTask
 from darklens.training.fit import resolve_precision
-from darklens.training.job import Job, open_job_source
+from darklens.training.job import Job, open_job_data
 from darklens.training.recipe import Recipe, recipe_from
-from darklens.training.sources import Source
 from darklens.training.train import build_task
+from darklens.training.training_data import TrainingData
 
 STEPS = 4
 
@@ -78,14 +78,14 @@ def training_rate(job: Job, *, trust_code: bool = False) -> TrainingRate:
 def _rate(job: Job, trust_code: bool) -> TrainingRate:
     recipe = job.recipe
     began = time.perf_counter()
-    source = open_job_source(job, trust_code=trust_code)
+    source = open_job_data(job, trust_code=trust_code)
     task = build_task(recipe, source)
     preparation = time.perf_counter() - began
     with working(f"timing a few steps of {recipe.name}"):
         return _measured(source, task, recipe, preparation)
 
 
-def _measured(source: Source, task: ImageTask, recipe: Recipe, preparation: float) -> TrainingRate:
+def _measured(source: TrainingData, task: ImageTask, recipe: Recipe, preparation: float) -> TrainingRate:
     optimizer = torch.optim.SGD(task.network.parameters(), lr=0.0)
     batches = iter(source.train_loader(0, 1))
     bf16 = resolve_precision(recipe.trainer.precision) == "bf16-mixed"

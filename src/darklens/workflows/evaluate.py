@@ -23,9 +23,9 @@ from darklens.evaluation.classification import Classified, auc_figure, evaluate_
 from darklens.evaluation.concerns import concerns
 from darklens.evaluation.regression import Regressed, evaluate_regression
 from darklens.inference.adapt import adaptation
-from darklens.inference.explain import attributions
+from darklens.inference.attribution import attributions
 from darklens.inference.model import TrainedModel, load_model
-from darklens.inference.predict import Predicted, Progress, predict_cutouts, prediction_table
+from darklens.inference.predictions import Predicted, Progress, predict_cutouts, prediction_table
 from darklens.inference.shipped import shipped_name
 from darklens.progress import progress_bar
 from darklens.simulation import load_preset
@@ -154,11 +154,11 @@ def evaluate_run(
 def _outlier_figures(
     model: TrainedModel, predicted: Predicted, outliers: Path, mask: bool, seed: int
 ) -> dict[str, Interval]:
-    """How well ``unlike`` tells images of another kind from test images, and how many of each it flags."""
-    usual = predicted.prediction.unlike
+    """How well ``outlier_score`` tells images of another kind from test images, and how many of each it flags."""
+    usual = predicted.prediction.outlier_score
     with progress_bar("predicting the outliers") as advance:
         images = open_with(outliers, DataOptions())
-        strange = predict_cutouts(model, images, mask=mask, skip=True, progress=advance).prediction.unlike
+        strange = predict_cutouts(model, images, mask=mask, skip=True, progress=advance).prediction.outlier_score
     if usual is None or strange is None:
         raise DataError("this model cannot say what is unlike its training images; train it again")
     scores = np.concatenate([usual, strange])

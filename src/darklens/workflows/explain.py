@@ -12,10 +12,10 @@ from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.errors import DataError
 from darklens.inference.adapt import adaptation
-from darklens.inference.explain import attributions
+from darklens.inference.attribution import attributions
 from darklens.inference.model import load_model
 from darklens.inference.outliers import outlier_note
-from darklens.report.figures import explanation, save
+from darklens.report.pictures import explanation, save
 
 MOST = 24
 
@@ -66,7 +66,7 @@ def explain_images(
         read = np.asarray(cutouts.images[np.arange(len(cutouts))], dtype=np.float32)
         batch = adapt(check_finite(read, cutouts.ids, cutouts.info.source, options.mask))
         prediction = model.predict(batch)
-        strange = outlier_note(prediction.unlike)
+        strange = outlier_note(prediction.outlier_score)
         notes += [f"{path}: {note}" for note in [*adapt.notes, *([strange] if strange else [])]]
         if prediction.probabilities is None:
             targets = [0] * len(batch)
@@ -75,8 +75,8 @@ def explain_images(
         else:
             targets = prediction.probabilities.argmax(1).tolist()
             found = [f"{model.classes[t]} ({p[t]:.2f})" for t, p in zip(targets, prediction.probabilities, strict=True)]
-        if prediction.unlike is not None:
-            flags = [f", unlike {score:.1f}" if score > 1 else "" for score in prediction.unlike]
+        if prediction.outlier_score is not None:
+            flags = [f", outlier {score:.1f}" if score > 1 else "" for score in prediction.outlier_score]
             found = [text + flag for text, flag in zip(found, flags, strict=True)]
         images += list(batch[:, 0].numpy())
         maps += list(attributions(model, batch, targets))

@@ -16,7 +16,7 @@ from darklens.errors import DataError
 from darklens.inference.calibration import prediction_sets
 from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.outliers import outlier_note
-from darklens.inference.predict import Predicted, Progress, predict_cutouts, prediction_table
+from darklens.inference.predictions import Predicted, Progress, predict_cutouts, prediction_table
 
 SEVERAL, UNDECIDED = 10, 0.05
 """Images from which on a model is said to be undecided, and how far above guessing its highest probability then is."""
@@ -93,7 +93,7 @@ def predict_paths(
             cutouts = replace(cutouts, info=replace(cutouts.info, pixel_scale=pixel_scale))
         predicted = predict_cutouts(model, cutouts, band, options.mask, skip, symmetries, progress=progress)
         tables.append(prediction_table(predicted, cutouts, prediction_sets_of(model, predicted, coverage)))
-        said = [outlier_note(predicted.prediction.unlike), _undecided_note(predicted.prediction.probabilities)]
+        said = [outlier_note(predicted.prediction.outlier_score), _undecided_note(predicted.prediction.probabilities)]
         notes += [f"{path}: {note}" for note in [*predicted.notes, *filter(None, said)]]
         skipped |= predicted.skipped
     try:

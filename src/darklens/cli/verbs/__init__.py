@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from darklens.cli.verbs import data, house, results, training
+from darklens.cli.verbs import data, results, system, training
 
 VERBS: dict[str, Callable[..., None]] = {
-    "demo": house.demo,
+    "demo": system.demo,
     "simulate": data.simulate,
     "preview": data.preview,
     "look": data.look,
@@ -23,5 +23,5 @@ VERBS: dict[str, Callable[..., None]] = {
     "presets": data.presets,
     "recipes": training.recipes,
     "models": results.models,
-    "doctor": house.doctor,
+    "doctor": system.doctor,
 }

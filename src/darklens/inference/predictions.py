@@ -88,8 +88,8 @@ def prediction_table(predicted: Predicted, cutouts: Cutouts, sets: np.ndarray | 
     Returns
     -------
     Columns ``id`` and ``path``; ``predicted`` and ``p_<class>``, or the values; ``set``, the classes of the prediction set
-    with ``|`` between; ``unlike`` and ``outlier`` (whether that is above 1) if the model knows them; then all columns of
-    the catalogue, with ``catalog_`` before a name that is taken.
+    with ``|`` between; ``outlier_score`` and ``outlier`` (whether that is above 1) if the model knows them; then all
+    columns of the catalogue, with ``catalog_`` before a name that is taken.
     """
     catalog = cutouts.catalog[predicted.rows]
     path = catalog["path"] if "path" in catalog.columns else pl.Series("path", [cutouts.info.source] * len(catalog))
@@ -105,8 +105,8 @@ def prediction_table(predicted: Predicted, cutouts: Cutouts, sets: np.ndarray | 
     if sets is not None:
         members = ["|".join(name for name, inside in zip(p.classes, row, strict=True) if inside) for row in sets]
         columns.append(pl.Series("set", members, dtype=pl.String))
-    if p.unlike is not None:
-        columns += [pl.Series("unlike", p.unlike), pl.Series("outlier", p.unlike > 1)]
+    if p.outlier_score is not None:
+        columns += [pl.Series("outlier_score", p.outlier_score), pl.Series("outlier", p.outlier_score > 1)]
     taken = {column.name for column in columns}
     for column in catalog.drop("id", "path", strict=False):
         name = column.name
@@ -143,9 +143,9 @@ def _join(model: TrainedModel, parts: list[Prediction]) -> Prediction:
         found = [value for part in parts if (value := getattr(part, name)) is not None]
         return np.concatenate(found) if found else None
 
-    unlike = joined("unlike") if parts else np.zeros(0)
+    unlike = joined("outlier_score") if parts else np.zeros(0)
     if model.config.task == "classify":
         probabilities = joined("probabilities")
-        return Prediction(model.classes, [], empty if probabilities is None else probabilities, unlike=unlike)
+        return Prediction(model.classes, [], empty if probabilities is None else probabilities, outlier_score=unlike)
     values = joined("values")
-    return Prediction([], model.config.outputs, values=empty if values is None else values, unlike=unlike)
+    return Prediction([], model.config.outputs, values=empty if values is None else values, outlier_score=unlike)

@@ -142,7 +142,7 @@ def explanation(
         for i, (image, found, caption) in enumerate(zip(images, maps, captions, strict=True)):
             left, right = axes.flat[2 * i], axes.flat[2 * i + 1]
             draw_image(left, image, pixel_scale if i == 0 else None)
-            left.set_title(_short(caption, 48, end=33), fontsize=8, loc="left", color=INK, fontweight="normal")
+            left.set_title(_short(caption, 48, end=34), fontsize=8, loc="left", color=INK, fontweight="normal")
             draw_attribution(right, image, found)
         height = 1.98 * rows + 0.2
         figure.subplots_adjust(

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from darklens.data.batches import Batch, Batches, CutoutDataset, FreshBlocks, SimulatedDataset, batch_loader, blocks_of
 from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_with
-from darklens.data.loading import Batch, Batches, CutoutDataset, FreshBlocks, SimulatedDataset, batch_loader, blocks_of
 from darklens.data.options import DataOptions
 from darklens.data.sizes import OneSize, Resized
 from darklens.data.splits import ensure_split
@@ -33,7 +33,7 @@ MEMBER_STRIDE = 1009
 
 
 @dataclass
-class Source:
+class TrainingData:
     """Loaders and what a model must remember of its data.
 
     ``sample`` are training images for fitting the preprocessing, ``target_sample`` training targets (n, outputs).
@@ -72,7 +72,7 @@ class Source:
         return batch_loader(self.validation, batches)
 
 
-def open_source(
+def open_training_data(
     data: str,
     recipe: Recipe,
     seed: int,
@@ -80,7 +80,7 @@ def open_source(
     member: int = 0,
     *,
     trust_code: bool = False,
-) -> Source:
+) -> TrainingData:
     """Return the training and validation images that ``--data`` names.
 
     Parameters
@@ -110,7 +110,7 @@ def open_source(
     return dataclasses.replace(source, seed=seed + MEMBER_STRIDE * member)
 
 
-def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
+def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> TrainingData:
     notes = [] if cutouts.info.layout == "dataset" else list(cutouts.info.notes)
     cutouts = _square(cutouts, notes)
     classes, targets = targets_of(cutouts, recipe)
@@ -132,7 +132,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Source:
     with working("reading a sample of the training images"):
         sample = parts[0][chosen]["image"]
     info = cutouts.info
-    return Source(
+    return TrainingData(
         parts[0],
         parts[1],
         train_images=len(train),
@@ -207,7 +207,7 @@ def _labelled(cutouts: Cutouts) -> bool:
     return "label" in cutouts.catalog.columns
 
 
-def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> Source:
+def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> TrainingData:
     """Training images never repeat; validation images are of another seed."""
     if recipe.trainer.batch_size % BLOCK:
         raise RecipeError(f"simulated images come in blocks of {BLOCK}; {recipe.trainer.batch_size} is no multiple")
@@ -226,7 +226,7 @@ def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> So
         SimulatedDataset(validation, target), VALIDATION_IMAGES // BLOCK, "simulating the validation images"
     )
     info = simulated_info(preset, seed)
-    return Source(
+    return TrainingData(
         made,
         Held(held_out),
         train_images=epoch_images,

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 
-class KnownLenses:
+class LensFitCache:
     """Parameters of lenses by the row of their image; unknown ones are not a number."""
 
     def __init__(self, parameters: Tensor | None = None):
         self.parameters = torch.empty(0, 0) if parameters is None else parameters
 
-    def of(self, rows: Tensor, images: Tensor, fit: Callable[[Tensor], Tensor]) -> Tensor:
+    def get_or_fit(self, rows: Tensor, images: Tensor, fit: Callable[[Tensor], Tensor]) -> Tensor:
         """Parameters (N, P) of the lenses in ``images`` (N, C, H, W), which are ``rows`` (N,) of the dataset.
 
         Those not known yet are what ``fit`` says of their images.
