@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
+import difflib
+import inspect
 import json
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -92,15 +96,15 @@ def from_keys(kind: type[T], content: Mapping[str, Any], where: str, error: type
 
 def _is_of(value: Any, hint: Any) -> bool:
     origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
+    if hint is Any or isinstance(hint, str):
         return True
     if origin in (Union, types.UnionType):
         return any(_is_of(value, each) for each in inner)
     if origin is Literal:
         return isinstance(value, str) and value in inner
-    if origin is list:
-        return isinstance(value, list) and all(_is_of(item, inner[0]) for item in value)
-    if origin is dict:
+    if origin in (list, collections.abc.Sequence):
+        return isinstance(value, list | tuple) and all(_is_of(item, inner[0]) for item in value)
+    if origin in (dict, collections.abc.Mapping):
         return isinstance(value, dict) and all(_is_of(item, inner[1]) for item in value.values())
     if hint is float:
         return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
@@ -110,11 +114,123 @@ def _is_of(value: Any, hint: Any) -> bool:
 
 
 def _readable(hint: Any) -> str:
+    if hint is type(None):
+        return "null"
     if isinstance(hint, type) and not get_args(hint):
         return hint.__name__
-    return str(hint).replace("typing.", "")
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_readable(each) for each in get_args(hint))
+    if get_origin(hint) is Literal:
+        return ", ".join(map(str, get_args(hint)))
+    return str(hint).replace("typing.", "").replace("collections.abc.", "")
 
 
 def _short(value: Any) -> str:
     text = ascii(value)
     return text if len(text) < 60 else f"{text[:50]}…"
+
+
+def typed_arguments(
+    function: Callable[..., Any],
+    content: Mapping[str, Any],
+    *,
+    where: str,
+    prefix: str,
+    error: type[DarklensError],
+    skip: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return keyword arguments of a function or class from keys and values, checked against its signature.
+
+    Parameters
+    ----------
+    function
+        What they are for; parameters without a type take anything.
+    content
+        The keys and values. Text is read as a number where one is expected, as YAML does not read 1e-3 as one.
+    where
+        Names the file in errors.
+    prefix
+        What keys are called in errors, such as ``network.``.
+    error
+        What is raised.
+    skip
+        Parameters that are not given here.
+
+    Returns
+    -------
+    dict
+        The arguments that are given, nested dataclasses made of their keys and values.
+
+    Raises
+    ------
+    DarklensError
+        ``error``, if a key is unknown, with the nearest that is known, or missing, or a value is not of its type.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.name not in skip and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for key in content:
+            if key not in names:
+                raise error(f"{where}: {unknown_key(str(key), names, prefix)}")
+    if missing := [p.name for p in parameters if p.name in names and p.default is p.empty and p.name not in content]:
+        raise error(f"{where}: {prefix}{missing[0]} is needed")
+    hints = _hints(function)
+    return {key: _converted(value, hints.get(key, Any), where, prefix + key, error) for key, value in content.items()}
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Types of the parameters; none of those that cannot be resolved, such as names imported for type checkers only."""
+    called = function.__init__ if inspect.isclass(function) and not dataclasses.is_dataclass(function) else function
+    try:
+        return get_type_hints(called)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _converted(value: Any, hint: Any, where: str, name: str, error: type[DarklensError]) -> Any:
+    """A value as its type wants it: dataclasses made of keys and values, numbers of text."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise error(f"{where}: {name} holds keys and values; got {_short(value)}")
+        return hint(**typed_arguments(hint, value, where=where, prefix=f"{name}.", error=error))
+    if origin in (Union, types.UnionType):
+        if any(_is_of(value, each) for each in inner):
+            return value
+        for each in (each for each in inner if each is not type(None)):
+            with suppress(DarklensError):
+                return _converted(value, each, where, name, error)
+    elif origin in (list, tuple, collections.abc.Sequence) and isinstance(value, list | tuple):
+        return [_converted(item, inner[0], where, f"{name}[{i}]", error) for i, item in enumerate(value)]
+    elif hint in (int, float) and isinstance(value, str):
+        with suppress(ValueError):
+            if _is_of(number := hint(value), hint):
+                return number
+    elif hint is float and _is_of(value, float):
+        return float(value)
+    if _is_of(value, hint):
+        return value
+    raise error(f"{where}: {name} is {_short(value)}; expected {_readable(hint)}")
+
+
+def unknown_key(key: str, known: Sequence[str], prefix: str = "") -> str:
+    """Return the message that a key is unknown, with the nearest that is known, or all of them.
+
+    Parameters
+    ----------
+    key
+        The unknown one.
+    known
+        Those that there are.
+    prefix
+        What all of them are called in the message, such as ``network.``.
+
+    Returns
+    -------
+    str
+        A part of a sentence.
+    """
+    near = difflib.get_close_matches(key, known, 1)
+    if near:
+        return f"unknown key {prefix}{key}; did you mean {prefix}{near[0]}?"
+    return f"unknown key {prefix}{key}; it takes {', '.join(known) or 'none'}"

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from darklens.evaluation.concerns import concerns, is_near_chance
 
 from darklens.evaluation.classification import evaluate_classification
-from darklens.evaluation.concerns import concerns, is_near_chance
 from darklens.evaluation.regression import evaluate_regression
 
 CLASSES = ["no_sub", "cdm", "axion"]

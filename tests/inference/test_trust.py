@@ -13,8 +13,8 @@ from darklens.data.augmentation import transform
 from darklens.data.dataset import read_dataset
 from darklens.data.options import DataOptions
 from darklens.errors import DataError, ModelError
+from darklens.evaluation.calibration import fit_calibration, prediction_sets
 from darklens.inference.attribution import attributions
-from darklens.inference.calibration import fit_calibration, prediction_sets
 from darklens.inference.model import Ensemble, load_model
 from darklens.inference.outliers import OutlierScore, image_statistics
 from darklens.inference.shipped import shipped_models

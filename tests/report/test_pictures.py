@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from darklens.report.pictures import explanation, mosaic, preset_preview
+from darklens.plots.pictures import explanation, mosaic, preset_preview
 
 
 def colour_bars(figure):

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from darklens.report.plots import learning_curves, skill_against_cost, true_against_predicted
+from darklens.plots.charts import learning_curves, skill_against_cost, true_against_predicted
 
 
 def assert_labels_are_apart(figure):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from darklens.evaluation.comparison import macro_auc_differences
 from sklearn.metrics import roc_auc_score
 
 from darklens.errors import DataError, ModelError, RecipeError
-from darklens.evaluation.comparison import macro_auc_differences
 from darklens.models.registry import build_network
 from darklens.training.recipe import load_recipe
 from darklens.workflows.benchmark import (

@@ -6,10 +6,11 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from inspect import signature
 
 from darklens.cli.console import fail, say
 from darklens.cli.interrupted import kept
-from darklens.cli.parser import arguments_of, make_parser, plain_arguments
+from darklens.cli.parser import arguments_of, make_parser, open_options, options_help, plain_arguments
 from darklens.cli.verbs import VERBS
 from darklens.commands import given_command
 from darklens.errors import DarklensError
@@ -32,7 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _main(arguments: Sequence[str]) -> None:
     if "" in arguments:
         fail("an argument is empty: a path or a value is missing")
-    parsed = make_parser().parse_args(plain_arguments(arguments), defaults=False)
+    try:
+        plain = ["--help" if word == "-h" else word for word in plain_arguments(arguments)]
+        rest, opened = open_options(plain)
+        parsed = make_parser().parse_args(rest, defaults=False)
+    except SystemExit as stop:
+        verb = next((word for word in plain if word in VERBS), "")
+        if not stop.code and "--help" in plain and verb and _is_open(verb):
+            say(f"\n{options_help(plain)}")
+        raise
+    except DarklensError as error:
+        fail(str(error))
     if parsed.get("version"):
         from darklens import __version__
 
@@ -45,6 +56,9 @@ def _main(arguments: Sequence[str]) -> None:
     line = shlex.join(["darklens", *arguments])
     given_command.set(line)
     given = parsed[verb].as_flat().__dict__ if verb in parsed else {}
+    if opened and not _is_open(verb):
+        fail(f"{verb} has no option --{min(opened)}")
+    given |= opened
     if not 0 <= given.get("seed", 0) < 2**32:
         fail(f"--seed is a whole number from 0 to {2**32 - 1}; got {given['seed']}")
     try:
@@ -59,3 +73,8 @@ def _main(arguments: Sequence[str]) -> None:
         fail(f"{error.filename or 'reading or writing'}: {error.strerror or error}")
     except KeyboardInterrupt:
         fail(kept(verb, given, line), status=130)
+
+
+def _is_open(verb: str) -> bool:
+    """Whether a verb takes the options of networks and tasks."""
+    return "overrides" in signature(VERBS[verb]).parameters

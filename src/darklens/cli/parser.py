@@ -9,25 +9,40 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import yaml
+
 from darklens.cli.verbs import VERBS
-from darklens.data.options import DataOptions
+from darklens.errors import DarklensError
 
 MANY = {"predict": "paths", "explain": "paths", "report": "runs", "ensemble": "runs"}
 """Verbs whose last positions are many paths."""
 TRUE, FALSE = "true", "false"
+OPEN = ("--network.", "--task.")
+"""Options whose names a network or task defines."""
 
 
 def make_parser() -> Any:
-    """Return the parser of all verbs; it knows types and defaults from their signatures and from dataclasses."""
+    """Return the parser of all verbs; it knows types and defaults from their signatures and from dataclasses.
+
+    Options of a recipe's network and task are not among them: see `open_options` and `options_help`.
+    """
     from jsonargparse import ArgumentParser
 
-    from darklens.training import recipe as recipes_module
+    from darklens.tasks.options import OptimizerOptions, ScheduleOptions
+    from darklens.training.recipe import PreprocessingConfig, TrainerConfig
 
+    parts = {
+        "preprocessing": PreprocessingConfig,
+        "optimizer": OptimizerOptions,
+        "schedule": ScheduleOptions,
+        "trainer": TrainerConfig,
+    }
     parser = ArgumentParser(prog="darklens", description="Dark matter from strong gravitational lenses.")
     parser.add_argument("--version", action="store_true", help="print the version")
     verbs = parser.add_subcommands(required=False, metavar="VERB")
     for name, verb in VERBS.items():
-        sub = ArgumentParser(description=(verb.__doc__ or "").split("\n\n")[0])
+        described = (verb.__doc__ or "").split("\n\n")[0]
+        sub = ArgumentParser(usage=_usage(name, verb), description=described)
         many = MANY.get(name)
         skip: set[str] = {many} if many else set()
         if many == "paths":
@@ -35,20 +50,107 @@ def make_parser() -> Any:
             skip.add("run")
         if many:
             sub.add_argument(many, type=Path, nargs="+", help="one or more")
-        named = _options(verb) | {"overrides", "options"}
+        named = _options(verb) | {"overrides", *_dataclasses(verb)}
         sub.add_function_arguments(verb, skip=skip | named, as_positional=True)
         for option in sorted(_options(verb) - skip):
             sub.add_argument(f"--{option}", type=get_type_hints(verb)[option], required=True, help=_HELP[option])
-        if "options" in _names(verb):
-            sub.add_class_arguments(DataOptions)
+        for kind in _dataclasses(verb).values():
+            sub.add_class_arguments(kind)
         if "overrides" in _names(verb):
-            sub.add_argument("--target", type=str, help="the catalogue column to regress")
             sub.add_argument("--augmentation", type=str, help="dihedral, flips or none")
-            for part in ("network", "preprocessing", "optimizer", "schedule", "trainer"):
-                kind = getattr(recipes_module, f"{part.capitalize()}Config")
+            for part, kind in parts.items():
                 sub.add_class_arguments(kind, part)
         verbs.add_subcommand(name, sub, help=(verb.__doc__ or "").splitlines()[0])
     return parser
+
+
+def _usage(name: str, verb: Callable[..., None]) -> str:
+    """What has to be said, without the options that need not."""
+    parameters = inspect.signature(verb).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    options = _options(verb)
+    words = [
+        f"--{n} {n.upper()}" if n in options else f"{n.upper()} …" if n == MANY.get(name) else n.upper() for n in needed
+    ]
+    return " ".join(["darklens", name, *words, "[options]"])
+
+
+def open_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take the options of networks and tasks out of a command line; return the rest, and these by dotted key.
+
+    Their names and types are those of the network's or task's own signature, which is not known before it is imported:
+    they are checked when the recipe is built. Values are read as YAML.
+
+    Raises
+    ------
+    DarklensError
+        If an option has no value, or one that is not YAML.
+    """
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    words = iter(arguments)
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not name.startswith(OPEN) and name != "--target":
+            rest.append(word)
+            continue
+        value = text if equals else next(words, None)
+        if value is None or (not equals and value.startswith("--")):
+            raise DarklensError(f"{name} needs a value")
+        try:
+            found[name.removeprefix("--")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise DarklensError(f"{name}: {value!r} is not valid YAML") from error
+    return rest, found
+
+
+def options_help(arguments: Sequence[str]) -> str:
+    """Return a description of the options of the network and the task of the recipe that a command line names."""
+    from darklens.errors import UntrustedCodeError
+    from darklens.training.recipe import load_recipe, recipe_names
+
+    rest, found = open_options(arguments)
+    wanted = [word for word in rest if word in recipe_names() or word.endswith((".yaml", ".yml"))]
+    if not wanted:
+        return (
+            "\n\nOptions of a recipe's network and task: --network.NAME and --task.NAME; name the recipe before --help."
+        )
+    trust = "--trust_code=true" in rest
+    try:
+        recipe = load_recipe(wanted[0], found, trust_code=trust)
+    except UntrustedCodeError as error:
+        return str(error)
+    from darklens.models.registry import network_class
+    from darklens.tasks.base import options_of
+
+    lines = []
+    for part in recipe.parts():
+        network, task = network_class(part.network["name"]), part.make_task()
+        given = list(inspect.signature(network).parameters)[:2]
+        known = [name for name in inspect.signature(network).parameters if name not in given]
+        lines += _described("network", part.network, network, known)
+        values = {"name": part.task["name"], **dataclasses.asdict(task)}
+        lines += _described("task", values, type(task), options_of(type(task)))
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _described(part: str, chosen: Mapping[str, Any], made_by: Callable[..., Any], known: Sequence[str]) -> list[str]:
+    """Lines on each option of a network or task: name, type, value, and what its docstring says."""
+    from docstring_parser import parse
+
+    documented = {p.arg_name: p.description or "" for p in parse(inspect.getdoc(made_by) or "").params}
+    meanings = {name.strip(): text for names, text in documented.items() for name in names.split(",")}
+    parameters = inspect.signature(made_by).parameters
+    lines = [f"Options of {part} {chosen['name']}:"]
+    for name in known:
+        kind, default = parameters[name].annotation, parameters[name].default
+        shown = chosen.get(name, None if default is inspect.Parameter.empty else default)
+        text = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+        meaning = " ".join(meanings.get(name, "").split())
+        lines.append(
+            f"  --{part}.{name} {'' if kind is inspect.Parameter.empty else text} (now {shown})  {meaning}".rstrip()
+        )
+    return lines
 
 
 def plain_arguments(arguments: Sequence[str]) -> list[str]:
@@ -77,12 +179,12 @@ def plain_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def arguments_of(verb: Callable[..., None], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a verb from the values of its command line: those of `DataOptions` become one."""
-    if "options" not in _names(verb):
-        return dict(given)
-    reading = {field.name for field in dataclasses.fields(DataOptions)}
-    chosen = {name: value for name, value in given.items() if name in reading}
-    return {k: v for k, v in given.items() if k not in reading} | {"options": DataOptions(**chosen)}
+    """Return the arguments of a verb from the values of its command line: those of a dataclass become one."""
+    arguments = dict(given)
+    for name, kind in _dataclasses(verb).items():
+        fields = [field.name for field in dataclasses.fields(kind) if field.name in given]
+        arguments |= {name: kind(**{field: arguments.pop(field) for field in fields})}
+    return arguments
 
 
 _HELP = {
@@ -98,11 +200,13 @@ def _names(verb: Callable[..., None]) -> list[str]:
 
 def _switches(verb: Callable[..., None]) -> set[str]:
     """Options of a verb that are either on or off."""
-    hints = get_type_hints(verb)
-    switches = {f"--{name}" for name, kind in hints.items() if kind is bool}
-    if "options" in hints:
-        switches |= {f"--{name}" for name, kind in get_type_hints(DataOptions).items() if kind is bool}
-    return switches
+    hints = [get_type_hints(verb), *(get_type_hints(kind) for kind in _dataclasses(verb).values())]
+    return {f"--{name}" for each in hints for name, kind in each.items() if kind is bool}
+
+
+def _dataclasses(verb: Callable[..., None]) -> dict[str, Any]:
+    """Parameters of a verb that are dataclasses, whose fields are options of the command line."""
+    return {name: kind for name, kind in get_type_hints(verb).items() if dataclasses.is_dataclass(kind)}
 
 
 def _options(verb: Callable[..., None]) -> set[str]:

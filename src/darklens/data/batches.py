@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from darklens.data.checks import check_finite, constant_images
 from darklens.data.dataset import Cutouts
+from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError
 from darklens.simulation import BLOCK, Simulator
+from darklens.simulation.simulator import to_frame
 
 Batch = dict[str, Tensor]
 """``image`` (N, C, H, W), ``target``, and the ``row`` of each in its dataset if images come again."""
@@ -73,22 +76,34 @@ class CutoutDataset(Dataset[Batch]):
 class SimulatedDataset(Dataset[Batch]):
     """Images simulated when they are asked for: image *i* of the preset and seed, targets from its truths.
 
-    ``labels`` gives label numbers, ``column`` the values of a truth; images whose truth is missing are left out.
+    Parameters
+    ----------
+    simulator
+        Makes the images.
+    targets
+        From images with their truths to what is to be predicted, (N,) or (N, K); nan where it is not known: such images
+        are left out.
+    columns
+        Truths that ``targets`` reads.
     """
 
-    def __init__(self, simulator: Simulator, column: str | None = None):
-        self.simulator, self.column = simulator, column
+    def __init__(self, simulator: Simulator, targets: Callable[[Cutouts], np.ndarray], columns: Sequence[str]):
+        self.simulator, self.targets = simulator, targets
+        self.columns = ["id", *columns]
+        self._info = simulated_info(simulator.preset, simulator.seed)
 
     def __getitem__(self, blocks: Any) -> Batch:
         made = [self.simulator.block(int(number)) for number in blocks]
         images = torch.cat([images for images, _ in made])
-        labels = self.simulator.preset.labels
-        if self.column is None:
-            targets = torch.tensor([labels.index(name) for _, rows in made for name in rows["label"]])
-            return {"image": images, "target": targets}
-        values = torch.from_numpy(np.concatenate([rows[self.column] for _, rows in made])).float()
-        known = torch.isfinite(values)
-        return {"image": images[known], "target": values[known, None]}
+        truths = pl.concat(
+            [to_frame({name: rows[name] for name in self.columns}) for _, rows in made], how="vertical_relaxed"
+        )
+        targets = self.targets(Cutouts(np.broadcast_to(np.float32(0), images.shape), truths, self._info))
+        if targets.dtype.kind != "f":
+            return {"image": images, "target": torch.from_numpy(targets)}
+        values = torch.from_numpy(targets.astype(np.float32))
+        known = torch.isfinite(values.flatten(1)).all(1)
+        return {"image": images[known], "target": values[known]}
 
 
 class Batches(Sampler[list[int]]):

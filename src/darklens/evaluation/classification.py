@@ -1,78 +1,73 @@
-"""Figures of classifiers: accuracy, areas under ROC curves, calibration, confusion."""
+"""Metrics and curves of classifiers: accuracy, areas under ROC curves, calibration, confusion."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from darklens.evaluation.bootstrap import Figure, Floats, Interval, intervals
+from darklens.evaluation.bootstrap import Floats, Metric, Statistic, mean_statistic
 
 BINS = 15
+"""Bins of confidence in the calibration error, as in Guo et al. (2017); more make it noisier, and larger by chance."""
 
 
-@dataclass(frozen=True)
-class Classified:
-    """Everything that a report says of a classifier on one test set.
+def classification_metrics(
+    probabilities: Floats, labels: np.ndarray, classes: Sequence[str], sets: np.ndarray | None = None
+) -> list[Metric]:
+    """Return the metrics of probabilities of classes.
 
-    ``confusion[i, j]`` counts images of class i called j. ``roc`` maps each class, ``micro`` and ``macro`` to false and
-    true positive rates. ``reliability`` has confidence, accuracy and number of images of each filled bin.
-    """
+    The AUC of a class is one against the rest; macro is their mean over classes, micro pools all class decisions. A class
+    without test images has no AUC, and macro is over the others.
 
-    classes: list[str]
-    figures: dict[str, Interval]
-    confusion: np.ndarray
-    roc: dict[str, tuple[Floats, Floats]]
-    reliability: dict[str, Floats]
+    Parameters
+    ----------
+    probabilities
+        (N, C), rows that sum to 1.
+    labels
+        Label numbers (N,), the truth.
+    classes
+        C names.
+    sets
+        Prediction sets (N, C) of bool: ``coverage`` is how many hold the truth, ``set_size`` how many classes they hold.
 
-
-def evaluate_classification(
-    probabilities: Floats, labels: np.ndarray, classes: Sequence[str], seed: int = 0, sets: np.ndarray | None = None
-) -> Classified:
-    """Evaluate probabilities (N, C) against label numbers (N,).
-
-    AUC of a class is one against the rest; macro is their mean over classes, micro pools all class decisions. A class
-    without test images has no AUC, and macro is over the others. ``sets`` (N, C) of bool are prediction sets: ``coverage``
-    is how many hold the truth, ``set_size`` how many classes they hold.
+    Returns
+    -------
+    list
+        Accuracy, AUCs, ECE, log loss and, of prediction sets, coverage and size.
     """
     onehot = np.eye(len(classes))[labels]
     predicted = probabilities.argmax(1)
+    right = predicted == labels
     present = [i for i in range(len(classes)) if 0 < onehot[:, i].sum() < len(labels)]
-    per_class = {i: auc_figure(probabilities[:, i], onehot[:, i]) for i in present}
-    figures: dict[str, Figure] = {
-        "accuracy": mean_figure((predicted == labels).astype(np.float64)),
-        "macro_auc": lambda w: np.mean([figure(w) for figure in per_class.values()], axis=0),
-        "micro_auc": _pooled(probabilities, onehot),
-        **{f"auc_{classes[i]}": figure for i, figure in per_class.items()},
-        "ece": ece_figure(probabilities.max(1), predicted == labels),
-        "log_loss": mean_figure(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1))),
-    }
+    per_class = {i: auc_statistic(probabilities[:, i], onehot[:, i]) for i in present}
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    metrics = [
+        Metric("accuracy", "Accuracy", mean_statistic(right.astype(np.float64)), perfect=1),
+        Metric(
+            "macro_auc", "Macro AUC", lambda w: np.mean([each(w) for each in per_class.values()], axis=0), perfect=1
+        ),
+        Metric("micro_auc", "Micro AUC", _pooled(probabilities, onehot), perfect=1),
+        *(Metric(f"auc_{classes[i]}", f"AUC {classes[i]}", each, perfect=1) for i, each in per_class.items()),
+        Metric("ece", "ECE", ece_statistic(probabilities.max(1), right), better="lower", perfect=0),
+        Metric("log_loss", "Log loss", mean_statistic(-np.log(np.clip(of_truth, 1e-12, 1))), better="lower", perfect=0),
+    ]
     if sets is not None:
-        figures["coverage"] = mean_figure(sets[np.arange(len(labels)), labels].astype(np.float64))
-        figures["set_size"] = mean_figure(sets.sum(1).astype(np.float64))
-    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
-    curves = {classes[i]: roc_curve(probabilities[:, i], onehot[:, i]) for i in present}
-    curves["micro"] = roc_curve(probabilities.reshape(-1), onehot.reshape(-1))
-    curves["macro"] = _macro(list(curves.values())[:-1])
-    found = intervals(figures, len(labels), seed)
-    return Classified(list(classes), found, confusion, curves, reliability(probabilities.max(1), predicted == labels))
+        holds = sets[np.arange(len(labels)), labels].astype(np.float64)
+        size = mean_statistic(sets.sum(1).astype(np.float64))
+        metrics.append(Metric("coverage", "Coverage of prediction sets", mean_statistic(holds)))
+        metrics.append(Metric("set_size", "Classes in a prediction set", size, better="lower"))
+    return metrics
 
 
-def mean_figure(values: Floats) -> Figure:
-    """A mean over images."""
-    return lambda weights: weights @ values / weights.sum(1)
-
-
-def auc_figure(scores: Floats, positive: Floats) -> Figure:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half."""
+def auc_statistic(scores: Floats, positive: Floats) -> Statistic:
+    """Return the area under the ROC curve: the chance that a positive scores above a negative, ties counting half."""
     _, group = np.unique(scores, return_inverse=True)
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     sorted_positive = positive[order]
 
-    def figure(weights: Floats) -> Floats:
+    def statistic(weights: Floats) -> Floats:
         w = weights[:, order]
         # Weight of positives and negatives at each distinct score.
         ties_positive = np.add.reduceat(w * sorted_positive, starts, axis=1)
@@ -82,27 +77,57 @@ def auc_figure(scores: Floats, positive: Floats) -> Figure:
         with np.errstate(invalid="ignore", divide="ignore"):
             return wins / (ties_positive.sum(1) * ties_negative.sum(1))
 
-    return figure
+    return statistic
 
 
-def _pooled(probabilities: Floats, onehot: Floats) -> Figure:
-    figure = auc_figure(probabilities.reshape(-1), onehot.reshape(-1))
-    return lambda weights: figure(np.repeat(weights, probabilities.shape[1], axis=1))
+def _pooled(probabilities: Floats, onehot: Floats) -> Statistic:
+    statistic = auc_statistic(probabilities.reshape(-1), onehot.reshape(-1))
+    return lambda weights: statistic(np.repeat(weights, probabilities.shape[1], axis=1))
 
 
-def ece_figure(confidence: Floats, correct: np.ndarray, bins: int = BINS) -> Figure:
-    """Expected calibration error over equal-width bins of confidence (Guo et al. 2017)."""
+def ece_statistic(confidence: Floats, correct: np.ndarray, bins: int = BINS) -> Statistic:
+    """Return the expected calibration error over bins of confidence of equal width (Guo et al. 2017).
+
+    Parameters
+    ----------
+    confidence
+        Highest probability of each image (N,).
+    correct
+        Whether the class of that probability is the true one (N,).
+    bins
+        Number of bins from 0 to 1.
+
+    Returns
+    -------
+    Statistic
+        The mean over images of the gap between confidence and accuracy of their bin.
+    """
     member = np.eye(bins)[_bin(confidence, bins)]
 
-    def figure(weights: Floats) -> Floats:
+    def statistic(weights: Floats) -> Floats:
         gap = weights @ (member * (correct - confidence)[:, None])
         return np.abs(gap).sum(1) / weights.sum(1)
 
-    return figure
+    return statistic
 
 
 def reliability(confidence: Floats, correct: np.ndarray, bins: int = BINS) -> dict[str, Floats]:
-    """Mean confidence, accuracy and number of images in each bin that has any."""
+    """Return mean ``confidence``, ``accuracy`` and ``number`` of images of each bin that has any.
+
+    Parameters
+    ----------
+    confidence
+        Highest probability of each image (N,).
+    correct
+        Whether the class of that probability is the true one (N,).
+    bins
+        Number of bins from 0 to 1.
+
+    Returns
+    -------
+    dict
+        Three arrays (filled bins,).
+    """
     member = np.eye(bins)[_bin(confidence, bins)]
     number = member.sum(0)
     filled = number > 0
@@ -117,8 +142,55 @@ def _bin(confidence: Floats, bins: int) -> np.ndarray:
     return np.minimum((confidence * bins).astype(int), bins - 1)
 
 
+def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Count the images of class i that are called j.
+
+    Parameters
+    ----------
+    predicted, labels
+        Class numbers (N,), as predicted and as they are.
+    classes
+        Number of classes C.
+
+    Returns
+    -------
+    numpy.ndarray
+        Counts (C, C): true classes down, predicted ones across.
+    """
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    return confusion
+
+
+def roc_curves(probabilities: Floats, labels: np.ndarray, classes: Sequence[str]) -> dict[str, tuple[Floats, Floats]]:
+    """Return the ROC curve of each class against the rest, and ``micro`` and ``macro`` averages.
+
+    Parameters
+    ----------
+    probabilities
+        (N, C).
+    labels
+        Label numbers (N,), the truth.
+    classes
+        C names. Those without test images have no curve.
+
+    Returns
+    -------
+    dict
+        False and true positive rates by name.
+    """
+    onehot = np.eye(len(classes))[labels]
+    present = [i for i in range(len(classes)) if 0 < onehot[:, i].sum() < len(labels)]
+    curves = {classes[i]: roc_curve(probabilities[:, i], onehot[:, i]) for i in present}
+    averages = {
+        "micro": roc_curve(probabilities.reshape(-1), onehot.reshape(-1)),
+        "macro": _macro(list(curves.values())),
+    }
+    return curves | averages
+
+
 def roc_curve(scores: Floats, positive: Floats) -> tuple[Floats, Floats]:
-    """False and true positive rates at every distinct threshold, from (0, 0) to (1, 1)."""
+    """Return false and true positive rates at every distinct threshold, from (0, 0) to (1, 1)."""
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     true = np.cumsum(positive[order])[last]

@@ -1,41 +1,37 @@
-"""Figures of regressions: errors, bias, scatter, explained variance."""
+"""Metrics of regressions: errors, bias, scatter, explained variance."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from darklens.evaluation.bootstrap import Figure, Floats, Interval, intervals
-from darklens.evaluation.classification import mean_figure
+from darklens.evaluation.bootstrap import Floats, Metric, mean_statistic
 
 
-@dataclass(frozen=True)
-class Regressed:
-    """Everything that a report says of a regression on one test set; ``true`` and ``predicted`` are (N,)."""
+def regression_metrics(predicted: Floats, true: Floats, unit: str = "") -> list[Metric]:
+    """Return the metrics of predicted values.
 
-    output: str
-    figures: dict[str, Interval]
-    true: Floats
-    predicted: Floats
+    Parameters
+    ----------
+    predicted, true
+        Values (N,).
+    unit
+        Their unit.
 
-
-def evaluate_regression(predicted: Floats, true: Floats, output: str, seed: int = 0) -> Regressed:
-    """Evaluate predictions (N,) against truths (N,).
-
-    ``bias`` is the mean of predicted minus true, ``scatter`` the standard deviation of the same, ``r2`` the share of the
-    variance that is explained.
+    Returns
+    -------
+    list
+        MSE, RMSE, mean absolute error, R² (the fraction of the variance that is explained), bias (the mean of predicted
+        minus true) and scatter (the standard deviation of the same).
     """
     error = predicted - true
-    mse = mean_figure(error**2)
-    bias = mean_figure(error)
-    mean, square = mean_figure(true), mean_figure(true**2)
-    figures: dict[str, Figure] = {
-        "mse": mse,
-        "rmse": lambda w: np.sqrt(mse(w)),
-        "mae": mean_figure(np.abs(error)),
-        "r2": lambda w: 1 - mse(w) / (square(w) - mean(w) ** 2),
-        "bias": bias,
-        "scatter": lambda w: np.sqrt(np.maximum(mse(w) - bias(w) ** 2, 0)),
-    }
-    return Regressed(output, intervals(figures, len(true), seed), true, predicted)
+    mse, bias = mean_statistic(error**2), mean_statistic(error)
+    mean, square = mean_statistic(true), mean_statistic(true**2)
+    squared = f"({unit})²" if unit else ""
+    return [
+        Metric("mse", "MSE", mse, squared, "lower", 0),
+        Metric("rmse", "RMSE", lambda w: np.sqrt(mse(w)), unit, "lower", 0),
+        Metric("mae", "Mean absolute error", mean_statistic(np.abs(error)), unit, "lower", 0),
+        Metric("r2", "R²", lambda w: 1 - mse(w) / (square(w) - mean(w) ** 2), perfect=1),
+        Metric("bias", "Bias", bias, unit, "neither", 0),
+        Metric("scatter", "Scatter", lambda w: np.sqrt(np.maximum(mse(w) - bias(w) ** 2, 0)), unit, "lower", 0),
+    ]

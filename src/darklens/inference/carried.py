@@ -1,48 +1,55 @@
-"""The file of a user's own network, which travels inside the model folder and is run only if the user trusts it."""
+"""Files of a user's own code, which travel inside the model folder and are run only if the user trusts them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from darklens.errors import ModelError
 from darklens.inference.config import ModelConfig, read_config
-from darklens.usercode import check_trusted, code_checksum, is_reference, split_reference
+from darklens.usercode import check_trusted, code_checksum, is_reference, references, split_reference
 
 
 def copy_code(config: ModelConfig, folder: Path) -> ModelConfig:
-    """Copy the file of a user's own network into a model folder; return the configuration that names it there.
+    """Copy the user's own code that a model names into its folder; return the configuration that names it there.
 
-    The configuration keeps the file's SHA-256 under ``code``. Networks of darklens need no copy.
+    The configuration keeps the SHA-256 of each file under ``code``. What darklens has itself needs no copy.
+
+    Raises
+    ------
+    ModelError
+        If two files of different content have one name.
     """
-    name = config.network.get("name")
-    if not is_reference(name):
+    if config.members:  # each carries its own
         return config
-    path, function = split_reference(str(name))
-    content = path.read_bytes()
-    (folder / path.name).write_bytes(content)
-    own = {"name": f"{path.name}:{function}"}
-    recipe = config.recipe | {"network": config.recipe.get("network", {}) | own}
-    code = {path.name: code_checksum(folder / path.name)}
-    return dataclasses.replace(config, network=config.network | own, recipe=recipe, code=code)
+    code: dict[str, str] = {}
+    for reference in _named(config):
+        path, _ = split_reference(reference)
+        digest = code_checksum(path)
+        if code.setdefault(path.name, digest) != digest:
+            raise ModelError(f"{path}: another file of code is called {path.name} as well; rename one")
+        if path.resolve() != (folder / path.name).resolve():
+            (folder / path.name).write_bytes(path.read_bytes())
+    parts = {part: _moved(getattr(config, part), Path()) for part in ("network", "task", "recipe")}
+    return dataclasses.replace(config, code=code, **parts)
 
 
 def carries_only(folder: Path, own: Collection[str]) -> bool:
-    """Return whether all code that a model folder would run is among files that the user has named, by their SHA-256.
+    """Return whether a model names code, and all of it is among files that the user has named, by their SHA-256.
 
-    A training that the user started with a network of their own may so load the model that it made.
+    A training that the user started with code of their own may so load the model that it made.
     """
     config = read_config(folder)
-    if config.members or not is_reference(config.network.get("name")):
+    files = {folder / split_reference(reference)[0].name for reference in _named(config)}
+    if config.members or not files or not config.code:
         return False
-    path = folder / split_reference(str(config.network["name"]))[0].name
-    return bool(config.code) and path.is_file() and code_checksum(path) in own
+    return all(path.is_file() and code_checksum(path) in own for path in files)
 
 
-def trusted_network(config: ModelConfig, folder: Path, trust_code: bool) -> dict[str, Any]:
-    """Return a model's network, a user's own one with the path of its file in the model's folder.
+def trusted_config(config: ModelConfig, folder: Path, trust_code: bool) -> ModelConfig:
+    """Return a model's configuration with the user's own code named by its place in the model's folder.
 
     Parameters
     ----------
@@ -53,25 +60,52 @@ def trusted_network(config: ModelConfig, folder: Path, trust_code: bool) -> dict
     trust_code
         Whether the user has said that code may run which ``config.json`` names.
 
+    Returns
+    -------
+    ModelConfig
+        The same for a model that names no code.
+
     Raises
     ------
     UntrustedCodeError
         If it names code, and ``trust_code`` is not set.
     ModelError
-        If the file is missing, or is not the one that the model was saved with.
+        If a file is missing, or is not the one that the model was saved with.
     """
-    name = config.network.get("name")
-    if not is_reference(name):
-        return dict(config.network)
-    path, function = split_reference(str(name))
-    if config.code:  # models of version 0.1 do not carry their code: it is looked for where it was
-        path = folder / path.name
+    if not config.code:  # models of version 0.1 do not carry their code: it is looked for where it was
+        for reference in _named(config):
+            _check(*split_reference(reference), config, folder, trust_code)
+        return config
+    for reference in _named(config):
+        path, name = split_reference(reference)
+        _check(folder / path.name, name, config, folder, trust_code)
+    parts = {part: _moved(getattr(config, part), folder) for part in ("network", "task", "recipe")}
+    return dataclasses.replace(config, **parts)
+
+
+def _check(path: Path, name: str, config: ModelConfig, folder: Path, trust_code: bool) -> None:
     if not path.is_file():
-        raise ModelError(f"{folder}: its network {name} needs the file {path}, which is missing; bring it back")
-    check_trusted(f"{path}:{function}", str(folder / "config.json"), trust_code)
+        raise ModelError(f"{folder}: it needs {name} of the file {path}, which is missing; bring it back")
+    check_trusted(f"{path}:{name}", str(folder / "config.json"), trust_code)
     if config.code and code_checksum(path) != config.code.get(path.name):
         raise ModelError(
             f"{path}: is not the file that the model was saved with (its SHA-256 is not that of config.json): it was "
             "changed since, or the copy is damaged; bring the original back, or train again"
         )
-    return config.network | {"name": f"{path}:{function}"}
+
+
+def _named(config: ModelConfig) -> list[str]:
+    """Every ``file.py:name`` that a model needs: for its network and task, and for training it further."""
+    parts = [config.network, config.task]
+    parts += [config.recipe.get(part, {}) for part in ("network", "task", "optimizer")]
+    return sorted({reference for part in parts for reference in references(part)})
+
+
+def _moved(content: Any, folder: Path) -> Any:
+    """The same keys and values with code that they name in a folder."""
+    if is_reference(content):
+        path, name = split_reference(content)
+        return f"{folder / path.name}:{name}"
+    if isinstance(content, Mapping):
+        return {key: _moved(value, folder) for key, value in content.items()}
+    return [_moved(value, folder) for value in content] if isinstance(content, list) else content

@@ -11,11 +11,14 @@ import torch
 
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError
-from darklens.inference.calibration import Calibration
+from darklens.evaluation.calibration import Calibration
 from darklens.physics.smoothfit import PARAMETERS
 from darklens.schema import from_keys, known_keys, read_versioned
+from darklens.tasks.registry import current_model, make_task
+from darklens.usercode import is_reference
 
-FORMAT = 1
+FORMAT = 2
+"""1: the task was a name, and what it had learned lay beside it."""
 PIXELS = 2048
 """Side of the largest images that a model can be for; a batch of such takes gigabytes in a network."""
 FILE = "config.json"
@@ -25,20 +28,39 @@ FILE = "config.json"
 class ModelConfig:
     """The content of ``config.json``.
 
-    ``channels`` and ``pixels`` are those of the images it was trained on, ``pixel_scale`` in arcsec. A regression has
-    ``outputs`` (column names) with the mean and standard deviation of its training targets. An ensemble has ``members``,
-    folders beside this file. ``code`` has the SHA-256 of each file of code that the model carries.
+    Attributes
+    ----------
+    task
+        ``name`` and options of the task, with what it has learned, such as class names.
+    network
+        ``name`` and options of the network.
+    preprocessing
+        From detector to network.
+    channels, pixels
+        Of the images it was trained on.
+    outputs
+        Names of what is predicted.
+    classes
+        Names of the classes, if probabilities of classes are predicted.
+    bands, pixel_scale, unit
+        Of the images it was trained on; pixel scale in arcsec.
+    recipe, data, measured, versions
+        How it was made, and how good it is.
+    calibration
+        What validation images taught.
+    members
+        Of an ensemble: folders beside this file.
+    code
+        The SHA-256 of each file of code that the model carries.
     """
 
-    task: str
+    task: dict[str, Any]
     network: dict[str, Any]
     preprocessing: dict[str, Any]
     channels: int
     pixels: int
-    classes: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
-    output_center: list[float] = field(default_factory=list)
-    output_scale: list[float] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
     bands: list[str] = field(default_factory=list)
     pixel_scale: float | None = None
     unit: str | None = None
@@ -61,7 +83,10 @@ def read_config(folder: Path) -> ModelConfig:
         If it cannot be read, a newer darklens wrote it, or a value is of the wrong type or makes no sense.
     """
     path = folder / FILE
-    content = known_keys(ModelConfig, read_versioned(path, FORMAT, ModelError))
+    content = read_versioned(path, FORMAT, ModelError)
+    if isinstance(content.get("task"), str):
+        content = current_model(content)
+    content = known_keys(ModelConfig, content)
     config = from_keys(ModelConfig, content, str(path), ModelError)
     _check_outputs(config, path)
     _check_range(path, "channels", config.channels, 1, 4096)
@@ -80,15 +105,18 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def _check_outputs(config: ModelConfig, path: Path) -> None:
-    names, what = (config.classes, "classes") if config.task == "classify" else (config.outputs, "outputs")
-    if config.task not in ("classify", "regress"):
-        raise ModelError(f"{path}: task is {config.task!r}; expected classify or regress")
+    """The names of outputs; of a user's own task more is known only when its code is run."""
+    names = config.outputs
     if not names or len(set(names)) < len(names):
-        raise ModelError(f"{path}: {what} are {', '.join(names) or 'none'}; expected different names, at least one")
-    if config.task == "regress" and (
-        config.classes or {len(config.output_center), len(config.output_scale)} != {len(names)}
-    ):
-        raise ModelError(f"{path}: expected an output_center and an output_scale for each of {len(names)} outputs")
+        raise ModelError(f"{path}: outputs are {', '.join(names) or 'none'}; expected different names, at least one")
+    if is_reference(config.task.get("name")):
+        return
+    task = make_task(config.task, str(path), learned=True, error=ModelError)
+    if [list(task.output_names), list(task.classes)] != [names, config.classes]:
+        raise ModelError(
+            f"{path}: outputs are {', '.join(names)} of classes {', '.join(config.classes) or 'none'}; its task has "
+            f"{', '.join(task.output_names) or 'none'}"
+        )
 
 
 def _check_preprocessing(preprocessing: Preprocessing, path: Path) -> None:

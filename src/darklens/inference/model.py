@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from torch import Tensor, nn
 from darklens.data.augmentation import transform
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError
-from darklens.inference.calibration import Calibration
-from darklens.inference.carried import copy_code, trusted_network
+from darklens.evaluation.calibration import Calibration
+from darklens.inference.carried import copy_code, trusted_config
 from darklens.inference.config import ModelConfig as ModelConfig
 from darklens.inference.config import read_config as read_config
 from darklens.inference.outliers import OutlierScore, image_statistics, last_linear
 from darklens.inference.shipped import WEIGHTS, model_folder
 from darklens.inference.weights import OUTLIERS, load_network
+from darklens.tasks.base import Task
+from darklens.tasks.registry import make_task
 
 BATCH = 64
 """Images that a model sees at a time: on CPUs more are slower, and take more memory."""
@@ -40,16 +43,34 @@ def fitting_batch(batch_size: int, pixels: int) -> int:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of images: ``probabilities`` (N, classes), or ``values`` (N, outputs), float64.
+    """Predictions of images.
 
-    ``outlier_score`` (N,) is above 1 for images unlike 99% of those that the model knows; None if the model cannot say.
+    Attributes
+    ----------
+    array
+        (N, K), float64: probabilities of K classes, or K values.
+    outputs
+        K names.
+    classes
+        The same names if they are classes; else empty.
+    outlier_score
+        (N,), above 1 for images unlike 99% of those that the model was trained on; None if the model has no such score.
     """
 
-    classes: list[str]
-    outputs: list[str]
-    probabilities: np.ndarray | None = None
-    values: np.ndarray | None = None
+    array: np.ndarray
+    outputs: Sequence[str]
+    classes: Sequence[str] = ()
     outlier_score: np.ndarray | None = None
+
+    @property
+    def probabilities(self) -> np.ndarray | None:
+        """Probabilities (N, classes); None if something else is predicted."""
+        return self.array if self.classes else None
+
+    @property
+    def values(self) -> np.ndarray | None:
+        """Values (N, outputs); None if probabilities are predicted."""
+        return None if self.classes else self.array
 
 
 class TrainedModel:
@@ -62,10 +83,13 @@ class TrainedModel:
         self,
         config: ModelConfig,
         network: nn.Module,
+        task: Task,
+        *,
         device: torch.device | str = "cpu",
         outliers: OutlierScore | None = None,
     ):
         self.config = config
+        self.task = task
         self.device = torch.device(device)
         # A third faster on CPUs.
         self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -74,19 +98,31 @@ class TrainedModel:
         self.outliers = outliers
 
     @property
-    def classes(self) -> list[str]:
-        """Class names, in the order of the probabilities; empty for a regression."""
-        return self.config.classes
+    def classes(self) -> Sequence[str]:
+        """Class names, in the order of the probabilities; empty if something else is predicted."""
+        return self.task.classes
 
     @property
     def members(self) -> list[TrainedModel]:
         """The models that it averages: itself alone, if it is no ensemble."""
         return [self]
 
-    def predict(self, images: Tensor | np.ndarray, batch_size: int = BATCH, symmetries: bool = False) -> Prediction:
-        """Predict images (N, C, H, W), (N, H, W) for one channel, or one image (H, W).
+    def predict(self, images: Tensor | np.ndarray, *, batch_size: int = BATCH, symmetries: bool = False) -> Prediction:
+        """Predict images.
 
-        ``symmetries`` averages over the eight symmetries of the square: the network sees each image eight times.
+        Parameters
+        ----------
+        images
+            (N, C, H, W), (N, H, W) for one channel, or one image (H, W), as the detector gave them.
+        batch_size
+            Images that the network sees at a time, at most.
+        symmetries
+            Average over the eight symmetries of the square: the network sees each image eight times.
+
+        Returns
+        -------
+        Prediction
+            Probabilities or values, and how unlike the training images each image is.
 
         Raises
         ------
@@ -95,43 +131,38 @@ class TrainedModel:
         """
         batch = self._checked(images)
         batch_size = fitting_batch(batch_size, self.config.pixels)
-        answers, unlike = [torch.zeros(0, self._width)], [torch.zeros(0)]
+        predictions, scores = [torch.zeros(0, self.task.outputs)], [torch.zeros(0)]
         for start in range(0, len(batch), batch_size):
-            part = batch[start : start + batch_size].to(self.device)
-            answer, strange = self.predict_batch(part, symmetries)
-            answers.append(answer)
-            unlike.append(strange)
-        joined = torch.cat(answers).double().numpy()
-        strangeness = torch.cat(unlike).double().numpy() if self.knows_outliers else None
-        if self.config.task == "classify":
-            return Prediction(self.classes, [], probabilities=joined, outlier_score=strangeness)
-        return Prediction([], self.config.outputs, values=joined, outlier_score=strangeness)
+            predicted, score = self.predict_batch(batch[start : start + batch_size].to(self.device), symmetries)
+            predictions.append(predicted)
+            scores.append(score)
+        outlier_score = torch.cat(scores).double().numpy() if self.knows_outliers else None
+        return self.prediction(torch.cat(predictions).double().numpy(), outlier_score)
+
+    def prediction(self, array: np.ndarray, outlier_score: np.ndarray | None) -> Prediction:
+        """Return predictions (N, K) and outlier scores (N,) with the names of the outputs."""
+        return Prediction(array, self.task.output_names, self.task.classes, outlier_score)
 
     @property
     def knows_outliers(self) -> bool:
-        """Whether it can say which images are unlike those that it knows."""
+        """Whether it has a score of images unlike those that it was trained on."""
         return self.outliers is not None
 
     @torch.inference_mode()
     def predict_batch(self, images: Tensor, symmetries: bool = False) -> tuple[Tensor, Tensor]:
-        """Calibrated probabilities or values (N, K), and how unlike (N,), of images (N, C, H, W); on the CPU."""
+        """Return calibrated predictions (N, K) and outlier scores (N,) of images (N, C, H, W); on the CPU."""
         prepared = self.preprocessing(images)
         output, features, statistics = self._forward_with_features(prepared)
-        unlike = self.outliers(features, statistics) if self.outliers is not None else torch.zeros(len(output))
+        score = self.outliers(features, statistics) if self.outliers is not None else torch.zeros(len(output))
         # Preprocessing comes first: a lens need not be fitted again because its image is turned.
         turned = [self.network(transform(prepared, k)).float().cpu() for k in range(1, 8)] if symmetries else []
-        return torch.stack([self._calibrated(each) for each in (output, *turned)]).mean(0), unlike
+        calibrated = [self.task.calibrated(each, self.calibration) for each in (output, *turned)]
+        return torch.stack(calibrated).mean(0), score
 
     @torch.inference_mode()
-    def raw(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The network's output (N, K), the features before its last layer (N, F), and the image's statistics (N, S)."""
+    def outputs_and_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the network's output (N, K), the features before its last layer (N, F), and image statistics (N, S)."""
         return self._forward_with_features(self.preprocessing(images))
-
-    def _calibrated(self, output: Tensor) -> Tensor:
-        if self.config.task == "classify":
-            return (output.double() / self.calibration.temperature).softmax(-1)
-        scale, center = torch.tensor(self.config.output_scale), torch.tensor(self.config.output_center)
-        return output.double() * scale + center
 
     def _forward_with_features(self, prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen: list[Tensor] = []
@@ -144,10 +175,6 @@ class TrainedModel:
                 hook.remove()
         features = seen[0].float().flatten(1).cpu() if seen else torch.zeros(len(output), 1)
         return output, features, image_statistics(prepared).cpu()
-
-    @property
-    def _width(self) -> int:
-        return len(self.classes or self.config.outputs)
 
     def _checked(self, images: Tensor | np.ndarray) -> Tensor:
         array = images.numpy() if isinstance(images, Tensor) else np.asarray(images)
@@ -174,10 +201,10 @@ class TrainedModel:
 
 
 class Ensemble(TrainedModel):
-    """Models that answer together: the mean of their calibrated probabilities, or values."""
+    """Models whose predictions are averaged: the mean of their calibrated probabilities, or values."""
 
     def __init__(self, config: ModelConfig, members: list[TrainedModel]):
-        super().__init__(config, nn.Identity(), members[0].device)
+        super().__init__(config, nn.Identity(), members[0].task, device=members[0].device)
         self._members = members
 
     @property
@@ -187,20 +214,17 @@ class Ensemble(TrainedModel):
 
     @property
     def knows_outliers(self) -> bool:
-        """Whether all members can say which images are unlike those that they know."""
+        """Whether all members have such a score."""
         return all(member.knows_outliers for member in self._members)
 
     @torch.inference_mode()
     def predict_batch(self, images: Tensor, symmetries: bool = False) -> tuple[Tensor, Tensor]:
-        """Mean over the members of what `TrainedModel.predict_batch` gives."""
-        answers, unlike = zip(*(member.predict_batch(images, symmetries) for member in self._members), strict=True)
-        mean = torch.stack(answers).mean(0)
-        if self.config.task == "classify":
-            mean = (mean.clamp_min(1e-12).log() / self.calibration.temperature).softmax(-1)
-        return mean, torch.stack(unlike).mean(0)
+        """Return the mean over the members of what `TrainedModel.predict_batch` gives."""
+        predictions, scores = zip(*(member.predict_batch(images, symmetries) for member in self._members), strict=True)
+        return self.task.averaged(torch.stack(predictions), self.calibration), torch.stack(scores).mean(0)
 
 
-def save_model(path: Path, model: TrainedModel, card: str, half: bool = False) -> None:
+def save_model(path: Path, model: TrainedModel, card: str, *, half: bool = False) -> None:
     """Write a model folder; an existing one is replaced whole. ``half`` keeps weights in half precision.
 
     Members of an ensemble are written by `save_model`, each into its folder of ``config.members``.
@@ -244,16 +268,52 @@ def load_model(path: str | Path, device: torch.device | str = "cpu", *, trust_co
     if config.members:
         members = [_load_member(folder / member, config, device, trust_code) for member in config.members]
         return Ensemble(config, members)
-    config = dataclasses.replace(config, network=trusted_network(config, folder, trust_code))
+    config = trusted_config(config, folder, trust_code)
+    task = load_task(folder, config, trust_code=trust_code)
     network, outliers = load_network(folder, config)
-    return TrainedModel(config, network, device, outliers)
+    return TrainedModel(config, network, task, device=device, outliers=outliers)
+
+
+def load_task(folder: Path, config: ModelConfig, *, trust_code: bool = False) -> Task:
+    """Return what a model has learned to do.
+
+    Parameters
+    ----------
+    folder
+        Of the model.
+    config
+        What `read_config` read there.
+    trust_code
+        Whether the code of a user's own task, which the folder carries, may run.
+
+    Returns
+    -------
+    Task
+        With what it has learned.
+
+    Raises
+    ------
+    ModelError
+        If its description makes no sense.
+    UntrustedCodeError
+        If it is a user's own, and ``trust_code`` is not set.
+    """
+    if config.members:
+        return load_task(folder / config.members[0], read_config(folder / config.members[0]), trust_code=trust_code)
+    content = trusted_config(config, folder, trust_code).task
+    task = make_task(content, str(folder / "config.json"), learned=True, error=ModelError)
+    if list(task.output_names) != config.outputs:
+        raise ModelError(f"{folder}: its outputs are {config.outputs}; those of its task are {list(task.output_names)}")
+    return task
 
 
 def _load_member(folder: Path, whole: ModelConfig, device: torch.device | str, trust_code: bool) -> TrainedModel:
     own = read_config(model_folder(folder))
     if own.members:
         raise ModelError(f"{folder}: a member of an ensemble is an ensemble itself")
-    for name in ("task", "classes", "outputs", "channels", "pixels"):
+    if own.task["name"] != whole.task["name"]:
+        raise ModelError(f"{folder}: its task is {own.task['name']!r}, that of the ensemble {whole.task['name']!r}")
+    for name in ("classes", "outputs", "channels", "pixels"):
         if getattr(own, name) != getattr(whole, name):
             raise ModelError(
                 f"{folder}: its {name} are {getattr(own, name)!r}, those of the ensemble {getattr(whole, name)!r}"

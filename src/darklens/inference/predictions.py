@@ -13,6 +13,7 @@ from darklens.data.dataset import Cutouts
 from darklens.errors import DataError
 from darklens.inference.adapt import adaptation
 from darklens.inference.model import BATCH, Prediction, TrainedModel, fitting_batch
+from darklens.tasks.base import Task
 
 Progress = Callable[[int, int], None]
 
@@ -30,6 +31,7 @@ class Predicted:
 def predict_cutouts(
     model: TrainedModel,
     cutouts: Cutouts,
+    *,
     band: str | None = None,
     mask: bool = False,
     skip: bool = False,
@@ -41,6 +43,10 @@ def predict_cutouts(
 
     Parameters
     ----------
+    model
+        What predicts.
+    cutouts
+        The images.
     band
         Names of the bands to use, with commas between.
     mask
@@ -49,6 +55,20 @@ def predict_cutouts(
         Leave out images that cannot be read or used, and list them, instead of stopping.
     symmetries
         Average over the eight symmetries of the square.
+    batch_size
+        Images that the network sees at a time, at most.
+    progress
+        Called with the images done and their number.
+
+    Returns
+    -------
+    Predicted
+        Predictions of the images that could be used.
+
+    Raises
+    ------
+    DataError
+        If an image cannot be used, and ``skip`` is not set.
     """
     adapt = adaptation(model.config, cutouts.info, cutouts.images.shape, band)
     batch_size = fitting_batch(batch_size, model.config.pixels)
@@ -65,15 +85,17 @@ def predict_cutouts(
                 raise
             rows, images = _readable(cutouts, rows, ids, mask, skipped)
         if len(rows):
-            parts.append(model.predict(adapt(images), batch_size, symmetries))
+            parts.append(model.predict(adapt(images), batch_size=batch_size, symmetries=symmetries))
             done.append(rows)
         if progress:
             progress(min(start + batch_size, len(cutouts)), len(cutouts))
     everything = np.concatenate(done) if done else np.zeros(0, dtype=int)
-    return Predicted(everything, _join(model, parts), adapt.notes, skipped)
+    return Predicted(everything, _joined(model, parts), adapt.notes, skipped)
 
 
-def prediction_table(predicted: Predicted, cutouts: Cutouts, sets: np.ndarray | None = None) -> pl.DataFrame:
+def prediction_table(
+    predicted: Predicted, cutouts: Cutouts, task: Task, *, sets: np.ndarray | None = None
+) -> pl.DataFrame:
     """Return a table with one row an image: what was predicted, and the columns of the catalogue.
 
     Parameters
@@ -82,29 +104,22 @@ def prediction_table(predicted: Predicted, cutouts: Cutouts, sets: np.ndarray | 
         Predictions of some rows.
     cutouts
         The images whose rows they are.
+    task
+        What is predicted.
     sets
-        Prediction sets (N, classes) of bool.
+        Prediction sets (N, K) of bool.
 
     Returns
     -------
-    Columns ``id`` and ``path``; ``predicted`` and ``p_<class>``, or the values; ``set``, the classes of the prediction set
-    with ``|`` between; ``outlier_score`` and ``outlier`` (whether that is above 1) if the model knows them; then all
+    Columns ``id`` and ``path``; those of the task (``predicted``, ``p_<class>`` and ``set``, or values);
+    ``outlier_score`` and ``outlier`` (whether that is above 1) if the model knows them; then all
     columns of the catalogue, with ``catalog_`` before a name that is taken.
     """
     catalog = cutouts.catalog[predicted.rows]
     path = catalog["path"] if "path" in catalog.columns else pl.Series("path", [cutouts.info.source] * len(catalog))
     columns = [catalog["id"].cast(pl.String).alias("id"), path.alias("path")]
     p = predicted.prediction
-    if p.probabilities is not None:
-        names = np.array(p.classes)[p.probabilities.argmax(1)]
-        columns.append(pl.Series("predicted", names.tolist(), dtype=pl.String))
-        columns += [pl.Series(f"p_{name}", p.probabilities[:, i]) for i, name in enumerate(p.classes)]
-    else:
-        assert p.values is not None
-        columns += [pl.Series(name, p.values[:, i]) for i, name in enumerate(p.outputs)]
-    if sets is not None:
-        members = ["|".join(name for name, inside in zip(p.classes, row, strict=True) if inside) for row in sets]
-        columns.append(pl.Series("set", members, dtype=pl.String))
+    columns += [pl.Series(name, values) for name, values in task.columns(p.array, sets).items()]
     if p.outlier_score is not None:
         columns += [pl.Series("outlier_score", p.outlier_score), pl.Series("outlier", p.outlier_score > 1)]
     taken = {column.name for column in columns}
@@ -136,16 +151,8 @@ def _readable(
     return np.array(good, dtype=int), np.concatenate(images) if images else np.zeros((0, *cutouts.images.shape[1:]))
 
 
-def _join(model: TrainedModel, parts: list[Prediction]) -> Prediction:
-    empty = np.zeros((0, len(model.classes or model.config.outputs)))
-
-    def joined(name: str) -> np.ndarray | None:
-        found = [value for part in parts if (value := getattr(part, name)) is not None]
-        return np.concatenate(found) if found else None
-
-    unlike = joined("outlier_score") if parts else np.zeros(0)
-    if model.config.task == "classify":
-        probabilities = joined("probabilities")
-        return Prediction(model.classes, [], empty if probabilities is None else probabilities, outlier_score=unlike)
-    values = joined("values")
-    return Prediction([], model.config.outputs, values=empty if values is None else values, outlier_score=unlike)
+def _joined(model: TrainedModel, parts: list[Prediction]) -> Prediction:
+    scores = [part.outlier_score for part in parts if part.outlier_score is not None]
+    if not parts:
+        return model.prediction(np.zeros((0, model.task.outputs)), np.zeros(0) if model.knows_outliers else None)
+    return model.prediction(np.concatenate([part.array for part in parts]), np.concatenate(scores) if scores else None)

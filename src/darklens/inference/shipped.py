@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import shutil
 from pathlib import Path
-from typing import Any
 
-from darklens.errors import ModelError
+from darklens.errors import DataError, ModelError
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 WEIGHTS = "model.safetensors"
@@ -63,18 +63,36 @@ def _resuming(run: Path) -> str:
 
 
 def describe_shipped() -> list[tuple[str, str, str]]:
-    """Name, what it is, and its figures with intervals, of every model inside the package."""
+    """Return name, what it is, and its headline figures with intervals, of every model inside the package."""
     from darklens.evaluation.bootstrap import Interval
+    from darklens.tasks.registry import current_model, task_class
 
     rows = []
     for name, folder in shipped_models().items():
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-        figures = config["measured"].get("figures", {})
-        shown = [
-            f"{key.replace('_', ' ')} {Interval(**figures[key])}"
-            for key in ("accuracy", "macro_auc", "ece")
-            if key in figures
-        ]
-        what = f"{', '.join(config['classes'])} in images of {config['data']['source']}"
-        rows.append((name, what, "; ".join(shown)))
+        content = json.loads((folder / "config.json").read_text("utf-8"))
+        content = current_model(content) if isinstance(content["task"], str) else content
+        figures = content["measured"].get("figures", {})
+        headlines = task_class(content["task"]["name"]).headlines
+        shown = [f"{key.replace('_', ' ')} {Interval(**figures[key])}" for key in headlines if key in figures]
+        rows.append(
+            (name, f"{', '.join(content['outputs'])} in images of {content['data']['source']}", "; ".join(shown))
+        )
     return rows
+
+
+def shipped_run(name: str, out: Path) -> Path:
+    """Copy a shipped model and the record of its training into a run folder, if it is not there yet; return the folder.
+
+    Raises
+    ------
+    DataError
+        If the folder holds another model.
+    """
+    folder = shipped_models()[name]
+    if (out / "model" / "config.json").is_file():
+        if (out / "model" / "config.json").read_bytes() != (folder / "config.json").read_bytes():
+            raise DataError(f"{out}: holds another model than the package's {name}; move it away")
+        return out
+    shutil.copytree(folder, out / "model", ignore=shutil.ignore_patterns("run.json"), dirs_exist_ok=True)
+    shutil.copy(folder / "run.json", out / "run.json")
+    return out

@@ -42,7 +42,7 @@ def load_network(folder: Path, config: ModelConfig) -> tuple[nn.Module, OutlierS
         network.load_state_dict(state)
     with naming(folder, "its network cannot take images of its size", ModelError), torch.inference_mode():
         output = network(torch.zeros(1, *shape))
-        if tuple(output.shape) != (expected := (1, len(config.classes or config.outputs))):
+        if tuple(output.shape) != (expected := (1, len(config.outputs))):
             raise ModelError(f"{folder}: its network puts out {tuple(output.shape)}; expected {expected}")
     outliers = None
     if (folder / OUTLIERS).is_file():
@@ -79,7 +79,7 @@ def _build(folder: Path, config: ModelConfig, channels: int) -> nn.Module:
     if not isinstance(name, str):
         raise ModelError(f"{folder}: network.name is {name!r}; expected the name of a network")
     try:
-        return build_network(name, channels, len(config.classes or config.outputs), options)
+        return build_network(name, channels, len(config.outputs), options)
     except ModelError as error:
         raise ModelError(f"{folder}: its network cannot be built: {error}") from error
 

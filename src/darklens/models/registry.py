@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
-from darklens.errors import ModelError
+from darklens.errors import DarklensError, ModelError
 from darklens.models.attention import cbam_densenet
 from darklens.models.backbones import timm_network
 from darklens.models.compact import CompactResNet
 from darklens.models.equivariant import EquivariantResNet
+from darklens.schema import typed_arguments
 from darklens.usercode import is_reference, load_function
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "compact": CompactResNet,
     "equivariant": EquivariantResNet,
     "cbam-densenet": cbam_densenet,
@@ -24,7 +26,7 @@ NETWORKS = {
 
 
 def build_network(name: str, in_channels: int, outputs: int, options: Mapping[str, Any]) -> nn.Module:
-    """Return a network for images of ``in_channels`` channels that puts out ``outputs`` numbers.
+    """Build a network for images of ``in_channels`` channels that puts out ``outputs`` numbers.
 
     Parameters
     ----------
@@ -35,19 +37,50 @@ def build_network(name: str, in_channels: int, outputs: int, options: Mapping[st
     options
         Arguments of the network. ``pretrained: false`` is what networks without such weights do anyway.
 
+    Returns
+    -------
+    torch.nn.Module
+        The network.
+
     Raises
     ------
     ModelError
         If there is no such network, or it does not take one of the options.
     """
-    known = network_options(name)
-    if options.get("pretrained") is False and "pretrained" not in known:
-        options = {key: value for key, value in options.items() if key != "pretrained"}
-    if unknown := set(options) - set(known):
-        takes = f"it takes {', '.join(known)}" if known else "it takes none"
-        raise ModelError(f"network {name} has no option {sorted(unknown)[0]!r}; {takes}")
-    network: nn.Module = _maker(name)(in_channels, outputs, **options)
+    arguments = network_arguments(name, options, f"network {name}", ModelError)
+    network: nn.Module = network_class(name)(in_channels, outputs, **arguments)
     return network
+
+
+def network_arguments(name: str, options: Mapping[str, Any], where: str, error: type[DarklensError]) -> dict[str, Any]:
+    """Return the options of a network, checked against its own signature.
+
+    Parameters
+    ----------
+    name
+        One of `NETWORKS`, or a user's own, ``file.py:Class``, whose code is run.
+    options
+        Values by name.
+    where
+        Names the recipe or model in errors.
+    error
+        What is raised.
+
+    Returns
+    -------
+    dict
+        The same values, in the types that the signature says.
+
+    Raises
+    ------
+    DarklensError
+        ``error``, if an option is unknown, missing, or not of its type.
+    """
+    maker = network_class(name)
+    skip = list(inspect.signature(maker).parameters)[:2]
+    if options.get("pretrained") is False and "pretrained" not in inspect.signature(maker).parameters:
+        options = {key: value for key, value in options.items() if key != "pretrained"}
+    return typed_arguments(maker, options, where=where, prefix="network.", error=error, skip=skip)
 
 
 def network_options(name: str) -> list[str]:
@@ -58,13 +91,26 @@ def network_options(name: str) -> list[str]:
     ModelError
         If there is no such network.
     """
-    return list(inspect.signature(_maker(name)).parameters)[2:]
+    return list(inspect.signature(network_class(name)).parameters)[2:]
 
 
-def _maker(name: str) -> Any:
-    if name not in NETWORKS and not is_reference(name):
-        raise ModelError(f"no network {name!r}; there are {', '.join(NETWORKS)}, and your own as my_network.py:Class")
-    return load_function(name) if is_reference(name) else NETWORKS[name]
+def network_class(name: str) -> Callable[..., nn.Module]:
+    """Return the class or function that makes a network; the file of a user's own is run.
+
+    Raises
+    ------
+    ModelError
+        If there is no such network.
+    """
+    if is_reference(name):
+        return load_function(name)
+    if name not in NETWORKS:
+        near = difflib.get_close_matches(name, NETWORKS, 1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ModelError(
+            f"no network {name!r}{hint} There are {', '.join(NETWORKS)}, and your own as my_network.py:Class"
+        )
+    return NETWORKS[name]
 
 
 def count_parameters(network: nn.Module) -> int:

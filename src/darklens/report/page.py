@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,45 +16,71 @@ import polars as pl
 
 from darklens.commands import command
 from darklens.errors import DataError
+from darklens.evaluation.bootstrap import Metric, paired_differences
+from darklens.inference.config import ModelConfig, read_config
+from darklens.inference.model import load_task
+from darklens.plots import charts
+from darklens.plots.pictures import draw_attribution, draw_image
+from darklens.plots.style import style
 from darklens.progress import progress_bar
-from darklens.report import plots
-from darklens.report.pictures import draw_attribution, draw_image
-from darklens.report.style import style
+from darklens.schema import read_json
+from darklens.tasks.base import Task
 from darklens.training.history import epoch_history
-
-HEADLINES = {
-    "classify": ["accuracy", "macro_auc", "micro_auc", "ece"],
-    "regress": ["rmse", "mae", "r2", "bias"],
-}
-NAMES = {
-    "accuracy": "Accuracy", "macro_auc": "Macro AUC", "micro_auc": "Micro AUC", "ece": "ECE",
-    "log_loss": "Log loss", "mse": "MSE", "rmse": "RMSE", "mae": "Mean absolute error", "r2": "R²", "bias": "Bias",
-    "scatter": "Scatter", "coverage": "Coverage of prediction sets", "set_size": "Classes in a prediction set",
-    "outlier_auc": "AUC of unlike images", "outliers_flagged": "Unlike images flagged",
-    "test_images_flagged": "Test images flagged",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The record, the model's configuration and the evaluations of a run folder."""
+    """A trained and evaluated run.
+
+    Attributes
+    ----------
+    path
+        Its folder.
+    run
+        The record of its training.
+    config
+        The description of its model.
+    task
+        What it has learned to do.
+    evaluation
+        The newest evaluation, with its ``folder``.
+    epochs
+        Logged values of each epoch.
+    """
 
     path: Path
     run: dict[str, Any]
-    config: dict[str, Any]
-    evaluations: list[dict[str, Any]]
+    config: ModelConfig
+    task: Task
+    evaluation: dict[str, Any]
     epochs: list[dict[str, float]]
 
 
-def write_report(runs: Sequence[Path], out: Path) -> Path:
+def write_report(runs: Sequence[Path], out: Path, *, trust_code: bool = False) -> Path:
     """Write the page of one run, or of several with a table that compares them.
+
+    Parameters
+    ----------
+    runs
+        Trained and evaluated runs.
+    out
+        The page.
+    trust_code
+        Whether the code of a user's own task, which a run carries, may run.
+
+    Returns
+    -------
+    Path
+        The page.
 
     Raises
     ------
     DataError
         If a run is not trained, or has no evaluation to report.
+    UntrustedCodeError
+        If a run's task is a user's own, and ``trust_code`` is not set.
     """
-    records = [read_run(run) for run in runs]
+    records = [read_run(run, trust_code=trust_code) for run in runs]
     sections: list[dict[str, Any]] = []
     with progress_bar("drawing the report") as advance:
         for record in records:
@@ -68,7 +94,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
             title=sections[0]["name"] if len(sections) == 1 else f"{len(sections)} runs compared",
             css=css,
             sections=sections,
-            comparison=_comparison(sections) if len(sections) > 1 else None,
+            comparison=_comparison(records) if len(sections) > 1 else None,
             version=records[0].run["versions"]["darklens"],
         )
     )
@@ -76,7 +102,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 
 
 def environment() -> Any:
-    """Templates of pages, with filters for figures and their names."""
+    """Return the templates of pages, with a filter for figures."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
@@ -84,7 +110,6 @@ def environment() -> Any:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters["figure"] = _figure_text
-    made.filters["named"] = lambda key: NAMES.get(key, f"AUC {key.removeprefix('auc_')}")
     return made
 
 
@@ -100,36 +125,54 @@ def write_page(page: str, out: Path) -> Path:
     return out
 
 
-def read_run(path: Path) -> RunRecord:
-    """A trained and evaluated run."""
-    try:
-        run = json.loads((path / "run.json").read_text("utf-8"))
-        config = json.loads((path / "model" / "config.json").read_text("utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: not a trained run ({Path(error.filename).name} is missing)") from error
+def read_run(path: Path, *, trust_code: bool = False) -> RunRecord:
+    """Read a trained and evaluated run.
+
+    Raises
+    ------
+    DataError
+        If it is not trained, or not evaluated.
+    UntrustedCodeError
+        If its task is a user's own, and ``trust_code`` is not set.
+    """
+    for name in ("run.json", "model/config.json"):
+        if not (path / name).is_file():
+            raise DataError(f"{path}: not a trained run ({Path(name).name} is missing)")
     found = sorted(path.glob("evaluations/*/evaluation.json"), key=lambda p: p.stat().st_mtime)
     if not found:
         raise DataError(f"{path}: nothing to report yet; evaluate the run first (darklens evaluate)")
-    evaluations = [json.loads(p.read_text("utf-8")) | {"folder": p.parent} for p in found]
-    return RunRecord(path, run, config, evaluations, epoch_history(path))
+    config = read_config(path / "model")
+    task = load_task(path / "model", config, trust_code=trust_code)
+    evaluation = read_json(found[-1], DataError) | {"folder": found[-1].parent}
+    return RunRecord(path, read_json(path / "run.json", DataError), config, task, evaluation, epoch_history(path))
+
+
+def titles(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a reader calls each metric of an evaluation; version 0.1 did not keep it."""
+    described = evaluation.get("metrics", {})
+    plain = {key: key.replace("_", " ") for key in evaluation["figures"]}
+    return plain | {key: text["title"] for key, text in described.items()}
+
+
+def read_arrays(folder: Path, task: Task) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return predictions (N, K) and truths of an evaluation; None if they were not kept."""
+    if (folder / "arrays.npz").is_file():
+        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+            return arrays["predicted"], arrays["truth"]
+    table = pl.read_parquet(folder / "predictions.parquet")  # of version 0.1
+    names = list(task.output_names)
+    if set(names) <= set(table.columns) and table["true"].dtype.is_numeric():
+        return table.select(names).to_numpy(), table["true"].to_numpy()[:, None]
+    return None, None
 
 
 def _section(record: RunRecord) -> dict[str, Any]:
-    evaluation = record.evaluations[-1]
-    task = record.config["task"]
+    evaluation, task = record.evaluation, record.task
     training = record.run["training"]
-    drawn = {}
+    drawn = task.panels(evaluation, *read_arrays(evaluation["folder"], task))
     if record.epochs:  # an ensemble has none of its own
-        drawn["curves"] = plots.learning_curves(record.epochs, training["best_epoch"])
-    if task == "classify":
-        classes = evaluation["classes"]
-        drawn["roc"] = plots.roc(evaluation["roc"], evaluation["figures"], classes)
-        drawn["confusion"] = plots.confusion(evaluation["confusion"], classes)
-        drawn["calibration"] = plots.calibration(evaluation["reliability"], evaluation["figures"]["ece"])
-    else:
-        table = pl.read_parquet(evaluation["folder"] / "predictions.parquet")
-        output = evaluation["output"]
-        drawn["scatter"] = plots.true_against_predicted(table["true"].to_numpy(), table[output].to_numpy(), output)
+        curve = task.validation_curve
+        drawn.append(charts.learning_curves(record.epochs, training["best_epoch"], metric=curve))
     pictures = np.load(evaluation["folder"] / "pictures.npy", allow_pickle=False)
     examples = [
         {"caption": caption, "src": thumbnail(image)}
@@ -142,16 +185,17 @@ def _section(record: RunRecord) -> dict[str, Any]:
     return {
         "explanations": _explanations(evaluation),
         "name": record.path.name,
-        "task": task,
         "run": record.run,
         "config": record.config,
         "training": training,
         "evaluation": evaluation,
+        "titles": titles(evaluation),
         "warnings": evaluation.get("warnings", []),
-        "headlines": [(key, evaluation["figures"][key]) for key in HEADLINES[task]],
-        "plots": {name: svg(figure) for name, figure in drawn.items()},
+        "headlines": [(key, evaluation["figures"][key]) for key in task.headlines if key in evaluation["figures"]],
+        "plots": [svg(figure) for figure in drawn],
         "examples": examples,
         "mistakes": mistakes,
+        "mistakes_title": task.mistakes_title,
         "reproduce": _reproduce(record, evaluation),
     }
 
@@ -167,11 +211,35 @@ def _explanations(evaluation: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _comparison(sections: list[dict[str, Any]]) -> dict[str, Any]:
-    keys = list(dict.fromkeys(key for s in sections for key in s["evaluation"]["figures"]))
-    tests = [s["evaluation"] for s in sections]
-    sets = {(t["data"]["checksum"] or t["data"]["source"], t["n"]) for t in tests}
-    return {"keys": keys, "same_set": len(sets) == 1}
+def _comparison(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """The metrics of several runs, and the paired differences of those that were evaluated on the same images."""
+    tests = [record.evaluation for record in records]
+    sets = {(test["data"]["checksum"] or test["data"]["source"], test["n"]) for test in tests}
+    named = {key: title for test in tests for key, title in titles(test).items()}
+    comparison = {"keys": list(named), "titles": named, "same_set": len(sets) == 1, "differences": []}
+    return comparison | {"differences": differences(records) if len(sets) == 1 else []}
+
+
+def differences(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Return the paired difference of each two runs in the metric that ranks them.
+
+    Runs are left out that were evaluated on other images, or by a version that did not keep predictions.
+    """
+    metrics: dict[str, Metric] = {}
+    truths: list[np.ndarray] = []
+    for record in records:
+        predicted, truth = read_arrays(record.evaluation["folder"], record.task)
+        if predicted is None or truth is None or (truths and not np.array_equal(truths[0], truth)):
+            continue
+        if record.task.ranking != records[0].task.ranking:
+            continue
+        found = record.task.metrics(predicted, truth)
+        metrics[record.path.name] = next(metric for metric in found if metric.key == record.task.ranking)
+        truths.append(truth)
+    if len(metrics) < 2:
+        return []
+    title = next(iter(metrics.values())).title
+    return [dataclasses.asdict(each) | {"title": title} for each in paired_differences(metrics, len(truths[0]))]
 
 
 def _reproduce(record: RunRecord, evaluation: dict[str, Any]) -> list[str]:

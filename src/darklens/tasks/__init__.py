@@ -1,1 +1,1 @@
-"""Lightning modules: what is learned from what, with which loss, optimiser and metrics."""
+"""Tasks: each module holds all that is particular to one kind of learning."""

@@ -1,142 +1,386 @@
-"""What all tasks on images share: preprocessing, augmentation, optimiser and schedule, and seeds that make runs repeat."""
+"""What a task is: everything that depends on what is learned, behind one interface. No PyTorch at import.
+
+Training, evaluation, prediction and report are written once, for all tasks: they ask the task, and never which task it is.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import torch
-from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from darklens.evaluation.calibration import Calibration
 
-from darklens.data.augmentation import Augmentation, augment
-from darklens.data.batches import Batch
-from darklens.data.lens_cache import LensFitCache
-from darklens.data.preprocessing import Preprocessing
-from darklens.models.sections import sections, thaw_epochs
+if TYPE_CHECKING:
+    import numpy as np
+    import torchmetrics
+    from lightning.pytorch import LightningModule
+    from torch import Tensor, nn
+
+    from darklens.data.dataset import Cutouts
+    from darklens.data.preprocessing import Preprocessing
+    from darklens.evaluation.bootstrap import Interval, Metric
+    from darklens.tasks.optimization import LearningOptions
+
+
+def learned(default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING) -> Any:
+    """Return a dataclass field for what a task learns from training data, which is no option of a recipe."""
+    return field(default=default, default_factory=factory, metadata={"learned": True})
+
+
+def options_of(task: type[Task]) -> list[str]:
+    """Return the names of the options that a recipe may give to a task."""
+    return [each.name for each in dataclasses.fields(task) if not each.metadata.get("learned")]
 
 
 @dataclass(frozen=True)
-class Optimization:
-    """Optimiser and schedule; names and meanings are those of recipes."""
+class Needs:
+    """What a task needs of data.
 
-    optimizer: str = "AdamW"
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    schedule: str = "cosine"
-    warmup: float = 0.1
-    step_epochs: int = 8
-    step_factor: float = 0.1
-
-
-class ImageTask(LightningModule):
-    """Train a network on batches of images and targets.
-
-    Everything random in an epoch follows from ``seed`` and the epoch's number, so that a run that was interrupted
-    between epochs goes on to the same result.
+    Parameters
+    ----------
+    columns
+        Catalogue columns that `Task.targets` reads.
+    pairs
+        Whether every image comes with an image to predict (``targets.npy``).
+    unlabelled
+        Whether training batches carry images of a second, unlabelled dataset as ``batch["unlabelled"]``.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        preprocessing: Preprocessing,
-        optimization: Optimization,
-        augmentation: Augmentation = "none",
-        seed: int = 0,
-        unfreezing: bool = False,
-    ):
-        super().__init__()
-        self.network = network
-        self.preprocessing = preprocessing
-        self.optimization = optimization
-        self.augmentation: Augmentation = augmentation
-        self.seed = seed
-        self.unfreezing = unfreezing
-        self._generator = torch.Generator()
-        self._lenses = {"train": LensFitCache(), "validation": LensFitCache()}
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The network's output for a batch of images as they come from the detector."""
-        output: Tensor = self.network(self.prepared(batch))
-        return output.float()
-
-    def prepared(self, batch: Batch) -> Tensor:
-        """A batch as the network wants it; the lens of an image that comes again is not fitted again."""
-        images, lenses = batch["image"], None
-        if self.preprocessing.lens_model and "row" in batch:
-            known = self._lenses["train" if self.training else "validation"]
-            lenses = known.get_or_fit(batch["row"], images, self.preprocessing.lenses)
-        return self.preprocessing(images, lenses)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the lenses that were fitted: a run that goes on needs the same to the last bit."""
-        checkpoint["lenses"] = self._lenses["train"].parameters
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them up again."""
-        self._lenses["train"] = LensFitCache(checkpoint.get("lenses"))
-
-    def on_train_epoch_start(self) -> None:
-        """Seed augmentation and dropout for this epoch and process."""
-        key = (self.seed * 1_000_003 + self.current_epoch) * 1009 + self.global_rank
-        self._generator.manual_seed(key)
-        torch.manual_seed(key)
-        if self.unfreezing:
-            self._thaw()
-
-    def _thaw(self) -> None:
-        """Train the sections whose time has come; the statistics of the others' batch norms rest as well."""
-        parameters = dict(self.network.named_parameters())
-        thawed = thaw_epochs(self.network, self.trainer.max_epochs or 1)
-        for names, epoch in zip(sections(self.network), thawed, strict=True):
-            for name in names:
-                parameters[name].requires_grad_(epoch <= self.current_epoch)
-        for module in self.network.modules():
-            own = list(module.parameters(recurse=False))
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and own:
-                module.train(own[0].requires_grad)
-
-    def augmented_output(self, batch: Batch) -> Tensor:
-        """The network's output for a batch of images, augmented."""
-        prepared = augment(self.prepared(batch), self.augmentation, self._generator)
-        output: Tensor = self.network(prepared)
-        return output.float()
-
-    def configure_optimizers(self) -> Any:
-        """The optimiser, and a schedule stepped after every batch."""
-        o = self.optimization
-        decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
-        spared = [p for p in self.network.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": o.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-        optimizer = make_optimizer(o.optimizer, groups, o.lr)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _factor(self) -> Any:
-        o = self.optimization
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        per_epoch = max(1, steps // max(1, self.trainer.max_epochs or 1))
-        warmup = max(1, round(o.warmup * steps))
-
-        def cosine(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-        def stepped(step: int) -> float:
-            return float(o.step_factor ** (step // per_epoch // o.step_epochs))
-
-        return {"cosine": cosine, "step": stepped, "constant": lambda step: 1.0}[o.schedule]
+    columns: Sequence[str] = ()
+    pairs: bool = False
+    unlabelled: bool = False
 
 
-def make_optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-    """An optimiser by its name in recipes, over groups of parameters."""
-    if name == "Muon":
-        from timm.optim.muon import Muon
+@dataclass(frozen=True)
+class Goal:
+    """A value of a validation metric whose time of training a leaderboard gives.
 
-        optimizer: torch.optim.Optimizer = Muon(groups, lr=lr)
-        return optimizer
-    extra: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if name == "SGD" else {"foreach": True}
-    made: torch.optim.Optimizer = getattr(torch.optim, name)(groups, lr=lr, **extra)
-    return made
+    Parameters
+    ----------
+    key
+        The metric, one of `Task.validation_metrics`.
+    value
+        What it has to reach.
+    title
+        What a reader calls it, such as AUC 0.95.
+    """
+
+    key: str
+    value: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Test images that a report shows.
+
+    Parameters
+    ----------
+    examples, captions
+        Row numbers of typical images, and a caption for each.
+    mistakes
+        Row numbers of the worst predictions, the worst first.
+    truths, called
+        For each mistake, what it is and what it was taken for.
+    confidence
+        For each mistake, the probability of what it was taken for; empty where there are none.
+    explained, explained_captions
+        Row numbers of images of which is drawn what each pixel adds to the output, and a caption for each.
+    explained_outputs
+        For each of these, the number of the output.
+    """
+
+    examples: Sequence[int] = ()
+    captions: Sequence[str] = ()
+    mistakes: Sequence[int] = ()
+    truths: Sequence[str] = ()
+    called: Sequence[str] = ()
+    confidence: Sequence[float] = ()
+    explained: Sequence[int] = ()
+    explained_captions: Sequence[str] = ()
+    explained_outputs: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """One kind of learning. Subclasses are frozen dataclasses; their fields are what a recipe may say under ``task:``.
+
+    What is learned from training data (class names, the mean of the targets) is kept in fields made by `learned`, and
+    stored with the model. Arrays of predictions are (N, K): N images, K = `outputs`.
+
+    Attributes
+    ----------
+    ranking
+        Key of the metric by which models are ranked.
+    headlines
+        Keys of the metrics that a report shows first and a leaderboard in its columns.
+    validation_curve
+        Key and title of the validation metric that is drawn beside the loss.
+    goal
+        The validation metric and value whose time is measured.
+    mistakes_title
+        What a report calls its worst predictions.
+    predicts
+        ``columns`` of a table, or ``images``: arrays (N, C, H, W).
+    """
+
+    ranking: ClassVar[str]
+    headlines: ClassVar[Sequence[str]] = ()
+    validation_curve: ClassVar[tuple[str, str] | None] = None
+    goal: ClassVar[Goal | None] = None
+    mistakes_title: ClassVar[str] = "Largest errors"
+    predicts: ClassVar[Literal["columns", "images"]] = "columns"
+
+    # What it needs of data.
+
+    @property
+    def needs(self) -> Needs:
+        """What it needs of data."""
+        return Needs()
+
+    def for_data(self, cutouts: Cutouts) -> Self:
+        """Return the task with what the catalogue says before targets can be read, such as class names.
+
+        Raises
+        ------
+        DataError
+            If the task cannot be learned from these data.
+        """
+        return self
+
+    @abstractmethod
+    def targets(self, cutouts: Cutouts) -> np.ndarray:
+        """Return what is to be predicted: whole numbers (N,), or float64 (N, …) with nan where it is not known.
+
+        Raises
+        ------
+        DataError
+            If the catalogue does not have it.
+        """
+
+    def fit(self, targets: np.ndarray) -> Self:
+        """Return the task with what it learns from the targets of the training images, such as their mean.
+
+        Raises
+        ------
+        DataError
+            If there is nothing to learn from them.
+        """
+        return self
+
+    # What it predicts.
+
+    @property
+    @abstractmethod
+    def output_names(self) -> Sequence[str]:
+        """Names of what is predicted, one for each output of the network."""
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of the network."""
+        return len(self.output_names)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes whose probabilities are predicted; empty if it is something else."""
+        return ()
+
+    def predictions(self, output: Tensor) -> Tensor:
+        """Return predictions (N, K), such as probabilities, of the network's output (N, K)."""
+        return output
+
+    # How it is learned.
+
+    @abstractmethod
+    def loss(self, output: Tensor, targets: Tensor, epoch: int) -> Tensor:
+        """Return the loss of a training batch.
+
+        Parameters
+        ----------
+        output
+            Of the network, (N, K), float32.
+        targets
+            As `targets` gives them, values in float32.
+        epoch
+            The present epoch; epochs count from 1.
+
+        Returns
+        -------
+        Tensor
+            One number.
+        """
+
+    def validation_loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a validation batch, the same in all epochs: the epoch in which it is lowest is kept."""
+        return self.loss(output, targets, 1)
+
+    def validation_metrics(self) -> dict[str, torchmetrics.Metric]:
+        """Return metrics of predictions and targets that are logged after each epoch."""
+        return {}
+
+    def module(self, network: nn.Module, preprocessing: Preprocessing, options: LearningOptions) -> LightningModule:
+        """Return the Lightning module that learns the task.
+
+        A task with several networks or optimisers returns one of its own, a subclass of
+        `darklens.tasks.supervised.SupervisedModule` whose ``network`` is what is kept.
+
+        Parameters
+        ----------
+        network
+            From images (N, C, H, W) to outputs (N, K).
+        preprocessing
+            Fitted to training images.
+        options
+            Optimiser, schedule, augmentation and seed.
+
+        Returns
+        -------
+        LightningModule
+            It logs ``validation/loss``.
+        """
+        from darklens.tasks.supervised import SupervisedModule
+
+        return SupervisedModule(self, network, preprocessing, options)
+
+    def concern_of_training(self, measured: Mapping[str, float], images: int) -> str | None:
+        """Return what is wrong with a training, judged by its validation metrics over so many images; None if nothing."""
+        return None
+
+    # What becomes of the network's output in a trained model.
+
+    def calibrate(self, output: Tensor, targets: Tensor) -> Calibration:
+        """Return what validation images teach of a trained network's output (N, K)."""
+        return Calibration()
+
+    def calibrated(self, output: Tensor, calibration: Calibration) -> Tensor:
+        """Return calibrated predictions (N, K), float64, of a trained network's output (N, K)."""
+        return self.predictions(output.double())
+
+    def averaged(self, predictions: Tensor, calibration: Calibration) -> Tensor:
+        """Return the predictions (N, K) of an ensemble from those of its members (M, N, K)."""
+        return predictions.mean(0)
+
+    def uncalibrated(self, predictions: Tensor) -> Tensor:
+        """Return what `calibrate` learns from where there is no network's output: of the mean of an ensemble (N, K)."""
+        return predictions
+
+    def prediction_sets(self, predicted: np.ndarray, calibration: Calibration, coverage: float) -> np.ndarray | None:
+        """Return which outputs belong to the prediction set of each image, (N, K) of bool; None if there are no sets.
+
+        Parameters
+        ----------
+        predicted
+            Predictions (N, K).
+        calibration
+            Of the model.
+        coverage
+            The probability with which a set is to hold the truth.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            Sets of the stated coverage.
+        """
+        return None
+
+    # What is said of its predictions.
+
+    def columns(self, predicted: np.ndarray, sets: np.ndarray | None) -> dict[str, Any]:
+        """Return the columns of a table of predictions (N, K) and prediction sets (N, K)."""
+        return {name: predicted[:, i] for i, name in enumerate(self.output_names)}
+
+    def truth_column(self, truth: np.ndarray) -> Any:
+        """Return truths, as `targets` gives them, as a column of a table."""
+        return truth.reshape(len(truth), -1)[:, 0]
+
+    def captions(self, predicted: np.ndarray) -> list[str]:
+        """Return a few words on each prediction (N, K)."""
+        return [", ".join(f"{n} = {v:.2f}" for n, v in zip(self.output_names, row, strict=True)) for row in predicted]
+
+    def explained_outputs(self, predicted: np.ndarray) -> list[int]:
+        """Return the number of the output that is explained of each prediction (N, K)."""
+        return [0] * len(predicted)
+
+    def notes(self, predicted: np.ndarray) -> list[str]:
+        """Return what a user should know of predictions (N, K) without truths."""
+        return []
+
+    # How good they are.
+
+    @abstractmethod
+    def metrics(self, predicted: np.ndarray, truth: np.ndarray, sets: np.ndarray | None = None) -> list[Metric]:
+        """Return the metrics of predictions.
+
+        Parameters
+        ----------
+        predicted
+            Predictions (N, K).
+        truth
+            As `targets` gives it.
+        sets
+            Prediction sets (N, K) of bool.
+
+        Returns
+        -------
+        list
+            One of them has the key `ranking`.
+        """
+
+    def concerns(self, figures: Mapping[str, Interval], predicted: np.ndarray, truth: np.ndarray) -> list[str]:
+        """Return what is wrong with a result, in sentences for whoever reads it.
+
+        Parameters
+        ----------
+        figures
+            Metrics with their intervals.
+        predicted
+            Predictions (N, K).
+        truth
+            As `targets` gives it.
+
+        Returns
+        -------
+        list
+            Empty if nothing is wrong.
+        """
+        return []
+
+    def gallery(self, predicted: np.ndarray, truth: np.ndarray) -> Gallery:
+        """Return which test images a report shows."""
+        return Gallery()
+
+    def details(self, predicted: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+        """Return what `panels` draw, in JSON's types; it is kept with the evaluation."""
+        return {}
+
+    def panels(
+        self, evaluation: Mapping[str, Any], predicted: np.ndarray | None, truth: np.ndarray | None
+    ) -> list[Any]:
+        """Return the figures (of matplotlib) of a report.
+
+        Parameters
+        ----------
+        evaluation
+            The content of ``evaluation.json``: ``figures``, and what `details` gave.
+        predicted, truth
+            Predictions (N, K) and truths; None of evaluations that an earlier darklens made.
+
+        Returns
+        -------
+        list
+            Figures, in the order of the page.
+        """
+        return []
+
+    def comparison_panels(self, evaluations: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+        """Return the figures (of matplotlib) that compare models, from the evaluation of each by name, the best first."""
+        return []
+
+    # What it is for.
+
+    def purpose(self) -> str:
+        """Return what a model is for, as a sentence that begins with To."""
+        return f"To estimate {', '.join(self.output_names)}"

@@ -4,19 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from darklens.inference.model import ModelConfig
+from darklens.inference.config import ModelConfig
+from darklens.tasks.base import Task
+from darklens.tasks.registry import task_title
 
 
-def model_card(config: ModelConfig, record: dict[str, Any], name: str | None = None) -> str:
-    """Markdown with the metadata header of model hubs; ``name`` is what `darklens.load` calls it."""
+def model_card(config: ModelConfig, task: Task, record: dict[str, Any], *, name: str | None = None) -> str:
+    """Return the card of a model, in Markdown with the metadata header of model hubs.
+
+    Parameters
+    ----------
+    config
+        Its description.
+    task
+        What it does.
+    record
+        The record of its training, ``run.json``.
+    name
+        What `darklens.load` calls it.
+
+    Returns
+    -------
+    str
+        The text of ``README.md``.
+    """
     recipe, data, training = config.recipe, config.data, record["training"]
-    what = ", ".join(config.classes) if config.classes else ", ".join(config.outputs)
+    what = ", ".join(config.outputs)
     scale = f"{config.pixel_scale:g}″/pixel" if config.pixel_scale else "an unknown pixel scale"
     lines = [
         "---",
         "library_name: darklens",
         "license: mit",
-        f"tags: [gravitational-lensing, dark-matter, {config.task}]",
+        f"tags: [gravitational-lensing, dark-matter, {task_title(config.task)}]",
         "---",
         f"# {name or recipe['name']}",
         "",
@@ -35,9 +54,7 @@ def model_card(config: ModelConfig, record: dict[str, Any], name: str | None = N
         *_figures(config),
         "## Intended use",
         "",
-        f"To tell {what} in images like those above, to compare networks with, and to start from (`darklens finetune`)."
-        if config.classes
-        else f"To estimate {what} in images like those above, and to start from (`darklens finetune`).",
+        f"{task.purpose()}, and to start from (`darklens finetune`).",
         "",
         "## Limits",
         "",

@@ -1,4 +1,4 @@
-"""Trained runs that answer together, as one run with one model."""
+"""Ensembles: trained runs whose predictions are averaged, as one run with one model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from darklens.inference.shipped import model_folder
 from darklens.training.card import model_card
 from darklens.training.finish import calibrated
 from darklens.training.job import Job, new_record, open_job_data, read_record, recorded_job, write_record
-from darklens.training.recipe import Recipe
+from darklens.training.recipe import Recipe, recipe_from
 from darklens.training.training_data import TrainingData
 
-MUST_AGREE = ("task", "classes", "outputs", "channels", "pixels", "pixel_scale", "unit")
-"""What members of an ensemble must have in common, to answer the same question about the same images."""
+MUST_AGREE = ("classes", "outputs", "channels", "pixels", "pixel_scale", "unit")
+"""What members of an ensemble must have in common, so that they predict the same of the same images."""
 
 
 def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (), trust_code: bool = False) -> Path:
@@ -53,9 +53,14 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
         for name in MUST_AGREE:
             if getattr(config, name) != getattr(configs[0], name):
                 raise ModelError(
-                    f"{run} and {runs[0]} cannot answer together: their {name.replace('_', ' ')} differ "
+                    f"{run} and {runs[0]} cannot be averaged: their {name.replace('_', ' ')} differ "
                     f"({getattr(config, name)} and {getattr(configs[0], name)})"
                 )
+        if config.task["name"] != configs[0].task["name"]:
+            raise ModelError(
+                f"{run} and {runs[0]} cannot be averaged: their tasks differ ({config.task['name']} and "
+                f"{configs[0].task['name']})"
+            )
         if config.members:
             raise ModelError(f"{run}: is an ensemble itself; give its members")
     records, jobs = [read_record(run) for run in runs], [recorded_job(run, trust_code=trust_code) for run in runs]
@@ -71,22 +76,21 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
         members=names,
     )
     record = read_record(out) if begun else new_record(dataclasses.replace(jobs[0], recipe=recipe, member=0), out)
-    record["training"] = _summed([r["training"] for r in records])
+    record["training"] = summed_training([r["training"] for r in records])
     record["data_description"] = records[0]["data_description"]
-    model: TrainedModel = Ensemble(
-        config, [load_model(folder, trust_code=trust_code or carries_only(folder, own)) for folder in folders]
-    )
-    source = _shared_source(jobs, trust_code)
-    if source is not None and config.task == "classify":
-        model = calibrated(model, source)
+    members = [load_model(folder, trust_code=trust_code or carries_only(folder, own)) for folder in folders]
+    model: TrainedModel = Ensemble(config, members)
+    data = _shared_data(jobs, trust_code)
+    if data is not None:
+        model = calibrated(model, data)
     for name, folder in zip(names, folders, strict=True):
         shutil.copytree(folder, out / "model" / name, dirs_exist_ok=True)
-    save_model(out / "model", model, model_card(config, record))
+    save_model(out / "model", model, model_card(config, model.task, record))
     write_record(out, record)
     return out
 
 
-def _shared_source(jobs: list[Job], trust_code: bool) -> TrainingData | None:
+def _shared_data(jobs: list[Job], trust_code: bool) -> TrainingData | None:
     """The data of all members, if it is the same and still there."""
     first = dataclasses.replace(jobs[0], member=0)
     if any(dataclasses.replace(job, recipe=first.recipe, member=0, start=first.start) != first for job in jobs):
@@ -98,20 +102,19 @@ def _shared_source(jobs: list[Job], trust_code: bool) -> TrainingData | None:
 
 
 def _recipe_of(records: list[dict[str, Any]]) -> Recipe:
-    members = [record["recipe"] for record in records]
-    names = ", ".join(dict.fromkeys(member["name"] for member in members))
+    recipes = [recipe_from(record["recipe"], record["recipe"]["name"]) for record in records]
+    names = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))
     return Recipe(
         name="ensemble",
-        task=members[0]["task"],
-        description=f"The mean of {len(members)} models: {names}.",
+        task=dict(recipes[0].task),
+        description=f"The mean of {len(recipes)} models: {names}.",
         source="darklens",
-        target=members[0].get("target"),
-        members=members,
+        members=[dataclasses.asdict(recipe) for recipe in recipes],
     )
 
 
-def _summed(trainings: list[dict[str, Any]]) -> dict[str, Any]:
-    """Cost of all members together."""
+def summed_training(trainings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the trainings of several runs took together, in the form of one."""
     total = {name: sum(t[name] for t in trainings) for name in ("seconds", "epochs", "steps", "images", "parameters")}
     rate = total["images"] / sum(t["images"] / t["images_per_second"] for t in trainings)
     most = max(t["peak_memory_mib"] for t in trainings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,17 +10,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from darklens.evaluation.concerns import TRY, is_near_chance
-from darklens.inference.calibration import Calibration, fit_calibration
 from darklens.inference.model import BATCH, Ensemble, ModelConfig, TrainedModel, save_model
 from darklens.inference.outliers import OutlierScore
 from darklens.models.registry import count_parameters
 from darklens.progress import progress_bar
-from darklens.tasks.base import ImageTask
-from darklens.tasks.regress import Regression
+from darklens.tasks.registry import task_content
+from darklens.tasks.supervised import SupervisedModule
 from darklens.training.card import model_card
 from darklens.training.fit import Fitted, console
-from darklens.training.job import Job, machine, peak_memory, write_record
+from darklens.training.job import Job, machine, peak_memory, read_record, write_record
 from darklens.training.recipe import Recipe
 from darklens.training.training_data import TrainingData
 
@@ -31,17 +28,29 @@ CALIBRATION_IMAGES = 8192
 """Validation images that are enough to calibrate."""
 
 
-def finish(job: Job, source: TrainingData, task: ImageTask, out: Path, fitted: Fitted) -> None:
-    """Write the model of a fitted task into its run, with the record of its training."""
+def finish(job: Job, data: TrainingData, module: SupervisedModule, out: Path, fitted: Fitted) -> None:
+    """Calibrate a fitted module, and write its model and the record of its training into the run folder."""
+    record = read_record(out) | {"training": _training(job, module, fitted), "data_description": data.description}
+    for parameter in module.network.parameters():  # gradual unfreezing may have ended before its last section
+        parameter.requires_grad_(True)
+    if concern := data.task.concern_of_training(fitted.measured, len(data.validation)):
+        console.print(f"! {concern}", highlight=False)
+    config = _model_config(job.recipe, data, module, record)
+    model = calibrated(TrainedModel(config, module.network, data.task), data)
+    save_model(out / "model", model, model_card(model.config, data.task, record))
+    write_record(out, record)
+
+
+def _training(job: Job, module: SupervisedModule, fitted: Fitted) -> dict[str, Any]:
+    """What a training took."""
     trainer = fitted.trainer
-    record = json.loads((out / "run.json").read_text("utf-8"))
-    record["training"] = {
+    return {
         "seconds": round(fitted.seconds, 1),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "images": trainer.global_step * job.recipe.trainer.batch_size,
         "images_per_second": round(fitted.images_per_second, 1),
-        "parameters": count_parameters(task.network),
+        "parameters": count_parameters(module.network),
         "precision": str(trainer.precision),
         "best_epoch": fitted.best_epoch,
         "peak_memory_mib": peak_memory(),
@@ -49,48 +58,33 @@ def finish(job: Job, source: TrainingData, task: ImageTask, out: Path, fitted: F
         "threads": torch.get_num_threads(),
         "devices": trainer.num_devices * trainer.num_nodes,
     }
-    record["data_description"] = source.description
-    for parameter in task.network.parameters():  # gradual unfreezing may have ended before its last section
-        parameter.requires_grad_(True)
-    auc, held_out = fitted.validation_auc, len(source.validation)
-    if auc is not None and is_near_chance(auc, held_out, len(source.classes)):
-        console.print(
-            f"! the model cannot be told from guessing: its macro AUC on {held_out:,} validation images is {auc:.3f}; "
-            + TRY,
-            highlight=False,
-        )
-    model = calibrated(TrainedModel(_model_config(job.recipe, source, task, record), task.network), source)
-    save_model(out / "model", model, model_card(model.config, record))
-    write_record(out, record)
 
 
-def calibrated(model: TrainedModel, source: TrainingData) -> TrainedModel:
-    """The model with temperature, scores for prediction sets, and its sense of what is unlike its training images.
+def calibrated(model: TrainedModel, data: TrainingData) -> TrainedModel:
+    """Return the model with its calibration, and its score of images unlike those that it was trained on.
 
-    The members of an ensemble have that sense themselves.
+    The members of an ensemble have that score themselves.
     """
-    count = min(len(source.validation), CALIBRATION_IMAGES)
-    batches = [source.validation[range(i, min(i + BATCH, count))] for i in range(0, count, BATCH)]
+    count = min(len(data.validation), CALIBRATION_IMAGES)
+    batches = [data.validation[range(i, min(i + BATCH, count))] for i in range(0, count, BATCH)]
+    targets = torch.cat([batch["target"] for batch in batches])
     if len(model.members) > 1:
         images = [batch["image"] for batch in batches]
-        outputs = torch.cat(_each(images, lambda image: model.predict_batch(image)[0])).clamp_min(1e-12).log()
-        calibration = fit_calibration(outputs, torch.cat([batch["target"] for batch in batches]))
+        means = torch.cat(_each(images, lambda image: model.predict_batch(image)[0]))
+        calibration = model.task.calibrate(model.task.uncalibrated(means), targets)
         config = dataclasses.replace(model.config, calibration=dataclasses.asdict(calibration))
         return Ensemble(config, model.members)
-    outputs, features, statistics = _raw(model, [batch["image"] for batch in batches])
-    _, known, known_statistics = _raw(
-        model, [source.sample[i : i + BATCH] for i in range(0, len(source.sample), BATCH)]
-    )
-    calibration = Calibration()
-    if model.config.task == "classify":
-        calibration = fit_calibration(outputs, torch.cat([batch["target"] for batch in batches]))
+    outputs, features, statistics = _features(model, [batch["image"] for batch in batches])
+    samples = [data.sample[i : i + BATCH] for i in range(0, len(data.sample), BATCH)]
+    _, known, known_statistics = _features(model, samples)
+    calibration = model.task.calibrate(outputs, targets)
     config = dataclasses.replace(model.config, calibration=dataclasses.asdict(calibration))
     outliers = OutlierScore.fit(known, known_statistics, (features, statistics))
-    return TrainedModel(config, model.network, model.device, outliers)
+    return TrainedModel(config, model.network, model.task, device=model.device, outliers=outliers)
 
 
-def _raw(model: TrainedModel, batches: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    parts = _each(batches, lambda batch: model.raw(batch.to(model.device)))
+def _features(model: TrainedModel, batches: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    parts = _each(batches, lambda batch: model.outputs_and_features(batch.to(model.device)))
     outputs, features, statistics = (torch.cat(part) for part in zip(*parts, strict=True))
     return outputs, features, statistics
 
@@ -105,28 +99,25 @@ def _each(batches: list[Tensor], function: Callable[[Tensor], Result]) -> list[R
     return results
 
 
-def _model_config(recipe: Recipe, source: TrainingData, task: ImageTask, record: dict[str, Any]) -> ModelConfig:
-    options = {"name": recipe.network.name} | recipe.network.options()
+def _model_config(recipe: Recipe, data: TrainingData, module: SupervisedModule, record: dict[str, Any]) -> ModelConfig:
+    network = dict(recipe.network)
     # What is loaded later comes from the model's own weights.
-    options.pop("weights", None)
-    if "pretrained" in options:
-        options["pretrained"] = False
-    regression = isinstance(task, Regression)
+    network.pop("weights", None)
+    if "pretrained" in network:
+        network["pretrained"] = False
     return ModelConfig(
-        task=recipe.task,
-        network=options,
-        preprocessing=dataclasses.asdict(task.preprocessing),
-        channels=source.shape[0],
-        pixels=source.shape[1],
-        classes=source.classes,
-        outputs=[recipe.target] if regression and recipe.target else [],
-        output_center=task.center.tolist() if isinstance(task, Regression) else [],
-        output_scale=task.scale.tolist() if isinstance(task, Regression) else [],
-        bands=source.bands,
-        pixel_scale=source.pixel_scale,
-        unit=source.unit,
+        task=task_content(data.task, recipe.task["name"]),
+        network=network,
+        preprocessing=dataclasses.asdict(module.preprocessing),
+        channels=data.shape[0],
+        pixels=data.shape[1],
+        outputs=list(data.task.output_names),
+        classes=list(data.task.classes),
+        bands=data.bands,
+        pixel_scale=data.pixel_scale,
+        unit=data.unit,
         recipe=dataclasses.asdict(recipe),
-        data=source.description,
+        data=data.description,
         measured={},
         versions=record["versions"],
     )

@@ -21,7 +21,8 @@ from torch import Tensor
 from darklens.errors import DataError, RecipeError
 from darklens.models.registry import count_parameters
 from darklens.progress import Advance, other_display, progress_bar
-from darklens.tasks.base import ImageTask
+from darklens.tasks.precision import resolve_precision
+from darklens.tasks.supervised import SupervisedModule
 from darklens.training.history import epoch_history
 from darklens.training.job import Job
 from darklens.training.training_data import TrainingData
@@ -39,17 +40,17 @@ for _name in ("lightning.pytorch", "lightning.fabric"):
 
 
 class TrainingDataModule(LightningDataModule):
-    """Loaders of a source, shared out over Lightning's processes."""
+    """Loaders of training data, divided among Lightning's processes."""
 
-    def __init__(self, source: TrainingData):
+    def __init__(self, data: TrainingData):
         super().__init__()
-        self.source = source
+        self.data = data
 
     def train_dataloader(self) -> Any:
-        return self.source.train_loader(*self._place())
+        return self.data.train_loader(*self._place())
 
     def val_dataloader(self) -> Any:
-        return self.source.validation_loader(*self._place())
+        return self.data.validation_loader(*self._place())
 
     def _place(self) -> tuple[int, int]:
         assert self.trainer is not None
@@ -94,11 +95,29 @@ class EpochLines(Callback):
 
 
 def fit(
-    job: Job, source: TrainingData, task: ImageTask, out: Path, checkpoint: Path | None, started: float
+    job: Job, data: TrainingData, module: SupervisedModule, out: Path, *, checkpoint: Path | None, started: float
 ) -> Fitted | None:
-    """Fit a task, from a checkpoint or from the start; None in processes that only help.
+    """Fit a module, from a checkpoint or from the start, and give it the weights of its best epoch.
 
-    ``started``, of `time.perf_counter`, is when the training began, preparation included.
+    Parameters
+    ----------
+    job
+        What is trained on what.
+    data
+        Its images.
+    module
+        What is fitted.
+    out
+        The run folder, for checkpoints and logs.
+    checkpoint
+        Where to continue from.
+    started
+        Of `time.perf_counter`: when the training began, preparation included.
+
+    Returns
+    -------
+    Fitted or None
+        How it went; None in processes that only help.
 
     Raises
     ------
@@ -107,7 +126,6 @@ def fit(
     """
     recipe = job.recipe
     config = recipe.trainer
-    module = TrainingDataModule(source)
     best = ModelCheckpoint(
         out / "checkpoints",
         filename="best",
@@ -148,10 +166,10 @@ def fit(
     )
     if trainer.is_global_zero:
         console.print(
-            f"{recipe.name}: {count_parameters(task.network):,} parameters, {source.train_images:,} training and "
-            f"{len(source.validation):,} validation images, {trainer.precision}, threads: {torch.get_num_threads()}"
+            f"{recipe.name}: {count_parameters(module.network):,} parameters, {data.train_images:,} training and "
+            f"{len(data.validation):,} validation images, {trainer.precision}, threads: {torch.get_num_threads()}"
         )
-        for note in source.notes:
+        for note in data.notes:
             console.print(f"note: {note}", highlight=False)
     earlier = max((epoch.get("seconds", 0.0) for epoch in epoch_history(out)), default=0.0)
     if checkpoint is not None:
@@ -160,7 +178,7 @@ def fit(
     shown: Any = other_display() if console.is_terminal else progress_bar("training")
     with shown as lines.advance:
         try:
-            trainer.fit(task, datamodule=module, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, datamodule=TrainingDataModule(data), ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # Lightning's answer to Ctrl-C
             if not trainer.interrupted:
                 raise
@@ -176,10 +194,11 @@ def fit(
         )
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     network = {k.removeprefix("network."): v for k, v in state["state_dict"].items() if k.startswith("network.")}
-    task.network.load_state_dict(network)
+    module.network.load_state_dict(network)
     epoch = int(state["epoch"])
-    auc = next((e["validation/auc"] for e in epoch_history(out) if e["epoch"] == epoch and "validation/auc" in e), None)
-    return Fitted(trainer, seconds, lines.steps_per_second * config.batch_size, epoch + 1, auc)
+    logged = next((each for each in epoch_history(out) if each["epoch"] == epoch), {})
+    measured = {k.removeprefix("validation/"): v for k, v in logged.items() if k.startswith("validation/")}
+    return Fitted(trainer, seconds, lines.steps_per_second * config.batch_size, epoch + 1, measured)
 
 
 def _check_whole(checkpoint: Path) -> None:
@@ -194,17 +213,27 @@ def _check_whole(checkpoint: Path) -> None:
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a fit went; the task holds the weights of the best epoch, counted from 1.
+    """How a fit went.
 
-    ``seconds`` are all, with preparation and validation; ``images_per_second`` is the rate of the steps alone;
-    ``validation_auc`` is the macro AUC of the best epoch, None of a regression.
+    Attributes
+    ----------
+    trainer
+        Lightning's.
+    seconds
+        All of the training, with preparation and validation.
+    images_per_second
+        Rate of the steps alone.
+    best_epoch
+        Whose weights the module has; epochs count from 1.
+    measured
+        Validation loss and metrics of that epoch.
     """
 
     trainer: Trainer
     seconds: float
     images_per_second: float
     best_epoch: int
-    validation_auc: float | None
+    measured: dict[str, float]
 
 
 def moving_average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:
@@ -216,16 +245,6 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:
         return averaged.lerp(current, 1 - kept) if averaged.is_floating_point() else current
 
     return average
-
-
-def resolve_precision(precision: str) -> str:
-    """Lightning's name of the precision; ``auto`` is bfloat16 where the hardware computes in it, else float32."""
-    if precision != "auto":
-        return precision
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return "bf16-mixed" if any(check is not None and check() for check in checks) else "32-true"
 
 
 def _loggers(job: Job, out: Path) -> list[Logger]:

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -17,11 +18,14 @@ import torch
 from darklens.commands import command, given_command
 from darklens.data.dataset import versions
 from darklens.data.options import DataOptions
-from darklens.errors import DataError
+from darklens.errors import DataError, RecipeError
 from darklens.schema import from_keys, known_keys, read_json
-from darklens.training.recipe import Recipe, changes, check_recipe_trusted, recipe_from, recipe_names
+from darklens.training.recipe import Recipe, changes, check_recipe_trusted, code_of, recipe_from, recipe_names
 from darklens.training.training_data import TrainingData, open_training_data
-from darklens.usercode import check_trusted, is_reference
+from darklens.usercode import check_trusted, code_checksum, is_reference, split_reference
+
+CODE = "code"
+"""Folder of a run with copies of the user's own code that its recipe names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +58,27 @@ def read_job(out: Path, *, trust_code: bool = False) -> Job:
     """
     job = recorded_job(out, trust_code=trust_code)
     check_recipe_trusted(job.recipe, str(out / "run.json"), trust_code)
+    _check_code(job.recipe, out)
     return job
+
+
+def _check_code(recipe: Recipe, out: Path) -> None:
+    """Refuse code that has changed since the run began: what it computes would be neither the old nor the new."""
+    recorded = read_record(out).get("code", {})  # version 0.1 kept none
+    for path in _files_of(recipe):
+        if path.name in recorded and code_checksum(path) != recorded[path.name]:
+            raise RecipeError(
+                f"{path}: was changed since the run began; bring back what is kept in {out / CODE}, or train anew"
+            )
+
+
+def _files_of(recipe: Recipe) -> list[Path]:
+    """The files of code that a recipe names. Raises RecipeError if two of them have one name."""
+    files = sorted({split_reference(reference)[0] for reference in code_of(recipe)})
+    names = [path.name for path in files]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise RecipeError(f"two files of code are called {twice[0]}; rename one")
+    return files
 
 
 def recorded_job(out: Path, *, trust_code: bool = False) -> Job:
@@ -86,7 +110,9 @@ def _recorded_options(record: dict[str, Any], out: Path) -> DataOptions:
 
 def open_job_data(job: Job, *, trust_code: bool = False) -> TrainingData:
     """Return the opened data of a job; ``trust_code`` lets a preset in YAML run the code that it names."""
-    return open_training_data(job.data, job.recipe, job.seed, job.options, job.member, trust_code=trust_code)
+    return open_training_data(
+        job.data, job.recipe, job.seed, options=job.options, member=job.member, trust_code=trust_code
+    )
 
 
 def read_record(out: Path) -> dict[str, Any]:
@@ -113,11 +139,16 @@ def peak_memory() -> int:
 
 
 def new_record(job: Job, out: Path) -> dict[str, Any]:
-    """Return the record of a run in ``out`` before it is trained."""
+    """Return the record of a run in ``out`` before it is trained; code that its recipe names is copied beside it."""
+    files = _files_of(job.recipe)
+    for path in files:
+        (out / CODE).mkdir(exist_ok=True)
+        shutil.copy(path, out / CODE / path.name)
     return {
         **json.loads(json.dumps(dataclasses.asdict(job), default=str)),
         "command": given_command.get() or training_command(job, out),
         "versions": versions(),
+        "code": {path.name: code_checksum(out / CODE / path.name) for path in files},
         "git": _git_revision(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

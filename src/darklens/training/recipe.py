@@ -6,71 +6,25 @@ a file to ``darklens/recipes``.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
 from darklens.errors import RecipeError
 from darklens.paths import read_yaml
-from darklens.usercode import check_trusted, code_checksum, is_reference, split_reference
+from darklens.schema import typed_arguments
+from darklens.tasks.base import Task
+from darklens.tasks.options import OptimizerOptions, ScheduleOptions
+from darklens.tasks.registry import current_task, make_task
+from darklens.usercode import check_trusted, code_checksum, is_reference, references, split_reference
 
 RECIPES = resources.files("darklens.recipes")
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The network.
-
-    Parameters
-    ----------
-    name
-        compact, timm, or your own as my_network.py:Class.
-    architecture
-        timm's name of the backbone.
-    pretrained
-        Start from timm's ImageNet weights, fetched once.
-    weights
-        A local file of such weights instead.
-    dropout
-        Dropout before the last layer.
-    head
-        linear, normalized or hidden, in place of timm's own.
-    arguments
-        More arguments of timm's model.
-    widths
-        Channels of each stage (compact, equivariant).
-    blocks
-        Residual blocks (compact) or layers (cbam-densenet) of each stage.
-    growth
-        Channels that a layer adds (cbam-densenet).
-    group
-        C4, D4, C8 or D8 (equivariant).
-    """
-
-    name: str = "compact"
-    architecture: str | None = None
-    pretrained: bool | None = None
-    weights: str | None = None
-    dropout: float | None = None
-    head: Literal["linear", "normalized", "hidden"] | None = None
-    arguments: dict[str, Any] | None = None
-    widths: list[int] | None = None
-    blocks: list[int] | None = None
-    growth: int | None = None
-    group: str | None = None
-
-    def options(self) -> dict[str, Any]:
-        """Arguments of the network that are set."""
-        return {
-            f.name: v for f in dataclasses.fields(self) if f.name != "name" and (v := getattr(self, f.name)) is not None
-        }
 
 
 @dataclass(frozen=True)
@@ -99,66 +53,6 @@ class PreprocessingConfig:
     repeat_channels: int = 1
     lens_model: bool = False
     lens_band: str | None = None
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """A phase of the loss of a classification.
-
-    Parameters
-    ----------
-    name
-        cross-entropy, or focal (Lin et al. 2017), which weighs hard images more.
-    label_smoothing
-        Share of the probability that is spread over all classes.
-    from_epoch
-        The first epoch of this phase; epochs count from 1.
-    """
-
-    name: Literal["cross-entropy", "focal"] = "cross-entropy"
-    label_smoothing: float = 0.0
-    from_epoch: int = 1
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """The optimiser.
-
-    Parameters
-    ----------
-    name
-        Which one; Muon (Jordan et al. 2024) orthogonalises the steps of weight matrices and leaves the rest to AdamW.
-    lr
-        Peak learning rate.
-    weight_decay
-        Decay of weights; biases and norms are spared by AdamW.
-    """
-
-    name: Literal["Adam", "AdamW", "SGD", "Muon"] = "AdamW"
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """The learning rate over time.
-
-    Parameters
-    ----------
-    name
-        cosine (after a linear warm-up), step, or constant.
-    warmup
-        Fraction of all steps over which the rate rises.
-    step_epochs
-        Epochs between steps.
-    step_factor
-        Factor of each step.
-    """
-
-    name: Literal["cosine", "step", "constant"] = "cosine"
-    warmup: float = 0.1
-    step_epochs: int = 8
-    step_factor: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -228,23 +122,20 @@ class Recipe:
     name
         Where it is in the library.
     task
-        classify or regress.
+        What is learned: ``name`` (classify, regress, or your own as my_task.py:Class) and the options of that task.
     description
         What it is.
     source
         The published system that it follows.
     differs
         How it differs from its source.
-    target
-        The catalogue column to regress; a mass is taken in log10.
     network
-        The network.
+        ``name`` (compact, equivariant, cbam-densenet, timm, or your own as my_network.py:Class) and the options of that
+        network.
     preprocessing
         From detector to network.
     augmentation
         Random symmetries of the square.
-    loss
-        Phases of the loss of a classification, in order.
     optimizer
         The optimiser.
     schedule
@@ -253,36 +144,47 @@ class Recipe:
         How long, and on what.
     members
         Recipes that are trained one by one and then averaged; the rest of this recipe is then only theirs to inherit.
+    stages
+        Recipes that are trained one after the other, each from the weights of the one before; each may name its own
+        ``data``.
     """
 
     name: str
-    task: Literal["classify", "regress"]
+    task: dict[str, Any]
     description: str = ""
     source: str = ""
     differs: str = ""
-    target: str | None = None
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: dict[str, Any] = field(default_factory=lambda: {"name": "compact"})
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     augmentation: Literal["dihedral", "flips", "none"] = "dihedral"
-    loss: list[LossConfig] = field(default_factory=lambda: [LossConfig()])
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     members: list[dict[str, Any]] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.task == "regress" and not self.target:
-            raise RecipeError(f"recipe {self.name}: a regression needs a target, the catalogue column to learn")
+        for part in ("task", "network"):
+            if not isinstance(getattr(self, part).get("name"), str):
+                raise RecipeError(f"{part}.name is {getattr(self, part).get('name')!r}; expected a name")
         for name in ("epochs", "batch_size", "epoch_images"):
             if (number := getattr(self.trainer, name)) is not None and number < 1:
-                raise RecipeError(f"recipe {self.name}: trainer.{name} must be at least 1")
-        starts = [phase.from_epoch for phase in self.loss]
-        if not starts or starts[0] != 1 or starts != sorted(set(starts)):
-            raise RecipeError(
-                f"recipe {self.name}: phases of the loss begin at epoch 1 and go on in order; got {starts}"
-            )
-        if self.optimizer.lr <= 0:
-            raise RecipeError(f"recipe {self.name}: optimizer.lr must be above zero; got {self.optimizer.lr}")
+                raise RecipeError(f"trainer.{name} must be at least 1")
+        if self.members and self.stages:
+            raise RecipeError("a recipe has members or stages, not both")
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """Arguments of the network."""
+        return {key: value for key, value in self.network.items() if key != "name"}
+
+    def make_task(self) -> Task:
+        """Return the task, before it has seen data; the code of a user's own is run."""
+        return make_task(self.task, f"recipe {self.name}")
+
+    def parts(self) -> list[Recipe]:
+        """Return the recipes that are trained: its members, its stages, or itself."""
+        return [recipe_from(part, part["name"]) for part in (*self.members, *self.stages)] or [self]
 
 
 def list_recipes() -> dict[str, str]:
@@ -315,8 +217,8 @@ def load_recipe(
 ) -> Recipe:
     """Return a recipe by name or from a user's YAML file, with dotted overrides such as ``{"trainer.epochs": 5}``.
 
-    A file may say ``extends: substructure/darklens`` and then only what it changes. A network of one's own that it names
-    is looked for in its folder.
+    A file may say ``extends: substructure/darklens`` and then only what it changes. Code of one's own that it names is
+    looked for in its folder.
 
     Parameters
     ----------
@@ -339,67 +241,145 @@ def load_recipe(
         own = read_yaml(path, RecipeError, "extends: substructure/darklens")
         content = _builtin(str(own.pop("extends"))) if "extends" in own else {}
         content["name"] = path.stem
-        own = _flat(own)
-        if is_reference(own.get("network.name")) and "network.name" not in (overrides or {}):
-            own["network.name"] = str(path.parent / own["network.name"])
-            check_trusted(own["network.name"], name, trust_code)
-        overrides = own | dict(overrides or {})
+        own = _flat(_located(_current(own), path.parent))
+        given = _current_overrides(dict(overrides or {}))
+        for reference in sorted({r for key, value in own.items() if key not in given for r in references(value)}):
+            check_trusted(reference, name, trust_code)
+        overrides = own | given
     else:
         content = {"name": name} | _builtin(name)
-    overrides = dict(overrides or {})
-    network = content.get("network") or {}
-    if overrides.get("network.name", network.get("name")) != network.get("name"):
-        content["network"] = {}  # the options of one network mean nothing to another
-    for key, value in overrides.items():
-        _set(content, key.split("."), value)
-    if content.get("members"):
-        if name in _inside:
-            raise RecipeError(f"recipe {name}: is a member of itself")
-        _gather(content, trust_code, (*_inside, name))
-    return recipe_from(content, name)
+    content = overridden(content, overrides or {})
+    for kind in ("members", "stages"):
+        if content.get(kind):
+            if name in _inside:
+                raise RecipeError(f"recipe {name}: is one of its own {kind}")
+            _gather(content, kind, trust_code, (*_inside, name))
+    recipe = recipe_from(content, name)
+    recipe.make_task()
+    return recipe
 
 
 def check_recipe_trusted(recipe: Recipe, named_in: str, trust_code: bool) -> None:
     """Refuse a recipe that was read from a run's or a model's record and names code, unless the user trusts it.
 
+    Parameters
+    ----------
+    recipe
+        What was read.
+    named_in
+        The file that it was read from, for the message.
+    trust_code
+        Whether the user has said that such code may run.
+
     Raises
     ------
     UntrustedCodeError
-        If it names code, itself or in a member, and ``trust_code`` is not set.
+        If it names code, itself or in a member or stage, and ``trust_code`` is not set.
     """
-    for name in (recipe.network.name, *(member["network"]["name"] for member in recipe.members)):
-        if is_reference(name):
-            check_trusted(name, named_in, trust_code)
+    for reference in code_of(recipe):
+        check_trusted(reference, named_in, trust_code)
+
+
+def code_of(recipe: Recipe) -> list[str]:
+    """Return every ``file.py:name`` of a user's own code that a recipe names: networks, tasks, losses, optimisers."""
+    content = dataclasses.asdict(recipe)
+    return sorted({found for part in CODE for found in references(content[part])})
 
 
 def own_code(recipe: Recipe) -> set[str]:
     """Return the SHA-256 of each file of code that a recipe names, which whoever loaded it has answered for."""
-    names = (recipe.network.name, *(member["network"]["name"] for member in recipe.members))
-    return {code_checksum(split_reference(name)[0]) for name in names if is_reference(name)}
+    return {code_checksum(split_reference(name)[0]) for name in code_of(recipe)}
 
 
 def changes(recipe: Recipe) -> dict[str, Any]:
     """Return the values in which a recipe differs from the library's of the same name, by dotted key."""
-    network = {"network.name": recipe.network.name}
-    if network["network.name"] == load_recipe(recipe.name).network.name:
-        network = {}
-    own, library = (_flat(dataclasses.asdict(r)) for r in (recipe, load_recipe(recipe.name, network)))
-    return network | {k: v for k, v in own.items() if v != library[k] and k not in ("members", "loss")}
+    library = load_recipe(recipe.name)
+    names = {f"{part}.name": getattr(recipe, part)["name"] for part in ("network", "task")}
+    renamed = {key: name for key, name in names.items() if name != getattr(library, key.partition(".")[0])["name"]}
+    own, base = (_flat(dataclasses.asdict(r)) for r in (recipe, load_recipe(recipe.name, renamed)))
+    return renamed | {k: v for k, v in own.items() if v != base.get(k) and k not in ("members", "stages")}
 
 
-_OF_THE_WHOLE = ("name", "task", "description", "source", "differs", "members")
+CODE = ("network", "task", "optimizer", "members", "stages")
+"""Parts of a recipe that may name code of the user's own."""
+_OF_THE_WHOLE = ("name", "description", "source", "differs", "members", "stages")
+_LEGACY = (
+    "architecture",
+    "pretrained",
+    "weights",
+    "dropout",
+    "head",
+    "arguments",
+    "widths",
+    "blocks",
+    "growth",
+    "group",
+)
+"""Options of the networks of version 0.1, all of which its records name, null where a network does not have them."""
 
 
-def _gather(content: dict[str, Any], trust_code: bool, inside: tuple[str, ...]) -> None:
-    """Members by name become whole recipes, which inherit what else the ensemble's recipe says."""
-    if not isinstance(content["members"], list):
-        raise RecipeError(f"recipe {content['name']}: members is a list of recipes; got {content['members']!r}")
-    inherited = _flat({key: value for key, value in content.items() if key not in _OF_THE_WHOLE})
-    names = [str(member) for member in content["members"]]
-    members = [load_recipe(name, inherited, trust_code=trust_code, _inside=inside) for name in names]
-    if odd := [m.name for m in members if m.task != content.get("task") or m.members]:
-        raise RecipeError(f"recipe {content['name']}: {odd[0]} cannot be a member: another task, or an ensemble itself")
-    content["members"] = [dataclasses.asdict(member) for member in members]
+def _current(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content in the present form: version 0.1 had ``target`` and ``loss`` beside the task's name."""
+    content = dict(content)
+    target, losses = content.pop("target", None), content.pop("loss", None)
+    if isinstance(content.get("task"), str | Mapping):
+        content["task"] = current_task(content["task"], target, losses)
+    network = content.get("network")
+    if isinstance(network, Mapping):
+        content["network"] = {k: v for k, v in network.items() if v is not None or k not in _LEGACY}
+    return content
+
+
+_MOVED = {"target": "task.target", "loss": "task.losses", "task": "task.name", "network": "network.name"}
+
+
+def _current_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides in the present form."""
+    return {_MOVED.get(k, k) if not isinstance(v, Mapping) else k: v for k, v in overrides.items()}
+
+
+def overridden(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a recipe with values that take the place of its own, by dotted key."""
+    content, overrides = _current(content), _current_overrides(overrides)
+    for part in ("network", "task"):
+        named = content.get(part) or {}
+        if overrides.get(f"{part}.name", named.get("name")) != named.get("name"):
+            content[part] = {}  # the options of one network or task mean nothing to another
+    for key, value in overrides.items():
+        _set(content, key.split("."), value)
+    return content
+
+
+def _gather(content: dict[str, Any], kind: str, trust_code: bool, inside: tuple[str, ...]) -> None:
+    """Make members or stages whole recipes, which inherit what else the recipe says.
+
+    Each is the name of a recipe, or keys and values: those of ``recipe``, or else of the whole, with what they change.
+    """
+    where = f"recipe {content['name']}"
+    if not isinstance(content[kind], list):
+        raise RecipeError(f"{where}: {kind} is a list of recipes; got {content[kind]!r}")
+    whole = {key: value for key, value in content.items() if key not in ("members", "stages")}
+    inherited = _flat({key: value for key, value in whole.items() if key not in _OF_THE_WHOLE})
+    inherited.pop("task.name", None)
+    if kind == "stages":  # each has a task of its own
+        inherited = {key: value for key, value in inherited.items() if not key.startswith("task.")}
+    made = []
+    for part in content[kind]:
+        own = _current(part) if isinstance(part, Mapping) else {"recipe": str(part)}
+        data = {"data": str(own.pop("data"))} if "data" in own else {}
+        name, given = own.pop("recipe", None), _flat(own)
+        if name is None:
+            recipe = recipe_from(overridden(whole, given), content["name"])
+        else:
+            recipe = load_recipe(str(name), inherited | given, trust_code=trust_code, _inside=inside)
+        if recipe.members or recipe.stages:
+            raise RecipeError(f"{where}: {recipe.name} is made of others itself, and cannot be one of its {kind}")
+        if kind == "members" and recipe.task["name"] != whole["task"]["name"]:
+            raise RecipeError(f"{where}: {recipe.name} cannot be a member: its task is {recipe.task['name']}")
+        made.append(dataclasses.asdict(recipe) | data)
+    if kind == "stages":  # what comes out is the last
+        content |= {part: made[-1][part] for part in ("task", "network", "preprocessing")}
+    content[kind] = made
 
 
 def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -411,41 +391,22 @@ def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_from(content: Mapping[str, Any], where: str) -> Recipe:
-    """A recipe from its content; ``where`` names it in errors."""
-    from jsonargparse import ArgumentError, ArgumentParser, Namespace
+    """Return a recipe from its content, without running code that it names; ``where`` names it in errors.
 
-    # Members are whole recipes already; and the parser changes what it is given.
-    members = content.get("members", [])
-    content = copy.deepcopy({key: value for key, value in content.items() if key != "members"})
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe, "recipe")
+    Raises
+    ------
+    RecipeError
+        If a key is unknown, or a value is not of its type.
+    """
+    content = {key: value for key, value in _current(content).items() if key != "data"}
+    named = f"recipe {where}"
     try:
-        parsed = parser.parse_object(Namespace({"recipe": _unknown_refused(Recipe, content, where)}))
-    except ArgumentError as error:
-        raise RecipeError(f"recipe {where}: {_readable(str(error))}") from error
-    recipe: Recipe = parser.instantiate_classes(parsed).recipe
-    return dataclasses.replace(recipe, members=list(members))
-
-
-def _unknown_refused(kind: type, content: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
-    """The content, if all its keys are those of the dataclass and of the dataclasses inside."""
-    hints = get_type_hints(kind)
-    for key, value in content.items():
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, 1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; it takes {', '.join(hints)}"
-            raise RecipeError(f"recipe {where}: unknown key {prefix}{key}{hint}")
-        if dataclasses.is_dataclass(hints[key]):
-            if not isinstance(value, Mapping):
-                raise RecipeError(f"recipe {where}: {prefix}{key} holds keys and values; got {value!r}")
-            _unknown_refused(hints[key], value, where, f"{prefix}{key}.")
-    return dict(content)
-
-
-def _readable(message: str) -> str:
-    """The parser's message without the prefix that only this module knows."""
-    lines = [line.strip() for line in message.replace("recipe.", "").splitlines() if line.strip()]
-    return " ".join(lines)
+        recipe = Recipe(**typed_arguments(Recipe, content, where=named, prefix="", error=RecipeError))
+    except RecipeError as error:
+        raise RecipeError(f"{named}: {str(error).removeprefix(f'{named}: ')}") from error
+    if not is_reference(recipe.task["name"]):
+        recipe.make_task()
+    return recipe
 
 
 def _builtin(name: str) -> dict[str, Any]:
@@ -456,6 +417,15 @@ def _builtin(name: str) -> dict[str, Any]:
         raise RecipeError(f"no recipe {name!r}.{hint} There are {', '.join(recipe_names())}; your own is a .yaml file")
     content: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
     return content
+
+
+def _located(content: Any, folder: Path) -> Any:
+    """The same keys and values with code that they name looked for in a folder."""
+    if is_reference(content):
+        return str(folder / content)
+    if isinstance(content, Mapping):
+        return {key: _located(value, folder) for key, value in content.items()}
+    return [_located(value, folder) for value in content] if isinstance(content, list) else content
 
 
 def _set(content: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -7,26 +7,16 @@ import shutil
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-import torch
-from lightning.pytorch import seed_everything
-from torch import nn
-
-from darklens.data.preprocessing import Preprocessing
-from darklens.errors import DataError, ModelError, RecipeError
-from darklens.inference.model import load_model
-from darklens.models.registry import build_network
+from darklens.errors import DataError, RecipeError
 from darklens.paths import check_absent, is_helper_process, is_vacant, only_one
-from darklens.tasks.base import ImageTask, Optimization
-from darklens.tasks.classify import Classification, LossPhase
-from darklens.tasks.regress import Regression
-from darklens.training.ensemble import make_ensemble
+from darklens.tasks.registry import task_title
+from darklens.training.build import build_module, check_networks
+from darklens.training.ensemble import make_ensemble, summed_training
 from darklens.training.finish import finish
 from darklens.training.fit import console, fit
 from darklens.training.job import Job, new_record, open_job_data, read_job, read_record, write_record
-from darklens.training.recipe import Recipe, own_code, recipe_from, short_name
-from darklens.training.training_data import TrainingData
+from darklens.training.recipe import own_code, short_name
 
 
 def train(job: Job, out: Path, *, trust_code: bool = False) -> Path:
@@ -53,20 +43,14 @@ def train(job: Job, out: Path, *, trust_code: bool = False) -> Path:
         if not child and not is_vacant(out):  # another process was faster
             raise DataError(f"{out}: exists already, and nothing is overwritten; choose another --out")
         try:
+            check_networks(job.recipe)
             if job.recipe.members:
                 return _train_members(job, out, trust_code)
-            started = time.perf_counter()
-            source = open_job_data(job, trust_code=trust_code)
-            task = build_task(job.recipe, source, job.start, trust_code=trust_code)
-            if not child:
-                write_record(out, new_record(job, out))
-                if source.split is not None:
-                    source.split.write_parquet(out / "split.parquet")
-            return _train(job, source, task, out, None, started)
+            if job.recipe.stages:
+                return _train_stages(job, out, trust_code)
+            return _train(job, out, trust_code)
         except BaseException:
-            if not child and not any(
-                (*out.glob("checkpoints/last.ckpt"), *out.glob("members/*/checkpoints/last.ckpt"))
-            ):
+            if not child and not any((*out.glob("checkpoints/last.ckpt"), *out.glob("*/*/checkpoints/last.ckpt"))):
                 shutil.rmtree(out, ignore_errors=True)
             raise
 
@@ -101,17 +85,27 @@ def resume(out: Path, asked: Job | None = None, *, trust_code: bool = False) -> 
     with nullcontext() if is_helper_process() else only_one(out, "training"):
         if job.recipe.members:
             return _train_members(job, out, trust_code)
-        checkpoint = out / "checkpoints" / "last.ckpt"
-        started = time.perf_counter()
-        source = open_job_data(job, trust_code=trust_code)
-        task = build_task(job.recipe, source, job.start, trust_code=trust_code)
-        return _train(job, source, task, out, checkpoint if checkpoint.exists() else None, started)
+        if job.recipe.stages:
+            return _train_stages(job, out, trust_code)
+        return _train(job, out, trust_code)
 
 
-def _train(job: Job, source: TrainingData, task: ImageTask, out: Path, checkpoint: Path | None, started: float) -> Path:
-    fitted = fit(job, source, task, out, checkpoint, started)
+def _train(job: Job, out: Path, trust_code: bool) -> Path:
+    """Open the data, build the module, fit it, calibrate and save it; a run that was begun continues."""
+    started = time.perf_counter()
+    data = open_job_data(job, trust_code=trust_code)
+    module = build_module(job.recipe, data, job.start, trust_code=trust_code)
+    checkpoint = out / "checkpoints" / "last.ckpt"
+    begun = (out / "run.json").is_file()
+    if not begun and not is_helper_process():
+        write_record(out, new_record(job, out))
+        if data.split is not None:
+            data.split.write_parquet(out / "split.parquet")
+    fitted = fit(
+        job, data, module, out, checkpoint=checkpoint if begun and checkpoint.exists() else None, started=started
+    )
     if fitted is not None:
-        finish(job, source, task, out, fitted)
+        finish(job, data, module, out, fitted)
         console.print(f"trained in {fitted.seconds:.0f} s → {out}")
     return out
 
@@ -119,86 +113,39 @@ def _train(job: Job, source: TrainingData, task: ImageTask, out: Path, checkpoin
 def _train_members(job: Job, out: Path, trust_code: bool) -> Path:
     """Train the members of an ensemble one by one, those that are done left as they are, and average them."""
     child = is_helper_process()
-    recipes = [recipe_from(member, member["name"]) for member in job.recipe.members]
     if not child and not (out / "run.json").exists():
         write_record(out, new_record(job, out))
     runs = []
-    for number, recipe in enumerate(recipes):
-        run = out / "members" / f"{number}-{short_name(recipe.name)}"
-        member = dataclasses.replace(job, recipe=recipe, member=number)
-        if (run / "run.json").is_file():
-            runs.append(resume(run, member, trust_code=trust_code))
-        else:
-            runs.append(train(member, run, trust_code=trust_code))
+    for number, recipe in enumerate(job.recipe.parts()):
+        part = dataclasses.replace(job, recipe=recipe, member=number)
+        runs.append(_train_part(part, out / "members" / f"{number}-{short_name(recipe.name)}", trust_code))
     if not child:
         make_ensemble(runs, out, own=own_code(job.recipe), trust_code=trust_code)
     return out
 
 
-def build_task(
-    recipe: Recipe, source: TrainingData, start: str | None = None, *, trust_code: bool = False
-) -> ImageTask:
-    """Return the Lightning module of a recipe, with preprocessing and target scale fitted to training images.
-
-    Parameters
-    ----------
-    recipe
-        What is to be trained.
-    source
-        On what.
-    start
-        A trained model whose weights the network starts from.
-    trust_code
-        Whether code that ``start`` names may run.
-    """
-    outputs = len(source.classes) if recipe.task == "classify" else 1
-    chosen = dataclasses.asdict(recipe.preprocessing) | {"lens_band": _lens_band(recipe, source)}
-    preprocessing = Preprocessing(**chosen).fit(source.sample)
-    channels, _, _ = preprocessing.output_shape(source.shape)
-    seed_everything(source.seed, verbose=False)
-    network = build_network(recipe.network.name, channels, outputs, recipe.network.options())
-    if start is not None:
-        _start_from(network, start, trust_code)
-    network = network.to(memory_format=torch.channels_last)
-    if recipe.trainer.compile:
-        network.compile()
-    o, s = recipe.optimizer, recipe.schedule
-    optimization = Optimization(o.name, o.lr, o.weight_decay, s.name, s.warmup, s.step_epochs, s.step_factor)
-    shared: dict[str, Any] = {
-        "augmentation": recipe.augmentation,
-        "seed": source.seed,
-        "unfreezing": recipe.trainer.unfreezing == "sections",
-    }
-    if recipe.task == "classify":
-        losses = [LossPhase(**dataclasses.asdict(phase)) for phase in recipe.loss]
-        return Classification(network, preprocessing, optimization, source.classes, losses=losses, **shared)
-    center, scale = source.target_sample.mean(0), source.target_sample.std(0)
-    if not (scale > 0).all():
-        raise DataError(f"{source.description['source']}: every training image has the same {recipe.target}")
-    return Regression(network, preprocessing, optimization, center.tolist(), scale.tolist(), **shared)
+def _train_stages(job: Job, out: Path, trust_code: bool) -> Path:
+    """Train stage after stage, each from the weights of the one before; the model is that of the last."""
+    child = is_helper_process()
+    if not child and not (out / "run.json").exists():
+        write_record(out, new_record(job, out))
+    start = job.start
+    for number, (recipe, stage) in enumerate(zip(job.recipe.parts(), job.recipe.stages, strict=True)):
+        part = dataclasses.replace(job, recipe=recipe, data=stage.get("data", job.data), start=start)
+        run = _train_part(part, out / "stages" / f"{number}-{task_title(recipe.task)}", trust_code)
+        start = str(run)
+    if not child:
+        last = read_record(run)
+        shutil.copytree(run / "model", out / "model", dirs_exist_ok=True)
+        if (run / "split.parquet").is_file():
+            shutil.copy(run / "split.parquet", out / "split.parquet")
+        summed = summed_training([read_record(path)["training"] for path in sorted((out / "stages").iterdir())])
+        write_record(out, read_record(out) | {"training": summed, "data_description": last["data_description"]})
+    return out
 
 
-def _lens_band(recipe: Recipe, source: TrainingData) -> int | None:
-    """The channel that the lens is fitted to; None for the sum of all."""
-    channels, wanted = source.shape[0], recipe.preprocessing.lens_band
-    if wanted in (None, "sum"):
-        return 0 if channels == 1 else None
-    names = source.bands or [str(number) for number in range(channels)]
-    if wanted not in names:
-        raise RecipeError(f"--preprocessing.lens_band {wanted}: the images have bands {', '.join(names)}; or say sum")
-    return names.index(wanted)
-
-
-def _start_from(network: nn.Module, start: str, trust_code: bool) -> None:
-    """Load all weights of a trained model that fit; the last layer is new if the classes are others."""
-    trained = load_model(start, trust_code=trust_code)
-    if len(trained.members) > 1:
-        raise ModelError(f"{start}: an ensemble cannot be trained further; start from one of its members")
-    own, given = network.state_dict(), trained.network.state_dict()
-    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    if len(fitting) < len(own) - 2:
-        odd = next(name for name in own if name not in fitting)
-        raise ModelError(
-            f"{start}: its weights do not fit this recipe's network ({odd} is of another shape, or missing)"
-        )
-    network.load_state_dict(own | fitting)
+def _train_part(part: Job, run: Path, trust_code: bool) -> Path:
+    """Train a member or stage, or continue where it stopped."""
+    if (run / "run.json").is_file():
+        return resume(run, part, trust_code=trust_code)
+    return train(part, run, trust_code=trust_code)

@@ -24,6 +24,7 @@ from darklens.errors import DataError, RecipeError
 from darklens.inference.model import BATCH
 from darklens.progress import progress_bar, working
 from darklens.simulation import BLOCK, Preset, Simulator, load_preset
+from darklens.tasks.base import Task
 from darklens.training.recipe import Recipe
 
 VALIDATION_IMAGES = 24 * BLOCK
@@ -34,17 +35,37 @@ MEMBER_STRIDE = 1009
 
 @dataclass
 class TrainingData:
-    """Loaders and what a model must remember of its data.
+    """Training and validation images of a run, and what a model must remember of them.
 
-    ``sample`` are training images for fitting the preprocessing, ``target_sample`` training targets (n, outputs).
+    Attributes
+    ----------
+    train, validation
+        Datasets of batches.
+    train_images
+        Images of an epoch.
+    sample
+        Training images (n, C, H, W) to which the preprocessing is fitted.
+    task
+        What is learned, with what it has learned from catalogue and training targets.
+    shape
+        Of an image, (C, H, W).
+    bands, pixel_scale, unit
+        Of the images; pixel scale in arcsec.
+    description
+        What a model remembers of its data.
+    split
+        Columns ``id`` and ``split``; None of images that are simulated as it goes.
+    recipe, seed
+        What is trained, and the seed of order and weights.
+    notes
+        What a user should know of the data.
     """
 
     train: Any
     validation: Any
     train_images: int
     sample: Tensor
-    target_sample: np.ndarray
-    classes: list[str]
+    task: Task
     shape: tuple[int, int, int]
     bands: list[str]
     pixel_scale: float | None
@@ -56,7 +77,7 @@ class TrainingData:
     notes: list[str] = field(default_factory=list)
 
     def train_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
-        """Training batches of one process."""
+        """Return the training batches of one of Lightning's processes."""
         per_process = max(1, self.recipe.trainer.batch_size // world_size)
         batches: Any
         if isinstance(self.train, SimulatedDataset):
@@ -67,7 +88,7 @@ class TrainingData:
         return batch_loader(self.train, batches, self.recipe.trainer.workers)
 
     def validation_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
-        """Validation batches of one process, in order."""
+        """Return the validation batches of one of Lightning's processes, in order."""
         batches = Batches(len(self.validation), BATCH, self.seed, False, rank, world_size)
         return batch_loader(self.validation, batches)
 
@@ -76,12 +97,12 @@ def open_training_data(
     data: str,
     recipe: Recipe,
     seed: int,
+    *,
     options: DataOptions = DataOptions(),
     member: int = 0,
-    *,
     trust_code: bool = False,
 ) -> TrainingData:
-    """Return the training and validation images that ``--data`` names.
+    """Open the training and validation images that ``--data`` names.
 
     Parameters
     ----------
@@ -113,7 +134,8 @@ def open_training_data(
 def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> TrainingData:
     notes = [] if cutouts.info.layout == "dataset" else list(cutouts.info.notes)
     cutouts = _square(cutouts, notes)
-    classes, targets = targets_of(cutouts, recipe)
+    task = recipe.make_task().for_data(cutouts)
+    targets = _computed(task.targets(cutouts))
     known = np.flatnonzero(np.isfinite(targets).reshape(len(targets), -1).all(1))
     if len(known) < len(cutouts):
         cutouts, targets = cutouts.subset(known), targets[known]
@@ -137,8 +159,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
         parts[1],
         train_images=len(train),
         sample=sample,
-        target_sample=targets[train],
-        classes=classes,
+        task=_fitted(task, targets[train], info.source),
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
         bands=info.bands,
         pixel_scale=info.pixel_scale,
@@ -184,17 +205,17 @@ def _channel_notes(cutouts: Cutouts, recipe: Recipe) -> list[str]:
     return notes
 
 
-def targets_of(cutouts: Cutouts, recipe: Recipe) -> tuple[list[str], np.ndarray]:
-    """Class names and label numbers (N,), or no classes and float32 values (N, 1)."""
-    if recipe.task == "classify":
-        names = cutouts.info.classes or sorted(set(cutouts.catalog["label"].drop_nulls()) if _labelled(cutouts) else [])
-        labels = cutouts.labels(names)
-        present = [name for i, name in enumerate(names) if (labels == i).any()]
-        if len(present) < 2:
-            raise DataError(f"{cutouts.info.source}: a classification needs at least two classes; there is {present}")
-        return names, labels
-    assert recipe.target is not None
-    return [], cutouts.values(recipe.target).astype(np.float32)[:, None]
+def _computed(targets: np.ndarray) -> np.ndarray:
+    """Targets as they are computed with: values in float32, label numbers as they are."""
+    return targets.astype(np.float32) if targets.dtype.kind == "f" else targets
+
+
+def _fitted(task: Task, targets: np.ndarray, where: str) -> Task:
+    """The task fitted to training targets, with the data named in what it refuses."""
+    try:
+        return task.fit(targets)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _typical_peak(images: Tensor) -> float:
@@ -203,36 +224,31 @@ def _typical_peak(images: Tensor) -> float:
     return float(peaks.median())
 
 
-def _labelled(cutouts: Cutouts) -> bool:
-    return "label" in cutouts.catalog.columns
-
-
 def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> TrainingData:
     """Training images never repeat; validation images are of another seed."""
     if recipe.trainer.batch_size % BLOCK:
         raise RecipeError(f"simulated images come in blocks of {BLOCK}; {recipe.trainer.batch_size} is no multiple")
     epoch_images = recipe.trainer.epoch_images or SIMULATED_EPOCH
     train, validation = Simulator(preset, seed, compile=True), Simulator(preset, split_seed + 1_000_003)
-    if recipe.task == "regress":
-        assert recipe.target is not None
-        if recipe.target not in train.catalog(BLOCK).columns:
-            raise DataError(
-                f"preset {preset.name} has no truth {recipe.target!r}: {', '.join(train.catalog(1).columns)}"
-            )
-    target = recipe.target if recipe.task == "regress" else None
-    made = SimulatedDataset(train, target)
+    info = simulated_info(preset, seed)
+    task = recipe.make_task()
+    columns = train.catalog(BLOCK).columns
+    if missing := [column for column in task.needs.columns if column not in columns]:
+        raise DataError(f"preset {preset.name} has no truth {missing[0]!r}: {', '.join(columns)}")
+    task = task.for_data(Cutouts(_no_images(preset), train.catalog(BLOCK), info))
+    made = SimulatedDataset(train, task.targets, task.needs.columns)
     sample = _simulate(made, STATISTICS_IMAGES // 2 // BLOCK, "simulating a sample of the training images")
     held_out = _simulate(
-        SimulatedDataset(validation, target), VALIDATION_IMAGES // BLOCK, "simulating the validation images"
+        SimulatedDataset(validation, task.targets, task.needs.columns),
+        VALIDATION_IMAGES // BLOCK,
+        "simulating the validation images",
     )
-    info = simulated_info(preset, seed)
     return TrainingData(
         made,
         Held(held_out),
         train_images=epoch_images,
         sample=sample["image"],
-        target_sample=sample["target"].numpy(),
-        classes=preset.labels if target is None else [],
+        task=_fitted(task, sample["target"].numpy(), f"preset:{preset.name}"),
         shape=(1, preset.pixels, preset.pixels),
         bands=info.bands,
         pixel_scale=info.pixel_scale,
@@ -249,6 +265,11 @@ def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> Tr
         recipe=recipe,
         seed=seed,
     )
+
+
+def _no_images(preset: Preset) -> np.ndarray:
+    """Images that take no memory, for a catalogue of one block."""
+    return np.broadcast_to(np.float32(0), (BLOCK, 1, preset.pixels, preset.pixels))
 
 
 def _simulate(dataset: SimulatedDataset, blocks: int, what: str) -> Batch:

@@ -8,39 +8,41 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
-
 from darklens.commands import command
+from darklens.data.importing import import_data
+from darklens.data.layouts import open_with
+from darklens.data.options import DataOptions
 from darklens.data.synthesis import simulate_dataset
 from darklens.errors import DarklensError, DataError, RecipeError
-from darklens.evaluation.comparison import macro_auc_differences
 from darklens.inference.carried import carries_only
 from darklens.inference.shipped import model_folder
 from darklens.models.registry import network_options
 from darklens.progress import progress_bar
-from darklens.report.leaderboard import write_leaderboard
+from darklens.report.leaderboard import rank_runs, write_leaderboard
 from darklens.schema import read_json
-from darklens.simulation import Preset, load_preset
-from darklens.training.history import epoch_history
+from darklens.simulation import load_preset
+from darklens.training.build import check_networks
 from darklens.training.job import Job, machine, read_record
 from darklens.training.recipe import Recipe, load_recipe, own_code, short_name
 from darklens.workflows.estimate import training_rate
 from darklens.workflows.evaluate import evaluate_run
+from darklens.workflows.options import BenchmarkOptions, EvaluationOptions
 
 EPOCHS = 10
 """Epochs into which a budget of minutes or images is cut, unless validation would take too much of it."""
-GOAL = 0.95
-"""The macro AUC whose time is measured."""
 EVALUATION = "evaluations/test/evaluation.json"
 """Where a run keeps its figures on the test images."""
-SPARE, VALIDATING = 0.9, 0.2
-"""Shares of a budget of minutes that is planned for, and of that which validation may take."""
+PLANNED_SHARE = 0.9
+"""Fraction of a budget of minutes that training may plan to use: rates are measured over a few steps, and vary."""
+VALIDATION_SHARE = 0.2
+"""Fraction of that which validation may take; with less, fast networks would be validated too seldom."""
+SPLIT = {"train": 0.8, "validation": 0.1, "test": 0.1}
+"""Of a user's own images that have no test split."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,22 @@ def parse_budget(text: str) -> Budget:
     return Budget(float(found[1]), unit)
 
 
-def planned(recipe: Recipe, budget: Budget, data: Path, seed: int) -> dict[str, Any]:
-    """The overrides that make a recipe use a budget: epochs, and the images of each.
+def planned(recipe: Recipe, budget: Budget, job: Job) -> dict[str, Any]:
+    """Return the overrides that make a recipe use a budget: epochs, and the images of each.
+
+    Parameters
+    ----------
+    recipe
+        What is trained.
+    budget
+        What it may use.
+    job
+        The training, to measure its rate.
+
+    Returns
+    -------
+    dict
+        Values by dotted key.
 
     Raises
     ------
@@ -85,11 +101,11 @@ def planned(recipe: Recipe, budget: Budget, data: Path, seed: int) -> dict[str, 
         return {"trainer.epochs": int(budget.amount)}
     images, epochs = budget.amount, EPOCHS
     if budget.unit == "min":
-        rate = training_rate(Job(recipe, str(data), seed))
-        seconds = SPARE * 60 * budget.amount - rate.preparation
-        epochs = max(1, min(EPOCHS, int(VALIDATING * seconds / rate.validation)))
+        rate = training_rate(job)
+        seconds = PLANNED_SHARE * 60 * budget.amount - rate.preparation
+        epochs = max(1, min(EPOCHS, int(VALIDATION_SHARE * seconds / rate.validation)))
         images = rate.images(seconds - epochs * rate.validation)
-    batch = max([recipe.trainer.batch_size, *(member["trainer"]["batch_size"] for member in recipe.members)])
+    batch = max(part.trainer.batch_size for part in recipe.parts())
     batches = int(images / batch)
     if not batches:
         raise _too_little(recipe, budget, f"one batch of {batch} images (it manages {images:.0f})")
@@ -105,8 +121,8 @@ def known_overrides(name: str, overrides: dict[str, Any], *, trust_code: bool = 
     """
     shared = {key: value for key, value in overrides.items() if not key.startswith("network.")}
     recipe = load_recipe(name, shared, trust_code=trust_code)
-    network = overrides.get("network.name", recipe.network.name)
-    networks = [network, *(member["network"]["name"] for member in recipe.members)]
+    named = overrides.get("network.name")
+    networks = [named] if named else [part.network["name"] for part in recipe.parts()]
     known = {"network.name", *(f"network.{option}" for each in networks for option in network_options(each))}
     return {key: value for key, value in overrides.items() if key in shared or key in known}
 
@@ -117,36 +133,33 @@ def _too_little(recipe: Recipe, budget: Budget, least: str) -> RecipeError:
 
 def benchmark(
     recipes: Sequence[str],
-    preset: str,
     budget: Budget,
     out: Path,
-    train_images: int,
-    test_images: int,
-    seed: int = 0,
-    pretrained: bool = True,
-    overrides: dict[str, Any] | None = None,
-    say: Callable[[str], None] = print,
     *,
+    choices: BenchmarkOptions = BenchmarkOptions(),
+    options: DataOptions = DataOptions(),
+    overrides: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = print,
     trust_code: bool = False,
 ) -> Path:
     """Write ``out/leaderboard.html``, ``.md`` and ``.json``, of all recipes done in ``out`` by this or another call.
 
+    Every recipe is trained in a process of its own, so that its peak memory is its own. One that fails is left out of the
+    leaderboard and named; the others go on. Once the images are there, several calls may share ``out`` at a time if each
+    has recipes of its own.
+
     Parameters
     ----------
     recipes
-        Names, or YAML files.
-    preset
-        The images, by a preset's name or YAML file.
+        Names, or YAML files, of one task.
     budget
         What each recipe may use.
     out
         The folder to make, or to go on with.
-    train_images, test_images
-        Numbers of images, totals over the classes.
-    seed
-        Of images, weights and order.
-    pretrained
-        Whether recipes that ask for pretrained weights get them.
+    choices
+        Images, seed and start of the training.
+    options
+        How a user's own images are read.
     overrides
         Values for all recipes whose network knows them, by dotted key.
     say
@@ -154,51 +167,89 @@ def benchmark(
     trust_code
         Whether code may run that recipes or a preset in YAML name.
 
-    Every recipe is trained in a process of its own, so that its peak memory is its own. One that fails is left out of the
-    leaderboard and named; the others go on. Once the images are there, several calls may share ``out`` at a time if each
-    has recipes of its own.
+    Returns
+    -------
+    Path
+        The page.
 
     Raises
     ------
     DataError
         If ``out`` was begun with other settings, or no recipe could be trained.
     RecipeError
-        If two recipes have the same short name, and so the same folder, or no recipe's network knows an override.
+        If two recipes have the same short name, and so the same folder, their tasks differ, or no recipe's network knows
+        an override.
     """
-    overrides = overrides or {}
-    short = [short_name(name) for name in recipes]
-    if twice := sorted({name for name in short if short.count(name) > 1}):
-        raise RecipeError(f"two recipes are called {', '.join(twice)}; rename one")
-    fitting = {name: known_overrides(name, overrides, trust_code=trust_code) for name in recipes}
-    if useless := set(overrides) - {key for each in fitting.values() for key in each}:
-        raise RecipeError(f"--{min(useless)}: no network of these recipes has such an option")
-    settings = {"preset": preset, "budget": str(budget), "train_images": train_images, "test_images": test_images,
-                "seed": seed, "pretrained": pretrained, "overrides": overrides}  # fmt: skip
-    _same_as_before(out, settings)
-    folders = _images(out, load_preset(preset, trust_code=trust_code), train_images, test_images, seed, say)
+    plan = _Plan(recipes, dict(overrides or {}), budget, choices, options, out, trust_code)
+    fitting = plan.checked_overrides()
+    settings = {"budget": str(budget), "overrides": plan.overrides, **dataclasses.asdict(choices)}
+    if choices.data is not None:
+        settings |= {"train_images": None, "test_images": None}
+    _same_as_before(out, settings | json.loads(json.dumps(options.given(), default=str)))
+    folders = _images(plan, say)
     failed: dict[str, str] = {}
+    own: set[str] = set()
     for number, name in enumerate(recipes, 1):
         run = out / "runs" / short_name(name)
-        new = not (run / EVALUATION).is_file()
         say(f"[{number}/{len(recipes)}] {name}")
-        if without := sorted(set(overrides) - set(fitting[name])):
+        if without := sorted(set(plan.overrides) - set(fitting[name])):
             say(f"  its network has no {', '.join(key.removeprefix('network.') for key in without)}: left as it is")
+        new = not _is_evaluated(run)
         try:
-            _train(name, run, folders["train"], budget, seed, pretrained, fitting[name], out / "plans", trust_code)
+            _train(plan, name, run, folders["train"], fitting[name])
+            own |= own_code(load_recipe(name, fitting[name], trust_code=trust_code))
+            trust = trust_code or carries_only(model_folder(run), own)
             if new:
-                own = own_code(load_recipe(name, fitting[name], trust_code=trust_code))
-                trust = trust_code or carries_only(model_folder(run), own)
                 with progress_bar("evaluating") as advance:
-                    evaluate_run(run, folders["test"], name="test", trust_code=trust, progress=advance)
+                    chosen = EvaluationOptions("test")
+                    evaluate_run(run, folders["test"], chosen, trust_code=trust, progress=advance)
         except DarklensError as error:
             failed[name] = str(error)
             say(f"  left out: {error}")
-        done = [path.parents[2] for path in sorted((out / "runs").glob(f"*/{EVALUATION}"))]
+        done = [
+            path.parents[2] for path in sorted((out / "runs").glob(f"*/{EVALUATION}")) if _is_evaluated(path.parents[2])
+        ]
         if done and (new or number == len(recipes)):
-            write_leaderboard(_ranked(done), _differences(done), settings | {"machine": machine()}, failed, out)
+            board = rank_runs(done, settings | {"machine": machine()}, failed, own=own, trust_code=trust_code)
+            write_leaderboard(board, out)
     if len(failed) == len(recipes):
         raise DataError("no recipe could be trained: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
     return out / "leaderboard.html"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a benchmark was asked for."""
+
+    recipes: Sequence[str]
+    overrides: dict[str, Any]
+    budget: Budget
+    choices: BenchmarkOptions
+    options: DataOptions
+    out: Path
+    trust_code: bool
+
+    def checked_overrides(self) -> dict[str, dict[str, Any]]:
+        """The overrides that each recipe has a use for; refused if they make no sense for any."""
+        short = [short_name(name) for name in self.recipes]
+        if twice := sorted({name for name in short if short.count(name) > 1}):
+            raise RecipeError(f"two recipes are called {', '.join(twice)}; rename one")
+        fitting = {name: known_overrides(name, self.overrides, trust_code=self.trust_code) for name in self.recipes}
+        if useless := set(self.overrides) - {key for each in fitting.values() for key in each}:
+            raise RecipeError(f"--{min(useless)}: no network of these recipes has such an option")
+        loaded = [load_recipe(name, fitting[name], trust_code=self.trust_code) for name in self.recipes]
+        for recipe in loaded:
+            check_networks(recipe)
+            if recipe.make_task().ranking != loaded[0].make_task().ranking:
+                raise RecipeError(
+                    f"{recipe.name} and {loaded[0].name} are of different tasks, which are not ranked together"
+                )
+        return fitting
+
+
+def _is_evaluated(run: Path) -> bool:
+    """Whether a run has an evaluation with what a leaderboard needs; version 0.1 kept no predictions."""
+    return (run / EVALUATION).is_file() and (run / EVALUATION).with_name("arrays.npz").is_file()
 
 
 def _same_as_before(out: Path, settings: dict[str, Any]) -> None:
@@ -215,51 +266,61 @@ def _same_as_before(out: Path, settings: dict[str, Any]) -> None:
     path.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
 
 
-def _images(out: Path, preset: Preset, train: int, test: int, seed: int, say: Callable[[str], None]) -> dict[str, Path]:
-    folders = {}
-    for number, (name, count) in enumerate({"train": train, "test": test}.items()):
-        folder = folders[name] = out / "data" / name
+def _images(plan: _Plan, say: Callable[[str], None]) -> dict[str, Path]:
+    """Folders of training and test images: simulated, or the user's own, of which the test split is kept apart."""
+    folders, choices = {}, plan.choices
+    if choices.data is not None:
+        return _own_images(plan, choices.data, say)
+    preset = load_preset(choices.preset, trust_code=plan.trust_code)
+    counts = {"train": choices.train_images, "test": choices.test_images}
+    for number, (name, count) in enumerate(counts.items()):
+        folder = folders[name] = plan.out / "data" / name
         if not folder.exists():
             with progress_bar(f"simulating {name} images") as progress:
-                simulate_dataset(preset, count, 2 * seed + number, folder, progress=progress)
+                simulate_dataset(preset, count, 2 * choices.seed + number, folder, progress=progress)
             say(f"{count:,} {name} images of {preset.name} → {folder}")
     return folders
 
 
-def _train(
-    name: str,
-    run: Path,
-    data: Path,
-    budget: Budget,
-    seed: int,
-    pretrained: bool,
-    overrides: dict[str, Any],
-    plans: Path,
-    trust_code: bool,
-) -> None:
+def _own_images(plan: _Plan, data: str, say: Callable[[str], None]) -> dict[str, Path]:
+    """A dataset folder of the user's own images, with a test split."""
+    folder = plan.out / "data" / "all"
+    if not folder.exists():
+        cutouts = open_with(data, plan.options)
+        split = "split" in cutouts.catalog.columns and "test" in cutouts.catalog["split"].to_list()
+        with progress_bar("importing") as progress:
+            import_data(
+                cutouts, folder, mask=plan.options.mask, fractions=None if split else SPLIT, seed=plan.choices.seed,
+                progress=progress,
+            )  # fmt: skip
+        apart = "as their test split says" if split else "a tenth of them kept apart for the test"
+        say(f"{len(cutouts):,} images of {data}, {apart} → {folder}")
+    return {"train": folder, "test": folder}
+
+
+def _train(plan: _Plan, name: str, run: Path, data: Path, overrides: Mapping[str, Any]) -> None:
     changes = dict(overrides)
-    recipe = load_recipe(name, changes, trust_code=trust_code)
+    recipe = load_recipe(name, changes, trust_code=plan.trust_code)
     if (run / "model" / "config.json").is_file():
         if (trained := read_record(run)["recipe"]["name"]) != recipe.name:
             raise RecipeError(f"{run}: is a run of {trained}; rename {name}")
         return
-    whole = [recipe.network.pretrained, *(member["network"]["pretrained"] for member in recipe.members)]
-    if not pretrained and any(whole):
+    if not plan.choices.pretrained and any(part.network.get("pretrained") for part in recipe.parts()):
         changes["network.pretrained"] = False
-        recipe = load_recipe(name, changes, trust_code=trust_code)
+        recipe = load_recipe(name, changes, trust_code=plan.trust_code)
     # A plan is measured once, so that a benchmark that goes on does what it began.
-    plan = plans / f"{short_name(name)}.json"
-    if not plan.is_file():
-        content = json.dumps(planned(recipe, budget, data, seed), indent=1)
-        plans.mkdir(exist_ok=True)
-        plan.write_text(content + "\n", "utf-8")
-    planned_values = read_json(plan, RecipeError)
+    path = plan.out / "plans" / f"{short_name(name)}.json"
+    if not path.is_file():
+        content = json.dumps(planned(recipe, plan.budget, Job(recipe, str(data), plan.choices.seed)), indent=1)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content + "\n", "utf-8")
+    planned_values = read_json(path, RecipeError)
     if not _is_plan(planned_values):  # it may be a stranger's
-        raise RecipeError(f"{plan}: a plan says how long to train and nothing else; remove it")
+        raise RecipeError(f"{path}: a plan says how long to train and nothing else; remove it")
     changes |= planned_values
     values = {key.replace(".", "__"): "null" if value is None else value for key, value in changes.items()}
-    values |= {"resume": True, "trust_code": trust_code or None}
-    line = shlex.split(command("train", name, data=data, out=run, seed=seed, **values))
+    values |= {"resume": True, "trust_code": plan.trust_code or None}
+    line = shlex.split(command("train", name, data=data, out=run, seed=plan.choices.seed, **values))
     status, last = run_passing_on_errors([sys.executable, "-m", *line])
     if status:
         raise RecipeError((last or f"ended with status {status}").removeprefix("darklens: "))
@@ -281,55 +342,3 @@ def run_passing_on_errors(command: Sequence[str]) -> tuple[int, str]:
             if not line.startswith("darklens: "):
                 print(line, end="", file=sys.stderr, flush=True)
     return process.returncode, last
-
-
-def _ranked(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    """What the leaderboard says of each run, the best macro AUC first."""
-    rows = []
-    for run in runs:
-        record = read_record(run)
-        evaluation = json.loads((run / EVALUATION).read_text("utf-8"))
-        training = record["training"]
-        rows.append(
-            {
-                "recipe": record["recipe"]["name"],
-                "name": run.name,
-                "description": record["recipe"]["description"],
-                "source": record["recipe"]["source"],
-                "figures": evaluation["figures"],
-                "warnings": evaluation.get("warnings", []),
-                "roc": evaluation["roc"],
-                "n": evaluation["n"],
-                "parameters": training["parameters"],
-                "seconds": training["seconds"],
-                "images_seen": training["images"],
-                "training_images_per_second": training["images_per_second"],
-                "inference_images_per_second": evaluation["images_per_second"],
-                "peak_memory_mib": training["peak_memory_mib"],
-                "seconds_to_goal": _seconds_to_goal(run),
-                "precision": training["precision"],
-                "threads": training["threads"],
-            }
-        )
-    return sorted(rows, key=lambda row: -row["figures"]["macro_auc"]["value"])
-
-
-def _seconds_to_goal(run: Path) -> float | None:
-    """Seconds of training after which the validation images' macro AUC first reached the goal; None if never.
-
-    Of an ensemble, which is only there at its end, there are none.
-    """
-    reached = [e["seconds"] for e in epoch_history(run) if e["validation/auc"] >= GOAL and "seconds" in e]
-    return round(min(reached), 1) if reached else None
-
-
-def _differences(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    tables = {
-        read_record(run)["recipe"]["name"]: pl.read_parquet((run / EVALUATION).with_name("predictions.parquet"))
-        for run in runs
-    }
-    first = next(iter(tables.values()))
-    columns = [f"p_{label}" for label in json.loads((runs[0] / EVALUATION).read_text("utf-8"))["classes"]]
-    labels = np.array([columns.index(f"p_{label}") for label in first["true"]])
-    probabilities = {name: table.select(columns).to_numpy() for name, table in tables.items()}
-    return [dataclasses.asdict(difference) for difference in macro_auc_differences(probabilities, labels)]

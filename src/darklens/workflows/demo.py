@@ -11,13 +11,16 @@ from rich.console import Console
 
 from darklens.data.options import DataOptions
 from darklens.data.synthesis import simulate_dataset
+from darklens.evaluation.bootstrap import Interval
 from darklens.progress import progress_bar
 from darklens.report.page import write_report
 from darklens.simulation import load_preset
+from darklens.tasks.registry import task_class
 from darklens.training.job import Job
 from darklens.training.recipe import load_recipe
 from darklens.training.train import train
 from darklens.workflows.evaluate import evaluate_run
+from darklens.workflows.options import EvaluationOptions, PredictionOptions
 from darklens.workflows.predict import predict_paths
 
 PRESET = "model-1"
@@ -40,7 +43,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
     console = Console(soft_wrap=True)
     started = time.perf_counter()
 
-    def said(what: str) -> None:
+    def progress_message(what: str) -> None:
         console.print(f"[{time.perf_counter() - started:5.0f} s] {what}", highlight=False, markup=False)
 
     data = out.with_name(out.name + "-data")
@@ -51,25 +54,29 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         if not folder.exists():
             with progress_bar(f"simulating {name} images") as progress:
                 simulate_dataset(preset, count, 2 * seed + offset, folder, progress=progress)
-        said(f"{count:,} {name} images of {PRESET} → {folder}")
-    train(Job(load_recipe(RECIPE, {"trainer.epochs": EPOCHS}), str(folders["train"]), seed), out)
-    said("trained")
+        progress_message(f"{count:,} {name} images of {PRESET} → {folder}")
+    recipe = load_recipe(RECIPE, {"trainer.epochs": EPOCHS})
+    train(Job(recipe, str(folders["train"]), seed), out)
+    progress_message("trained")
     with progress_bar("evaluating") as advance:
-        record = evaluate_run(out, folders["test"], name="test", progress=advance)
-    for key in ("accuracy", "macro_auc", "ece"):
-        figure = record["figures"][key]
-        said(f"{key} {figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}] on {record['n']:,} test images")
+        record = evaluate_run(out, folders["test"], EvaluationOptions("test"), progress=advance)
+    for key in task_class(recipe.task["name"]).headlines:
+        figure = Interval(**record["figures"][key])
+        progress_message(f"{record['metrics'][key]['title']} {figure} on {record['n']:,} test images")
     with resources.as_file(resources.files("darklens") / "examples") as examples:
         for name, (model, scale) in REAL.items():
             table = out / f"real-{name}.csv"
             with progress_bar(f"predicting {name}") as advance:
                 predict_paths(
-                    Path(model), [examples / name], table, DataOptions(mask=True), pixel_scale=scale, progress=advance
-                )
+                    Path(model), [examples / name], table, choices=PredictionOptions(pixel_scale=scale),
+                    options=DataOptions(mask=True), progress=advance,
+                )  # fmt: skip
             for row in pl.read_csv(table).iter_rows(named=True):
-                answer = f"{row['predicted']} ({row['p_' + row['predicted']]:.2f})"
-                said(f"{name} {row['id']}: {answer}, outlier score {row['outlier_score']:.1f}, says {model}")
-    said(LIMITS)
+                called = f"{row['predicted']} ({row['p_' + row['predicted']]:.2f})"
+                progress_message(
+                    f"{name} {row['id']}: {called}, outlier score {row['outlier_score']:.1f}, says {model}"
+                )
+    progress_message(LIMITS)
     page = write_report([out], out / "report.html")
-    said(f"done → {page} (the images stay in {data})")
+    progress_message(f"done → {page} (the images stay in {data})")
     return page

@@ -82,9 +82,9 @@ def _pair(torch: str, vision: str) -> bool:
 
 
 def _bf16() -> bool:
-    from darklens.training.fit import resolve_precision
+    from darklens.tasks.precision import computes_in_bfloat16
 
-    return resolve_precision("auto") == "bf16-mixed"
+    return computes_in_bfloat16()
 
 
 def _version(name: str) -> str | None:

@@ -13,11 +13,11 @@ import torch
 from darklens.data.batches import Batch
 from darklens.models.registry import count_parameters
 from darklens.progress import working
-from darklens.tasks.base import ImageTask
-from darklens.training.fit import resolve_precision
+from darklens.tasks.precision import resolve_precision
+from darklens.tasks.supervised import SupervisedModule
+from darklens.training.build import build_module
 from darklens.training.job import Job, open_job_data
-from darklens.training.recipe import Recipe, recipe_from
-from darklens.training.train import build_task
+from darklens.training.recipe import Recipe
 from darklens.training.training_data import TrainingData
 
 STEPS = 4
@@ -62,8 +62,7 @@ class TrainingRate:
 
 def training_rate(job: Job, *, trust_code: bool = False) -> TrainingRate:
     """Measured over a few steps, all members of an ensemble one after the other; nothing is written."""
-    members = [recipe_from(member, member["name"]) for member in job.recipe.members] or [job.recipe]
-    rates = [_rate(dataclasses.replace(job, recipe=member), trust_code) for member in members]
+    rates = [_rate(dataclasses.replace(job, recipe=part), trust_code) for part in job.recipe.parts()]
     return TrainingRate(
         sum(rate.parameters for rate in rates),
         rates[0].epoch_images,
@@ -78,16 +77,16 @@ def training_rate(job: Job, *, trust_code: bool = False) -> TrainingRate:
 def _rate(job: Job, trust_code: bool) -> TrainingRate:
     recipe = job.recipe
     began = time.perf_counter()
-    source = open_job_data(job, trust_code=trust_code)
-    task = build_task(recipe, source)
+    data = open_job_data(job, trust_code=trust_code)
+    module = build_module(recipe, data)
     preparation = time.perf_counter() - began
     with working(f"timing a few steps of {recipe.name}"):
-        return _measured(source, task, recipe, preparation)
+        return _measured(data, module, recipe, preparation)
 
 
-def _measured(source: TrainingData, task: ImageTask, recipe: Recipe, preparation: float) -> TrainingRate:
-    optimizer = torch.optim.SGD(task.network.parameters(), lr=0.0)
-    batches = iter(source.train_loader(0, 1))
+def _measured(data: TrainingData, module: SupervisedModule, recipe: Recipe, preparation: float) -> TrainingRate:
+    optimizer = torch.optim.SGD(module.network.parameters(), lr=0.0)
+    batches = iter(data.train_loader(0, 1))
     bf16 = resolve_precision(recipe.trainer.precision) == "bf16-mixed"
     steps, fits = [], []
     for _ in range(STEPS):
@@ -96,24 +95,24 @@ def _measured(source: TrainingData, task: ImageTask, recipe: Recipe, preparation
         if batch is None:
             break
         reading = time.perf_counter() - began
-        fits.append(_fitting(task, batch))
+        fits.append(_fitting(module, batch))
         began = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            output = task(batch)
+            output = module(batch)
         output.square().mean().backward()
         optimizer.step()
         steps.append(reading + time.perf_counter() - began)
     size = recipe.trainer.batch_size
-    held_out = next(iter(source.validation_loader(0, 1)))
-    share = len(source.validation) / len(held_out["image"])
-    task.eval()
+    held_out = next(iter(data.validation_loader(0, 1)))
+    share = len(data.validation) / len(held_out["image"])
+    module.eval()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        preparation += share * _fitting(task, held_out)
-        validation = share * _seconds(task, held_out)
+        preparation += share * _fitting(module, held_out)
+        validation = share * _seconds(module, held_out)
     return TrainingRate(
-        count_parameters(task.network),
-        min(recipe.trainer.epoch_images or source.train_images, source.train_images),
-        source.train_images,
+        count_parameters(module.network),
+        min(recipe.trainer.epoch_images or data.train_images, data.train_images),
+        data.train_images,
         # The first step also warms up.
         statistics.median(steps[1:] or steps) / size,
         statistics.median(fits[1:] or fits) / size,
@@ -122,9 +121,9 @@ def _measured(source: TrainingData, task: ImageTask, recipe: Recipe, preparation
     )
 
 
-def _fitting(task: ImageTask, batch: Batch) -> float:
+def _fitting(module: SupervisedModule, batch: Batch) -> float:
     """Seconds for what is done only when images come for the first time."""
-    return max(0.0, _seconds(task.prepared, batch) - _seconds(task.prepared, batch))
+    return max(0.0, _seconds(module.prepared, batch) - _seconds(module.prepared, batch))
 
 
 def _seconds(function: Callable[[Batch], object], batch: Batch) -> float:

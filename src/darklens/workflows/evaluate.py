@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,9 @@ from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.data.synthesis import simulate_cutouts
-from darklens.errors import DataError
-from darklens.evaluation.bootstrap import ROUNDS, Interval, intervals
-from darklens.evaluation.classification import Classified, auc_figure, evaluate_classification
-from darklens.evaluation.concerns import concerns
-from darklens.evaluation.regression import Regressed, evaluate_regression
+from darklens.errors import DataError, UserCodeError
+from darklens.evaluation.bootstrap import ROUNDS, Interval, Metric, intervals
+from darklens.evaluation.classification import auc_statistic
 from darklens.inference.adapt import adaptation
 from darklens.inference.attribution import attributions
 from darklens.inference.model import TrainedModel, load_model
@@ -29,36 +28,49 @@ from darklens.inference.predictions import Predicted, Progress, predict_cutouts,
 from darklens.inference.shipped import shipped_name
 from darklens.progress import progress_bar
 from darklens.simulation import load_preset
-from darklens.workflows.predict import prediction_sets_of
+from darklens.tasks.base import Gallery
+from darklens.usercode import load_function
+from darklens.workflows.options import EvaluationOptions
 
-EXAMPLES = 4
-MISTAKES = 12
-COUNT = 3072
-"""Test images that are simulated if the data is a preset."""
 TEST_STREAM = 2_000_003
 """Added to the seed of a model's training data, for test images of a preset: neither training images, whose seed it is,
 nor validation images, to whose seed 1,000,003 is added."""
 
 
+@dataclass(frozen=True)
+class TestImages:
+    """Labelled images that a model has not seen; ``truth`` is as the task's `targets` give it."""
+
+    __test__ = False  # its name is not that of a test
+
+    cutouts: Cutouts
+    truth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Predictions of test images and how good they are; ``sets`` are prediction sets, ``seconds`` of predicting."""
+
+    predicted: Predicted
+    sets: np.ndarray | None
+    metrics: list[Metric]
+    figures: dict[str, Interval]
+    seconds: float
+
+
 def evaluate_run(
     run: Path,
     data: Path | str,
-    name: str | None = None,
-    options: DataOptions = DataOptions(),
+    evaluation: EvaluationOptions = EvaluationOptions(),
     *,
-    band: str | None = None,
-    seed: int = 0,
-    symmetries: bool = False,
-    coverage: float = 0.95,
-    outliers: Path | None = None,
-    count: int = COUNT,
+    options: DataOptions = DataOptions(),
     trust_code: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model and write ``RUN/evaluations/<name>/``; return the content of its ``evaluation.json``.
 
-    The folder holds figures as JSON, predictions as Parquet, and images for the report. Of a dataset with a column
-    ``split``, only rows marked ``test`` count, if there are any.
+    The folder holds figures as JSON, predictions as Parquet and arrays, and images for the report. Of a dataset with a
+    column ``split``, only rows marked ``test`` count, if there are any.
 
     Parameters
     ----------
@@ -66,26 +78,19 @@ def evaluate_run(
         The run folder, with the model in ``model/``.
     data
         Labelled images at a path, or ``preset:NAME`` for fresh ones.
-    name
-        What to call the evaluation; by default as the data.
+    evaluation
+        How it is evaluated.
     options
         How a path is read.
-    band
-        Names or numbers of the bands to use, with commas between.
-    seed
-        Of the bootstrap.
-    symmetries
-        Average over the eight symmetries of the square.
-    coverage
-        What prediction sets promise, which is verified.
-    outliers
-        Images of another kind: how well they are told from the test images is a figure as well.
-    count
-        Number of images of a preset.
     trust_code
         Whether code may run that the model or a preset in YAML names.
     progress
         Called with the images done and their number.
+
+    Returns
+    -------
+    dict
+        Figures with their intervals, warnings, and what the report draws.
 
     Raises
     ------
@@ -93,92 +98,162 @@ def evaluate_run(
         If the images are those of the training, or there are none to evaluate.
     """
     model = load_model(run, trust_code=trust_code)
-    if str(data).startswith("preset:"):
-        cutouts = _fresh_images(str(data).removeprefix("preset:"), model, count, trust_code, progress)
-    else:
-        cutouts = _test_rows(open_with(data, options), model, run)
-    truth = _truth(cutouts, model)
-    known = np.flatnonzero(np.isfinite(truth))
-    if not len(known):
-        raise DataError(f"{data}: no image has a value of {model.config.outputs[0]}")
-    cutouts, truth = cutouts.subset(known), truth[known]
-    started = time.perf_counter()
-    predicted = predict_cutouts(model, cutouts, band, options.mask, symmetries=symmetries, progress=progress)
-    seconds = time.perf_counter() - started
-    result: Classified | Regressed
-    sets = None
-    if model.config.task == "classify":
-        assert predicted.prediction.probabilities is not None
-        sets = prediction_sets_of(model, predicted, coverage)
-        result = evaluate_classification(predicted.prediction.probabilities, truth, model.classes, seed, sets)
-    else:
-        assert predicted.prediction.values is not None
-        result = evaluate_regression(predicted.prediction.values[:, 0], truth, model.config.outputs[0], seed)
-    figures = dict(result.figures)
-    if outliers is not None:
-        figures |= _outlier_figures(model, predicted, outliers, options.mask, seed)
-    said: dict[str, Any] = {
-        "name": name,
-        **options.given(),
-        "band": band,
-        "symmetries": symmetries or None,
-        "outliers": outliers,
-    }
-    said |= {"seed": seed or None, "coverage": None if coverage == 0.95 else coverage, "trust_code": trust_code or None}
-    said |= {"count": None if count == COUNT else count}
-    record = {
-        "name": name or Path(data).resolve().name.removeprefix("preset:").partition(".py:")[0],
-        "command": command("evaluate", shipped_name(run) or run, data=data, **said),
-        "data": {"source": cutouts.info.source, "layout": cutouts.info.layout, "checksum": cutouts.info.checksum},
-        "n": len(cutouts),
-        "seed": seed,
-        "rounds": ROUNDS,
-        "seconds": round(seconds, 2),
-        "images_per_second": round(len(cutouts) / seconds, 1),
-        "notes": predicted.notes,
-        "warnings": concerns(result),
-        "figures": {key: dataclasses.asdict(value) for key, value in figures.items()},
-        "symmetries": symmetries,
-        "coverage": coverage,
-    } | _details(result)
-    out = run / "evaluations" / str(record["name"])
-    out.mkdir(parents=True, exist_ok=True)
-    table = prediction_table(predicted, cutouts, sets)
-    truths = [model.classes[i] for i in truth] if isinstance(result, Classified) else truth
-    table.with_columns(pl.Series("true", truths)).write_parquet(out / "predictions.parquet")
-    _keep_pictures(out, cutouts, truth, predicted.prediction, record, model)
-    (out / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    images = _open(model, run, data, evaluation, options, trust_code=trust_code, progress=progress)
+    measured = _measure(model, images, evaluation, mask=options.mask, progress=progress)
+    record = _record(model, images, measured, evaluation)
+    given = {**options.given(), **evaluation.given(), "trust_code": trust_code or None}
+    record["command"] = command("evaluate", shipped_name(run) or run, data=data, **given)
+    record["name"] = evaluation.name or Path(data).resolve().name.removeprefix("preset:").partition(".py:")[0]
+    _keep(model, images, measured, record, run / "evaluations" / str(record["name"]))
     return record
 
 
-def _outlier_figures(
-    model: TrainedModel, predicted: Predicted, outliers: Path, mask: bool, seed: int
-) -> dict[str, Interval]:
-    """How well ``outlier_score`` tells images of another kind from test images, and how many of each it flags."""
+def _open(
+    model: TrainedModel,
+    run: Path,
+    data: Path | str,
+    evaluation: EvaluationOptions,
+    options: DataOptions,
+    *,
+    trust_code: bool,
+    progress: Progress | None,
+) -> TestImages:
+    """Test images whose truth is known."""
+    if str(data).startswith("preset:"):
+        # Of a seed that no training or validation image of the model is of.
+        preset = load_preset(str(data).removeprefix("preset:"), trust_code=trust_code)
+        seed = (model.config.data.get("seed") or 0) + TEST_STREAM
+        cutouts = simulate_cutouts(preset, evaluation.count, seed, progress)
+    else:
+        cutouts = _test_rows(open_with(data, options), model, run)
+    truth = model.task.targets(cutouts)
+    known = np.flatnonzero(np.isfinite(truth.reshape(len(truth), -1)).all(1))
+    if not len(known):
+        raise DataError(f"{data}: no image has a value of {', '.join(model.task.output_names)}")
+    return TestImages(cutouts.subset(known), truth[known])
+
+
+def _measure(
+    model: TrainedModel, images: TestImages, evaluation: EvaluationOptions, *, mask: bool, progress: Progress | None
+) -> Measured:
+    """Predict test images and compute the metrics of the task, those of the user, and those of the outlier score."""
+    started = time.perf_counter()
+    predicted = predict_cutouts(
+        model, images.cutouts, band=evaluation.band, mask=mask, symmetries=evaluation.symmetries, progress=progress
+    )
+    seconds = time.perf_counter() - started
+    array = predicted.prediction.array
+    sets = model.task.prediction_sets(array, model.calibration, evaluation.coverage)
+    metrics = model.task.metrics(array, images.truth, sets)
+    for reference in evaluation.metrics.split(",") if evaluation.metrics else []:
+        metrics.append(_own_metric(reference, array, images.truth))
+    figures = intervals(metrics, len(array), evaluation.seed)
+    if evaluation.outliers is not None:
+        found = _outlier_metrics(model, predicted, evaluation.outliers, mask)
+        metrics += found.metrics
+        figures |= intervals(found.metrics, found.images, evaluation.seed)
+    return Measured(predicted, sets, metrics, figures, seconds)
+
+
+def _own_metric(reference: str, predicted: np.ndarray, truth: np.ndarray) -> Metric:
+    """A user's own metric, a function of predictions and truths."""
+    metric = load_function(reference)(predicted, truth)
+    if not isinstance(metric, Metric):
+        raise UserCodeError(f"{reference}: returns a {type(metric).__name__}; expected a Metric of darklens.evaluation")
+    return metric
+
+
+@dataclass(frozen=True)
+class _OutlierMetrics:
+    metrics: list[Metric]
+    images: int
+
+
+def _outlier_metrics(model: TrainedModel, predicted: Predicted, outliers: Path, mask: bool) -> _OutlierMetrics:
+    """How well the outlier score tells images of another kind from test images, and how many of each it flags."""
     usual = predicted.prediction.outlier_score
     with progress_bar("predicting the outliers") as advance:
-        images = open_with(outliers, DataOptions())
-        strange = predict_cutouts(model, images, mask=mask, skip=True, progress=advance).prediction.outlier_score
-    if usual is None or strange is None:
-        raise DataError("this model cannot say what is unlike its training images; train it again")
-    scores = np.concatenate([usual, strange])
-    positive = np.repeat([0.0, 1.0], [len(usual), len(strange)])
+        others = open_with(outliers, DataOptions())
+        unusual = predict_cutouts(model, others, mask=mask, skip=True, progress=advance).prediction.outlier_score
+    if usual is None or unusual is None:
+        raise DataError("this model has no score of images unlike its training images; train it again")
+    scores = np.concatenate([usual, unusual])
+    positive = np.repeat([0.0, 1.0], [len(usual), len(unusual)])
     flagged = (scores > 1).astype(np.float64)
-    return intervals(
-        {
-            "outlier_auc": auc_figure(scores, positive),
-            "outliers_flagged": lambda w: (w * positive) @ flagged / (w @ positive),
-            "test_images_flagged": lambda w: (w * (1 - positive)) @ flagged / (w @ (1 - positive)),
-        },
-        len(scores),
-        seed,
-    )
+    metrics = [
+        Metric("outlier_auc", "AUC of the outlier score", auc_statistic(scores, positive), perfect=1),
+        Metric("outliers_flagged", "Outliers flagged", lambda w: (w * positive) @ flagged / (w @ positive), perfect=1),
+        Metric(
+            "test_images_flagged",
+            "Test images flagged",
+            lambda w: (w * (1 - positive)) @ flagged / (w @ (1 - positive)),
+            better="lower",
+            perfect=0,
+        ),
+    ]
+    return _OutlierMetrics(metrics, len(scores))
 
 
-def _fresh_images(name: str, model: TrainedModel, count: int, trust_code: bool, progress: Progress | None) -> Cutouts:
-    """Simulate test images of a preset, of a seed that no training or validation image of the model is of."""
-    preset = load_preset(name, trust_code=trust_code)
-    return simulate_cutouts(preset, count, (model.config.data.get("seed") or 0) + TEST_STREAM, progress)
+def _record(
+    model: TrainedModel, images: TestImages, measured: Measured, evaluation: EvaluationOptions
+) -> dict[str, Any]:
+    """The content of ``evaluation.json``."""
+    task, info, array = model.task, images.cutouts.info, measured.predicted.prediction.array
+    ranking = next(metric for metric in measured.metrics if metric.key == task.ranking)
+    return {
+        "data": {"source": info.source, "layout": info.layout, "checksum": info.checksum},
+        "n": len(array),
+        "seed": evaluation.seed,
+        "rounds": ROUNDS,
+        "seconds": round(measured.seconds, 2),
+        "images_per_second": round(len(array) / measured.seconds, 1),
+        "notes": measured.predicted.notes,
+        "warnings": task.concerns(measured.figures, array, images.truth),
+        "figures": {key: dataclasses.asdict(value) for key, value in measured.figures.items()},
+        "metrics": {metric.key: metric.describe() for metric in measured.metrics},
+        "ranking": ranking.key,
+        "symmetries": evaluation.symmetries,
+        "coverage": evaluation.coverage,
+    } | task.details(array, images.truth)
+
+
+def _keep(model: TrainedModel, images: TestImages, measured: Measured, record: dict[str, Any], out: Path) -> None:
+    """Write predictions, arrays, pictures and, last, the record."""
+    out.mkdir(parents=True, exist_ok=True)
+    array = measured.predicted.prediction.array
+    table = prediction_table(measured.predicted, images.cutouts, model.task, sets=measured.sets)
+    truths = model.task.truth_column(images.truth)
+    table.with_columns(pl.Series("true", truths)).write_parquet(out / "predictions.parquet")
+    np.savez(out / "arrays.npz", predicted=array, truth=images.truth)
+    gallery = model.task.gallery(array, images.truth)
+    rows = np.array([*gallery.examples, *gallery.mistakes], dtype=int)
+    np.save(out / "pictures.npy", np.asarray(images.cutouts.images[rows][:, 0], dtype=np.float32))
+    record |= _described(gallery, images.cutouts) | {"mistakes_title": model.task.mistakes_title}
+    if gallery.explained:
+        _keep_explanations(model, images.cutouts, gallery, out)
+    (out / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+def _described(gallery: Gallery, cutouts: Cutouts) -> dict[str, Any]:
+    """Captions of the pictures."""
+    ids = cutouts.ids
+    confidence: list[float | None] = list(gallery.confidence) or [None] * len(gallery.mistakes)
+    mistakes = [
+        {"id": ids[row], "true": true, "called": called, "p": p}
+        for row, true, called, p in zip(gallery.mistakes, gallery.truths, gallery.called, confidence, strict=True)
+    ]
+    described: dict[str, Any] = {"examples": list(gallery.captions), "mistakes": mistakes}
+    return described | ({"explained": list(gallery.explained_captions)} if gallery.explained else {})
+
+
+def _keep_explanations(model: TrainedModel, cutouts: Cutouts, gallery: Gallery, out: Path) -> None:
+    """What each pixel of some images adds to an output."""
+    rows = np.array(gallery.explained)
+    adapt = adaptation(model.config, cutouts.info, cutouts.images.shape)
+    read = np.asarray(cutouts.images[rows], dtype=np.float32)
+    images = adapt(check_finite(read, [cutouts.ids[row] for row in rows], cutouts.info.source, mask=True))
+    maps = attributions(model, images, list(gallery.explained_outputs))
+    np.save(out / "explanations.npy", np.stack([images[:, 0].numpy(), maps]).astype(np.float32))
 
 
 def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:
@@ -200,75 +275,3 @@ def _trained_on(cutouts: Cutouts, model: TrainedModel, run: Path) -> bool:
     split = run / "split.parquet"
     same_folder = trained.get("source") == Path(cutouts.info.source).name
     return same_folder and split.is_file() and set(cutouts.ids) <= set(pl.read_parquet(split)["id"])
-
-
-def _truth(cutouts: Cutouts, model: TrainedModel) -> np.ndarray:
-    if model.config.task == "classify":
-        return cutouts.labels(model.classes)
-    return cutouts.values(model.config.outputs[0])
-
-
-def _details(result: Classified | Regressed) -> dict[str, Any]:
-    if isinstance(result, Regressed):
-        return {"output": result.output}
-    return {
-        "classes": result.classes,
-        "confusion": result.confusion.tolist(),
-        "roc": {name: _thin(*curve) for name, curve in result.roc.items()},
-        "reliability": {name: values.tolist() for name, values in result.reliability.items()},
-    }
-
-
-def _thin(false: np.ndarray, true: np.ndarray, points: int = 400) -> dict[str, list[float]]:
-    """A curve of fewer points, dense where it is steep: every corner matters only to the eye here."""
-    length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(false), np.diff(true)))])
-    keep = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points)).clip(0, len(false) - 1))
-    return {"fpr": np.round(false[keep], 5).tolist(), "tpr": np.round(true[keep], 5).tolist()}
-
-
-def _keep_pictures(
-    out: Path, cutouts: Cutouts, truth: np.ndarray, prediction: Any, record: dict[str, Any], model: TrainedModel
-) -> None:
-    """First images of each class, and the worst mistakes, as small arrays."""
-    if prediction.probabilities is not None:
-        wrong = prediction.probabilities.argmax(1) != truth
-        sureness = np.where(wrong, prediction.probabilities.max(1), -1)
-        examples = [np.flatnonzero(truth == i)[:EXAMPLES] for i in range(len(model.classes))]
-        captions = [[model.classes[i]] * len(rows) for i, rows in enumerate(examples)]
-    else:
-        sureness = np.abs(prediction.values[:, 0] - truth)
-        order = np.argsort(truth)
-        examples = [order[np.linspace(0, len(order) - 1, EXAMPLES * 3).astype(int)]]
-        captions = [[f"{model.config.outputs[0]} = {truth[row]:.2f}" for row in examples[0]]]
-    worst = np.argsort(-sureness)[:MISTAKES]
-    worst = worst[sureness[worst] > 0]
-    record["mistakes"] = [_describe(row, cutouts, truth, prediction, model) for row in worst]
-    record["examples"] = [caption for group in captions for caption in group]
-    rows = np.concatenate([*examples, worst]).astype(int)
-    if prediction.probabilities is not None:
-        firsts = [int(group[0]) for group in examples if len(group)]
-        record["explained"] = [model.classes[truth[row]] for row in firsts]
-        _keep_explanations(out, cutouts, firsts, truth, model)
-    np.save(out / "pictures.npy", np.asarray(cutouts.images[rows][:, 0], dtype=np.float32))
-
-
-def _keep_explanations(out: Path, cutouts: Cutouts, rows: list[int], truth: np.ndarray, model: TrainedModel) -> None:
-    """Where the model looks in one image of each class, to find that class."""
-    adapt = adaptation(model.config, cutouts.info, cutouts.images.shape)
-    read = np.asarray(cutouts.images[np.array(rows)], dtype=np.float32)
-    images = adapt(check_finite(read, [cutouts.ids[row] for row in rows], cutouts.info.source, mask=True))
-    maps = attributions(model, images, [int(truth[row]) for row in rows])
-    np.save(out / "explanations.npy", np.stack([images[:, 0].numpy(), maps]).astype(np.float32))
-
-
-def _describe(row: int, cutouts: Cutouts, truth: np.ndarray, prediction: Any, model: TrainedModel) -> dict[str, Any]:
-    if prediction.probabilities is None:
-        value = float(prediction.values[row, 0])
-        return {"id": cutouts.ids[row], "true": f"{truth[row]:.2f}", "called": f"{value:.2f}", "p": None}
-    p = prediction.probabilities[row]
-    return {
-        "id": cutouts.ids[row],
-        "true": model.classes[truth[row]],
-        "called": model.classes[int(p.argmax())],
-        "p": round(float(p.max()), 4),
-    }

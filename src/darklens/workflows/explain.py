@@ -15,7 +15,7 @@ from darklens.inference.adapt import adaptation
 from darklens.inference.attribution import attributions
 from darklens.inference.model import load_model
 from darklens.inference.outliers import outlier_note
-from darklens.report.pictures import explanation, save
+from darklens.plots.pictures import explanation, save
 
 MOST = 24
 
@@ -68,13 +68,8 @@ def explain_images(
         prediction = model.predict(batch)
         strange = outlier_note(prediction.outlier_score)
         notes += [f"{path}: {note}" for note in [*adapt.notes, *([strange] if strange else [])]]
-        if prediction.probabilities is None:
-            targets = [0] * len(batch)
-            assert prediction.values is not None
-            found = [f"{model.config.outputs[0]} = {value:.2f}" for value in prediction.values[:, 0]]
-        else:
-            targets = prediction.probabilities.argmax(1).tolist()
-            found = [f"{model.classes[t]} ({p[t]:.2f})" for t, p in zip(targets, prediction.probabilities, strict=True)]
+        targets = model.task.explained_outputs(prediction.array)
+        found = model.task.captions(prediction.array)
         if prediction.outlier_score is not None:
             flags = [f", outlier {score:.1f}" if score > 1 else "" for score in prediction.outlier_score]
             found = [text + flag for text, flag in zip(found, flags, strict=True)]

@@ -11,11 +11,12 @@ from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.data.splits import ensure_split
 from darklens.errors import ModelError
-from darklens.inference.carried import trusted_network
-from darklens.inference.model import read_config
+from darklens.inference.carried import trusted_config
+from darklens.inference.config import read_config
 from darklens.inference.shipped import model_folder
+from darklens.tasks.options import OptimizerOptions
 from darklens.training.job import Job
-from darklens.training.recipe import OptimizerConfig, Recipe, check_recipe_trusted, recipe_from
+from darklens.training.recipe import Recipe, overridden, recipe_from
 from darklens.training.train import resume as resume_training
 from darklens.training.train import train
 
@@ -27,9 +28,9 @@ def finetune(
     start: str,
     data: str,
     out: Path,
+    *,
     seed: int = 0,
     options: DataOptions = DataOptions(),
-    *,
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     trust_code: bool = False,
@@ -81,17 +82,12 @@ def finetuning_recipe(start: str, overrides: Mapping[str, Any], *, trust_code: b
     config = read_config(folder)
     if config.members:
         raise ModelError(f"{start}: an ensemble cannot be trained further; start from one of its members")
-    content = config.recipe | {"members": []}
-    if missing := [part for part in ("optimizer", "trainer", "network") if not isinstance(content.get(part), dict)]:
-        raise ModelError(f"{folder / 'config.json'}: its recipe has no {missing[0]}; it cannot be trained further")
-    content["optimizer"] = content["optimizer"] | {"lr": content["optimizer"].get("lr", OptimizerConfig.lr) * SLOWER}
+    content = dict(trusted_config(config, folder, trust_code).recipe)
+    for part in ("optimizer", "trainer", "network"):
+        if not isinstance(content.get(part), dict):
+            raise ModelError(f"{folder / 'config.json'}: its recipe has no {part}; it cannot be trained further")
+    content["optimizer"] = content["optimizer"] | {"lr": content["optimizer"].get("lr", OptimizerOptions.lr) * SLOWER}
     content["trainer"] = content["trainer"] | {"epochs": EPOCHS, "unfreezing": "none", "max_minutes": None}
-    name = trusted_network(config, folder, trust_code).get("name")
-    content["network"] = content["network"] | {"name": name, "pretrained": None, "weights": None}
-    for key, value in overrides.items():
-        part, _, option = key.partition(".")
-        content[part] = content[part] | {option: value} if option else value
-    recipe = recipe_from(content, f"of {start}")
-    if overrides.get("network.name") is None:
-        check_recipe_trusted(recipe, str(folder / "config.json"), trust_code)
-    return recipe
+    random = {name: value for name, value in content["network"].items() if name not in ("pretrained", "weights")}
+    content |= {"network": random, "members": [], "stages": []}
+    return recipe_from(overridden(content, overrides), f"of {start}")

@@ -12,7 +12,7 @@ from darklens.data.checks import constant_images
 from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
-from darklens.report.pictures import mosaic, save
+from darklens.plots.pictures import mosaic, save
 from darklens.workflows.following import after_looking
 
 SAMPLE = 512

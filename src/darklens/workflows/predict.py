@@ -7,19 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.errors import DataError
-from darklens.inference.calibration import prediction_sets
-from darklens.inference.model import TrainedModel, load_model
+from darklens.inference.model import load_model
 from darklens.inference.outliers import outlier_note
-from darklens.inference.predictions import Predicted, Progress, predict_cutouts, prediction_table
-
-SEVERAL, UNDECIDED = 10, 0.05
-"""Images from which on a model is said to be undecided, and how far above guessing its highest probability then is."""
+from darklens.inference.predictions import Progress, predict_cutouts, prediction_table
+from darklens.workflows.options import PredictionOptions
 
 
 @dataclass(frozen=True)
@@ -35,14 +31,9 @@ def predict_paths(
     run: Path,
     paths: Sequence[Path],
     out: Path,
-    options: DataOptions = DataOptions(),
     *,
-    band: str | None = None,
-    skip: bool = False,
-    pixel_scale: float | None = None,
-    symmetries: bool = False,
-    coverage: float = 0.95,
-    sort: str | None = None,
+    choices: PredictionOptions = PredictionOptions(),
+    options: DataOptions = DataOptions(),
     trust_code: bool = False,
     progress: Progress | None = None,
 ) -> Written:
@@ -59,29 +50,24 @@ def predict_paths(
         Images in any layout.
     out
         The table, ``.parquet`` or ``.csv``. A CSV leaves out columns of lists.
+    choices
+        How they are predicted.
     options
         How the paths are read.
-    band
-        Names or numbers of the bands to use, with commas between.
-    skip
-        Leave out images that cannot be used, and list them.
-    pixel_scale
-        Arcsec, for images that do not say their own, or say it wrong.
-    symmetries
-        Average over the eight symmetries of the square.
-    coverage
-        With which probability a prediction set holds the truth.
-    sort
-        A column to sort by, the highest first; images unlike the training images come after all others.
     trust_code
         Whether code that the model names may run.
     progress
         Called with the images done and their number.
 
+    Returns
+    -------
+    Written
+        Number of images, notes, and what was left out.
+
     Raises
     ------
     DataError
-        If an image cannot be used, there is no column ``sort``, or the table cannot be written.
+        If an image cannot be used, there is no column to sort by, or the table cannot be written.
     """
     model = load_model(run, trust_code=trust_code)
     tables: list[pl.DataFrame] = []
@@ -89,12 +75,18 @@ def predict_paths(
     skipped: dict[str, str] = {}
     for path in paths:
         cutouts = open_with(path, options)
-        if pixel_scale is not None:
-            cutouts = replace(cutouts, info=replace(cutouts.info, pixel_scale=pixel_scale))
-        predicted = predict_cutouts(model, cutouts, band, options.mask, skip, symmetries, progress=progress)
-        tables.append(prediction_table(predicted, cutouts, prediction_sets_of(model, predicted, coverage)))
-        said = [outlier_note(predicted.prediction.outlier_score), _undecided_note(predicted.prediction.probabilities)]
-        notes += [f"{path}: {note}" for note in [*predicted.notes, *filter(None, said)]]
+        if choices.pixel_scale is not None:
+            cutouts = replace(cutouts, info=replace(cutouts.info, pixel_scale=choices.pixel_scale))
+        predicted = predict_cutouts(
+            model, cutouts, band=choices.band, mask=options.mask, skip=choices.skip, symmetries=choices.symmetries,
+            progress=progress,
+        )  # fmt: skip
+        array = predicted.prediction.array
+        sets = model.task.prediction_sets(array, model.calibration, choices.coverage)
+        tables.append(prediction_table(predicted, cutouts, model.task, sets=sets))
+        outliers = outlier_note(predicted.prediction.outlier_score)
+        found = [*predicted.notes, *([outliers] if outliers else []), *model.task.notes(array)]
+        notes += [f"{path}: {note}" for note in found]
         skipped |= predicted.skipped
     try:
         table = pl.concat(tables, how="diagonal_relaxed")
@@ -102,27 +94,14 @@ def predict_paths(
         raise DataError(
             f"{out}: the catalogues of these paths differ in a column's kind; predict them apart"
         ) from error
-    if sort is not None:
-        table = _sorted(table, sort, out)
+    if choices.sort is not None:
+        table = _sorted(table, choices.sort, out)
     no_csv = [name for name, kind in table.schema.items() if kind.is_nested() or kind == pl.Binary]
     if out.suffix == ".csv" and no_csv:
         table = table.drop(no_csv)
         notes.append(f"{out.name}: left out columns that CSV cannot hold: {', '.join(no_csv)}")
     _write(table, out)
     return Written(len(table), notes, skipped)
-
-
-def _undecided_note(probabilities: np.ndarray | None) -> str | None:
-    """A warning where no class stands out in any of several images (N, classes)."""
-    if probabilities is None or len(probabilities) < SEVERAL:
-        return None
-    highest, guess = float(probabilities.max()), 1 / probabilities.shape[1]
-    if highest > guess + UNDECIDED:
-        return None
-    return (
-        f"no class stands out in any image: the highest probability is {highest:.3f}, and guessing gives {guess:.3f}; the "
-        "model may have learned nothing (darklens evaluate tells)"
-    )
 
 
 def _sorted(table: pl.DataFrame, column: str, out: Path) -> pl.DataFrame:
@@ -148,11 +127,3 @@ def _write(table: pl.DataFrame, out: Path) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise DataError(f"{out}: cannot be written: {error.strerror or error}") from error
-
-
-def prediction_sets_of(model: TrainedModel, predicted: Predicted, coverage: float) -> np.ndarray | None:
-    """Prediction sets (N, classes) of bool, if the model is calibrated for them."""
-    probabilities = predicted.prediction.probabilities
-    if probabilities is None or not model.calibration.scores:
-        return None
-    return prediction_sets(probabilities, model.calibration.scores, coverage)

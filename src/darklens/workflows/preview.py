@@ -10,7 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from darklens.report.pictures import preset_preview, save
+from darklens.plots.pictures import preset_preview, save
 from darklens.simulation import Simulator
 from darklens.simulation.presets import Preset
 

@@ -8,95 +8,70 @@ from darklens.cli.console import loading, say, table
 from darklens.commands import command
 from darklens.data.options import DataOptions
 from darklens.errors import DarklensError
-from darklens.inference.shipped import describe_shipped, model_folder, shipped_models
+from darklens.inference.shipped import describe_shipped, model_folder, shipped_models, shipped_run
 from darklens.paths import check_absent, check_present, check_writable
 from darklens.progress import progress_bar, working
+from darklens.workflows.options import EvaluationOptions, PredictionOptions
 
 
 def evaluate(
     run: Path,
     data: str,
-    name: str | None = None,
-    band: str | None = None,
-    seed: int = 0,
-    symmetries: bool = False,
-    coverage: float = 0.95,
-    outliers: Path | None = None,
-    count: int = 3072,
-    trust_code: bool = False,
+    evaluation: EvaluationOptions = EvaluationOptions(),
     options: DataOptions = DataOptions(),
+    trust_code: bool = False,
 ) -> None:
     """Evaluate a trained run on labelled images that it has not seen.
 
     Args:
         run: a run folder, a model folder, or the name of a model (see darklens models).
         data: a folder or file in any layout (of a dataset with splits, its test images), or preset:NAME for fresh ones.
-        name: what to call this evaluation.
-        band: bands to use, by name or number, with commas between.
-        seed: of the bootstrap.
-        symmetries: average over the eight symmetries of the square.
-        coverage: what prediction sets promise, which is verified.
-        outliers: images of another kind, which the model should flag.
-        count: number of images of a preset, a total over the classes.
         trust_code: let code run that the model or a preset in YAML names; read it first.
     """
     run = usable_run(run)
     check_data(data)
-    if outliers is not None:
-        check_present(outliers)
-    check_coverage(coverage)
-    if count < 1:
-        raise DarklensError(f"--count must be at least 1; got {count}")
+    if evaluation.outliers is not None:
+        check_present(evaluation.outliers)
     with loading():
         from darklens.workflows.evaluate import evaluate_run
 
     with progress_bar("evaluating") as advance:
-        record = evaluate_run(
-            run, data, name, options, band=band, seed=seed, symmetries=symmetries, coverage=coverage, outliers=outliers,
-            count=count, trust_code=trust_code, progress=advance,
-        )  # fmt: skip
+        record = evaluate_run(run, data, evaluation, options=options, trust_code=trust_code, progress=advance)
+    units = {key: described["unit"] for key, described in record["metrics"].items()}
     table(
         f"{run} on {record['n']:,} images",
         ["metric", "value", "95% interval"],
-        [(k, f"{f['value']:.4f}", f"{f['low']:.4f} – {f['high']:.4f}") for k, f in record["figures"].items()],
+        [
+            (key, f"{f['value']:.4f} {units[key]}".strip(), f"{f['low']:.4f} – {f['high']:.4f}")
+            for key, f in record["figures"].items()
+        ],
     )
     for note in record["notes"]:
         say(f"note: {note}")
     for warning in record["warnings"]:
         say(f"! {warning}")
-    say(f"→ {run / 'evaluations' / record['name']}", command("report", run, out="report.html"))
+    trust = trust_code or None
+    say(f"→ {run / 'evaluations' / record['name']}", command("report", run, out="report.html", trust_code=trust))
 
 
 def predict(
     run: Path,
     paths: list[Path],
     out: Path,
-    band: str | None = None,
-    skip: bool = False,
-    pixel_scale: float | None = None,
-    symmetries: bool = False,
-    coverage: float = 0.95,
-    sort: str | None = None,
-    trust_code: bool = False,
+    choices: PredictionOptions = PredictionOptions(),
     options: DataOptions = DataOptions(),
+    trust_code: bool = False,
 ) -> None:
     """Predict arrays, files, folders or datasets; cutouts of another pixel scale are made to fit.
 
     Args:
         run: a run folder, a model folder, or the name of a model (see darklens models).
         out: the table to write, .parquet or .csv, with the columns of the catalogue.
-        band: bands to use, by name or number, with commas between.
-        skip: leave out images that cannot be used, and list them.
-        pixel_scale: arcsec, for images that do not say their own.
-        symmetries: average over the eight symmetries of the square.
-        coverage: with which probability a prediction set holds the truth.
-        sort: a column to sort by, the highest first, and images unlike the training images after all others.
         trust_code: let code run that the model names; read it first.
     """
     if out.suffix not in (".parquet", ".csv"):
         raise DarklensError(f"{out}: a table ends in .parquet or .csv")
     check_absent(out)
-    check_coverage(coverage)
     model_folder(run)
     for path in paths:
         check_present(path)
@@ -105,9 +80,8 @@ def predict(
 
     with progress_bar("predicting") as advance:
         written = predict_paths(
-            run, paths, out, options, band=band, skip=skip, pixel_scale=pixel_scale, symmetries=symmetries,
-            coverage=coverage, sort=sort, trust_code=trust_code, progress=advance,
-        )  # fmt: skip
+            run, paths, out, choices=choices, options=options, trust_code=trust_code, progress=advance
+        )
     for note in written.notes:
         say(f"note: {note}")
     for name, reason in list(written.skipped.items())[:10]:
@@ -145,11 +119,12 @@ def explain(
     say(f"→ {out}")
 
 
-def report(runs: list[Path], out: Path = Path("report.html")) -> None:
+def report(runs: list[Path], out: Path = Path("report.html"), trust_code: bool = False) -> None:
     """Write one self-contained page of one run, or of several side by side.
 
     Args:
         out: the page to write; an earlier one is replaced.
+        trust_code: let the code of tasks of your own run, which the runs carry; read it first.
     """
     for run in runs:
         check_present(run)
@@ -157,7 +132,7 @@ def report(runs: list[Path], out: Path = Path("report.html")) -> None:
     with loading():
         from darklens.report.page import write_report
 
-    write_report(runs, out)
+    write_report(runs, out, trust_code=trust_code)
     say(f"→ {out}")
 
 
@@ -173,9 +148,7 @@ def usable_run(run: Path) -> Path:
     folder = model_folder(run)
     if folder != shipped_models().get(str(run)):
         return run
-    from darklens.workflows.shipped import run_of
-
-    return run_of(str(run), Path("runs") / run)
+    return shipped_run(str(run), Path("runs") / run)
 
 
 def check_data(data: str) -> None:
@@ -186,9 +159,3 @@ def check_data(data: str) -> None:
         resolve_preset(data.removeprefix("preset:"))
     else:
         check_present(Path(data))
-
-
-def check_coverage(coverage: float) -> None:
-    """Refuse what is no probability."""
-    if not 0 < coverage < 1:
-        raise DarklensError(f"--coverage must be between 0 and 1; got {coverage}")

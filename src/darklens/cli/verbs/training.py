@@ -12,6 +12,7 @@ from darklens.errors import DarklensError
 from darklens.inference.shipped import model_folder
 from darklens.paths import check_absent, is_helper_process, only_one
 from darklens.progress import working
+from darklens.workflows.options import BenchmarkOptions
 
 
 def train(
@@ -91,7 +92,7 @@ def finetune(
         from darklens.workflows.finetune import finetune as start
         from darklens.workflows.following import after_training
 
-    start(str(model), data, made, seed, options, overrides=overrides, resume=resume, trust_code=trust_code)
+    start(str(model), data, made, seed=seed, options=options, overrides=overrides, resume=resume, trust_code=trust_code)
     say(*after_training(made, data, options, trust_code))
 
 
@@ -121,49 +122,44 @@ def benchmark(
     task: str,
     budget: str,
     out: Path,
-    preset: str = "model-1",
     recipes: str | None = None,
-    train_images: int = 29952,
-    test_images: int = 3072,
-    seed: int = 0,
-    pretrained: bool = True,
+    choices: BenchmarkOptions = BenchmarkOptions(),
+    options: DataOptions = DataOptions(),
     trust_code: bool = False,
     **overrides: Any,
 ) -> None:
     """Train and evaluate recipes on the same images and budget, and rank them; goes on where it stopped.
 
     Args:
-        task: the folder of recipes, substructure.
+        task: a folder of recipes, substructure or mass, or a name of your own where --recipes are your own.
         budget: what each recipe may use, such as 10min, 5epochs or 200000images.
         out: the folder to make, or to go on with.
-        preset: the images, by a name (see darklens presets) or a YAML file.
         recipes: names, or YAML files of your own, with commas between; by default all of the task.
-        train_images: number of training images.
-        test_images: number of test images.
-        seed: of images, weights and order.
-        pretrained: false starts all from random weights, also those that ask for ImageNet's.
         trust_code: let code run that recipes or a preset in YAML name; read it first.
     """
     from darklens.simulation.library import resolve_preset
     from darklens.training.recipe import load_recipe, recipe_names
 
-    resolve_preset(preset)
+    if choices.data is None:
+        resolve_preset(choices.preset)
+    else:
+        check_data(choices.data)
     names = (
         [name if "/" in name or name.endswith((".yaml", ".yml")) else f"{task}/{name}" for name in recipes.split(",")]
         if recipes
         else [name for name in recipe_names() if name.startswith(f"{task}/")]
     )
     if not names:
-        raise DarklensError(f"no recipes for {task!r}; darklens recipes lists all")
+        folders = sorted({name.partition("/")[0] for name in recipe_names()})
+        raise DarklensError(f"no recipes for {task!r}; there are {', '.join(folders)}; darklens recipes lists all")
     for name in names:
-        if load_recipe(name, trust_code=trust_code).task != "classify":
-            raise DarklensError(f"{name}: the leaderboard is for classifiers")
+        load_recipe(name, trust_code=trust_code)
     with loading():
         from darklens.workflows.benchmark import benchmark as run_benchmark
         from darklens.workflows.benchmark import parse_budget
 
     page = run_benchmark(
-        names, preset, parse_budget(budget), out, train_images, test_images, seed, pretrained, overrides, say,
+        names, parse_budget(budget), out, choices=choices, options=options, overrides=overrides, say=say,
         trust_code=trust_code,
     )  # fmt: skip
     say(f"→ {page}, and the same as .md and .json")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the validation images say of a classifier.
+    """What validation images teach of a trained model.
 
     Attributes
     ----------
     temperature
         What logits are divided by (Guo et al. 2017).
     scores
-        One minus the probability of the true class, of every validation image: how strange truths may look.
+        One minus the probability of the true class, of every validation image: the nonconformity scores of prediction
+        sets.
     """
 
     temperature: float = 1.0
@@ -26,13 +29,14 @@ class Calibration:
 
 
 def fit_calibration(logits: Tensor, labels: Tensor) -> Calibration:
-    """The temperature with the highest likelihood of labels (N,) given logits (N, classes), and the scores under it."""
+    """Return the temperature with the highest likelihood of labels (N,) given logits (N, C), and the scores under it."""
     from scipy.optimize import minimize_scalar
+    from torch.nn.functional import cross_entropy
 
     logits = logits.double()
 
     def loss(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), labels))
+        return float(cross_entropy(logits / np.exp(log_temperature), labels))
 
     temperature = float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
     probabilities = (logits / temperature).softmax(-1)
@@ -41,10 +45,24 @@ def fit_calibration(logits: Tensor, labels: Tensor) -> Calibration:
 
 
 def prediction_sets(probabilities: np.ndarray, scores: list[float], coverage: float) -> np.ndarray:
-    """Which classes belong to the prediction set of each image, (N, classes) of bool.
+    """Return which classes belong to the prediction set of each image.
 
     A set holds the truth with probability ``coverage`` if the image is of the kind of the validation images (inductive
     conformal prediction, Vovk et al. 2005). An empty set says that no class fits.
+
+    Parameters
+    ----------
+    probabilities
+        (N, C).
+    scores
+        Nonconformity scores of validation images.
+    coverage
+        From 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, C) of bool.
     """
     from crepes import ConformalClassifier
 

@@ -8,16 +8,34 @@ from typing import Any
 
 import numpy as np
 
-from darklens.report.style import COLOURS, INK, QUIET, colour, style
+from darklens.plots.style import COLOURS, INK, QUIET, colour, style
 
 SIZE = (4.6, 3.7)
 FEWEST = 10
 """Images that a bin of the calibration plot must have to be drawn."""
 
 
-def learning_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> Any:
-    """Training and validation loss, and on the right axis the AUC (or the absolute error), over epochs."""
-    right = "validation/auc" if any("validation/auc" in e for e in epochs) else "validation/mae"
+def learning_curves(
+    epochs: Sequence[Mapping[str, float]], best: int | None, *, metric: tuple[str, str] | None = None
+) -> Any:
+    """Draw training and validation loss over epochs.
+
+    Parameters
+    ----------
+    epochs
+        Logged values of each epoch.
+    best
+        The epoch whose weights are kept, from 1.
+    metric
+        Key and title of a validation metric to draw on the right axis.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The chart.
+    """
+    key, label = metric or ("", "")
+    right = f"validation/{key}"
     with style() as plt:
         figure, axis = plt.subplots(figsize=SIZE, layout="constrained")
         for key, name, tint in (
@@ -33,7 +51,6 @@ def learning_curves(epochs: Sequence[Mapping[str, float]], best: int | None) -> 
         points = [(e["epoch"] + 1, e[right]) for e in epochs if right in e]
         if points:
             twin = axis.twinx()
-            label = "macro AUC" if right.endswith("auc") else "absolute error"
             twin.plot(*zip(*points, strict=True), marker="s", markersize=3.5, color=colour(1), label=label)
             twin.set_ylabel(label)
             _widen(twin)
@@ -151,27 +168,45 @@ def roc_of_many(curves: Mapping[str, Mapping[str, list[float]]]) -> Any:
         return figure
 
 
-def skill_against_cost(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """What is missing to an AUC of 1, against the number of parameters, with 95% intervals; lower left is better.
+def skill_against_cost(rows: Sequence[Mapping[str, Any]], key: str, *, title: str, perfect: float | None) -> Any:
+    """Draw a metric against the number of parameters, with 95% intervals; dots carry the rank.
 
-    Dots carry the rank, as names would cover each other.
+    Parameters
+    ----------
+    rows
+        Of a leaderboard, the best first: ``parameters`` and ``figures``.
+    key, title
+        The metric, and what a reader calls it.
+    perfect
+        Its value of a perfect prediction: then what is missing to it is drawn, and lower left is better.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The chart.
     """
     from matplotlib.ticker import EngFormatter
 
     with style() as plt:
         figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
         for rank, row in enumerate(rows, 1):
-            auc = row["figures"]["macro_auc"]
-            missing = max(1 - auc["value"], 1e-5)
-            spread = [[missing - max(1 - auc["high"], 1e-5)], [1 - auc["low"] - missing]]
+            found = row["figures"][key]
+            value, low, high = found["value"], found["low"], found["high"]
+            if perfect is not None:  # never quite 0, which a logarithmic axis does not have
+                value, low, high = (max(abs(perfect - each), 1e-5) for each in (value, low, high))
+            low, high = sorted((low, high))
+            spread = [[max(0.0, value - low)], [max(0.0, high - value)]]
             place, above = row["parameters"], 3 + len(rows) - rank  # the best on top
             dot = {"fmt": "o", "markersize": 11, "markeredgecolor": "white", "color": colour(rank - 1)}
-            axis.errorbar([place], [missing], yerr=spread, zorder=above, **dot)
+            axis.errorbar([place], [value], yerr=spread, zorder=above, **dot)
             text = {"ha": "center", "va": "center_baseline", "fontsize": 7, "color": "white"}
-            axis.text(place, missing, str(rank), zorder=above + 0.5, **text)
-        axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="1 − macro AUC", title="Skill against size")
+            axis.text(place, value, str(rank), zorder=above + 0.5, **text)
+        label = title if not perfect else f"{perfect:g} − {title}"
+        axis.set(xscale="log", xlabel="parameters", ylabel=label, title="Skill against size")
         _label_decades(axis.xaxis, EngFormatter(sep=""))
-        _label_decades(axis.yaxis, "{x:g}")
+        if perfect is not None:
+            axis.set_yscale("log")
+            _label_decades(axis.yaxis, "{x:g}")
         return figure
 
 

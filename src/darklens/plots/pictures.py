@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from darklens.report.style import INK, QUIET, style
+from darklens.plots.style import INK, QUIET, style
 
 CMAP = "magma"
 

@@ -1,0 +1,1 @@
+"""Draw: charts of figures, and pictures of images, as matplotlib figures in one look."""

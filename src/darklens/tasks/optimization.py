@@ -1,0 +1,93 @@
+"""Optimisers and schedules of the learning rate, by the names that recipes call them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from darklens.data.augmentation import Augmentation
+from darklens.tasks.options import OptimizerOptions, ScheduleOptions
+from darklens.usercode import is_reference, load_function
+
+
+@dataclass(frozen=True)
+class LearningOptions:
+    """How a network is trained: what every task shares.
+
+    Parameters
+    ----------
+    optimizer, schedule
+        The optimiser, and its learning rate over time.
+    augmentation
+        Random symmetries of the square.
+    seed
+        Of augmentation, dropout and whatever else is random in an epoch.
+    unfreezing
+        Whether sections of the network are unfrozen one after the other.
+    """
+
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    augmentation: Augmentation = "none"
+    seed: int = 0
+    unfreezing: bool = False
+
+
+def make_optimizer(options: OptimizerOptions, network: nn.Module) -> torch.optim.Optimizer:
+    """Return an optimiser of a network's parameters; weight decay spares biases and norms.
+
+    A user's own optimiser is called with groups of parameters and ``lr``.
+    """
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    arguments = dict(options.arguments)
+    if is_reference(options.name):
+        made: torch.optim.Optimizer = load_function(options.name)(groups, lr=options.lr, **arguments)
+        return made
+    if options.name == "Muon":
+        from darklens.tasks.muon import Muon
+
+        return Muon(groups, lr=options.lr, **arguments)
+    if options.name == "SGD":
+        return torch.optim.SGD(groups, lr=options.lr, **{"momentum": 0.9, "nesterov": True} | arguments)
+    kind = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[options.name]
+    return kind(groups, lr=options.lr, **{"foreach": True} | arguments)
+
+
+def learning_rate_factor(options: ScheduleOptions, steps: int, epochs: int) -> Callable[[int], float]:
+    """Return the factor on the peak learning rate at each step, from 0.
+
+    Parameters
+    ----------
+    options
+        The schedule.
+    steps
+        Steps of the whole training.
+    epochs
+        Epochs of the whole training.
+
+    Returns
+    -------
+    Callable
+        From the number of a step to a factor from 0 to 1.
+    """
+    per_epoch = max(1, steps // max(1, epochs))
+    warmup = max(1, round(options.warmup * steps))
+
+    def cosine(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+    def stepped(step: int) -> float:
+        return float(options.step_factor ** (step // per_epoch // options.step_epochs))
+
+    return {"cosine": cosine, "step": stepped, "constant": lambda step: 1.0}[options.name]

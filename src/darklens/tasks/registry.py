@@ -1,0 +1,123 @@
+"""Tasks by the names that recipes call them. A user's own is ``my_task.py:Class``. No PyTorch at import."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from darklens.errors import DarklensError, RecipeError
+from darklens.schema import typed_arguments, unknown_key
+from darklens.tasks.base import Task, options_of
+from darklens.usercode import is_reference, load_function
+
+TASKS = {"classify": "darklens.tasks.classify:Classify", "regress": "darklens.tasks.regress:Regress"}
+
+
+def task_class(name: str) -> type[Task]:
+    """Return the class of a task by its name; the file of a user's own is run.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such task, or what is named is not a subclass of `Task`.
+    """
+    if is_reference(name):
+        found = load_function(name)
+        if not (isinstance(found, type) and issubclass(found, Task) and dataclasses.is_dataclass(found)):
+            raise RecipeError(f"{name}: is no task: expected a dataclass that is derived from darklens.tasks.base.Task")
+        return found
+    if name not in TASKS:
+        raise RecipeError(f"task is {name!r}; there are {', '.join(TASKS)}, and your own as my_task.py:Class")
+    module, _, attribute = TASKS[name].partition(":")
+    kind: type[Task] = getattr(import_module(module), attribute)
+    return kind
+
+
+def make_task(
+    content: Mapping[str, Any], where: str, *, learned: bool = False, error: type[DarklensError] = RecipeError
+) -> Task:
+    """Return the task that keys and values describe, those of a recipe's or a model's ``task``.
+
+    Parameters
+    ----------
+    content
+        Its ``name`` and options. The code of a user's own task is run.
+    where
+        Names the recipe or model in errors.
+    learned
+        Whether it may also hold what a task learns from training data.
+    error
+        What is raised.
+
+    Returns
+    -------
+    Task
+        The task.
+
+    Raises
+    ------
+    DarklensError
+        ``error``, if there is no such task, an option is misspelt, or its value makes no sense.
+    """
+    try:
+        kind = task_class(str(content.get("name")))
+    except RecipeError as reason:
+        raise error(f"{where}: {reason}") from reason
+    options = {key: value for key, value in content.items() if key != "name"}
+    known = [field.name for field in dataclasses.fields(kind)] if learned else options_of(kind)
+    for key in options:
+        if key not in known:
+            raise error(f"{where}: {unknown_key(key, known, 'task.')}")
+    try:
+        return kind(**typed_arguments(kind, options, where=where, prefix="task.", error=error))
+    except RecipeError as reason:
+        raise error(f"{where}: {str(reason).removeprefix(f'{where}: ')}") from reason
+
+
+def task_title(content: Mapping[str, Any]) -> str:
+    """Return the name of a task without the file of a user's own."""
+    return str(content["name"]).rpartition(":")[2]
+
+
+def task_content(task: Task, name: str) -> dict[str, Any]:
+    """Return the keys and values that describe a task, with what it has learned: the reverse of `make_task`."""
+    return {"name": name} | dataclasses.asdict(task)
+
+
+def current_task(task: str | Mapping[str, Any], target: str | None, losses: Any) -> dict[str, Any]:
+    """Return what a recipe says under ``task`` in the present form, from that of version 0.1.
+
+    Parameters
+    ----------
+    task
+        The task's name, or its name and options.
+    target, losses
+        What version 0.1 had beside it: the column to regress, and the phases of a classification's loss.
+
+    Returns
+    -------
+    dict
+        ``name`` and options.
+    """
+    content = {"name": task} if isinstance(task, str) else dict(task)
+    if target is not None:
+        content["target"] = target
+    if losses and content["name"] == "classify":  # records of regressions have the loss of a classification as well
+        content["losses"] = losses
+    return content
+
+
+def current_model(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the description of a model (``config.json``) in the present form, from that of version 0.1."""
+    content = dict(content)
+    classes, outputs = content.get("classes") or [], content.get("outputs") or []
+    if content["task"] == "classify":
+        content["task"], content["outputs"] = {"name": "classify", "class_names": classes}, classes
+    elif isinstance(outputs, list) and len(outputs) == 1:
+        learned = {"center": content.get("output_center"), "scale": content.get("output_scale")}
+        content["task"] = {"name": content["task"], "target": outputs[0]} | learned
+    else:
+        content["task"] = {"name": content["task"]}
+    return content

@@ -1,0 +1,119 @@
+"""The Lightning module of tasks on images: preprocessing, augmentation, loss, metrics, and seeds that make runs repeat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from darklens.data.augmentation import augment
+from darklens.data.batches import Batch
+from darklens.data.lens_cache import LensFitCache
+from darklens.data.preprocessing import Preprocessing
+from darklens.models.sections import sections, thaw_epochs
+from darklens.tasks.base import Task
+from darklens.tasks.optimization import LearningOptions, learning_rate_factor, make_optimizer
+
+
+class SupervisedModule(LightningModule):
+    """Train a network on batches of images and targets, with the loss and the metrics of a task.
+
+    Everything random in an epoch follows from the seed and the epoch's number, so that a run that was interrupted
+    between epochs goes on to the same result.
+    """
+
+    def __init__(self, task: Task, network: nn.Module, preprocessing: Preprocessing, options: LearningOptions):
+        super().__init__()
+        self.task = task
+        self.network = network
+        self.preprocessing = preprocessing
+        self.options = options
+        self.metrics = MetricCollection(dict(task.validation_metrics()), prefix="validation/")
+        self._generator = torch.Generator()
+        self._lens_fits = {"train": LensFitCache(), "validation": LensFitCache()}
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the network's output (N, K) for a batch of images as they come from the detector."""
+        output: Tensor = self.network(self.prepared(batch))
+        return output.float()
+
+    def prepared(self, batch: Batch) -> Tensor:
+        """Return a batch's images preprocessed; the lens of an image that comes again is not fitted again."""
+        images, lenses = batch["image"], None
+        if self.preprocessing.lens_model and "row" in batch:
+            cache = self._lens_fits["train" if self.training else "validation"]
+            lenses = cache.get_or_fit(batch["row"], images, self.preprocessing.lenses)
+        return self.preprocessing(images, lenses)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the fitted lens parameters in a checkpoint: a resumed run needs the same to the last bit."""
+        checkpoint["lenses"] = self._lens_fits["train"].parameters
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the fitted lens parameters from a checkpoint."""
+        self._lens_fits["train"] = LensFitCache(checkpoint.get("lenses"))
+        for state in ("state_dict", "current_model_state"):  # version 0.1 kept the scale of targets among the weights
+            for name in ("center", "scale"):
+                checkpoint.get(state, {}).pop(name, None)
+
+    def on_train_epoch_start(self) -> None:
+        """Seed augmentation and dropout for this epoch and process."""
+        # Primes above any number of epochs (1009 processes) keep the seeds of runs, epochs and processes apart.
+        key = (self.options.seed * 1_000_003 + self.current_epoch) * 1009 + self.global_rank
+        self._generator.manual_seed(key)
+        torch.manual_seed(key)
+        if self.options.unfreezing:
+            self._unfreeze()
+
+    def _unfreeze(self) -> None:
+        """Train the sections whose epoch has come; batch norms of the others keep their statistics as well."""
+        parameters = dict(self.network.named_parameters())
+        epochs = thaw_epochs(self.network, self.trainer.max_epochs or 1)
+        for names, epoch in zip(sections(self.network), epochs, strict=True):
+            for name in names:
+                parameters[name].requires_grad_(epoch <= self.current_epoch)
+        for module in self.network.modules():
+            own = list(module.parameters(recurse=False))
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and own:
+                module.train(own[0].requires_grad)
+
+    def augmented_output(self, batch: Batch) -> Tensor:
+        """Return the network's output (N, K) for a batch of images, preprocessed and then augmented."""
+        prepared = augment(self.prepared(batch), self.options.augmentation, self._generator)
+        output: Tensor = self.network(prepared)
+        return output.float()
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Return the loss of a training batch."""
+        loss = self.task.loss(self.augmented_output(batch), _floats(batch["target"]), self.current_epoch + 1)
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: Batch) -> None:
+        """Log the validation loss of a batch, and collect its predictions for the metrics."""
+        output, targets = self(batch), _floats(batch["target"])
+        loss = self.task.validation_loss(output, targets)
+        self.metrics.update(self.task.predictions(output), targets)
+        self.log("validation/loss", loss, prog_bar=True, batch_size=len(output), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics over all validation images."""
+        if len(self.metrics):
+            self.log_dict(self.metrics.compute(), prog_bar=True, sync_dist=False)
+            self.metrics.reset()
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser, and a schedule stepped after every batch."""
+        optimizer = make_optimizer(self.options.optimizer, self.network)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        factor = learning_rate_factor(self.options.schedule, steps, self.trainer.max_epochs or 1)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _floats(targets: Tensor) -> Tensor:
+    """Values in float32, which all devices compute in; label numbers as they are."""
+    return targets.float() if targets.is_floating_point() else targets

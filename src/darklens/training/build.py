@@ -1,0 +1,110 @@
+"""From a recipe and its data to the Lightning module that is to be fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch import seed_everything
+from torch import nn
+
+from darklens.data.preprocessing import Preprocessing
+from darklens.errors import ModelError, RecipeError
+from darklens.inference.carried import carries_only
+from darklens.inference.model import load_model
+from darklens.inference.shipped import model_folder
+from darklens.models.registry import build_network, network_arguments
+from darklens.tasks.optimization import LearningOptions
+from darklens.training.recipe import Recipe, own_code
+from darklens.training.training_data import TrainingData
+
+if TYPE_CHECKING:
+    from darklens.tasks.supervised import SupervisedModule
+
+
+def check_networks(recipe: Recipe) -> None:
+    """Check the options of a recipe's network, or of those of its members or stages, against their own signatures.
+
+    Raises
+    ------
+    RecipeError
+        If an option is misspelt or not of its type.
+    """
+    for part in recipe.parts():
+        network_arguments(part.network["name"], part.network_options, f"recipe {part.name}", RecipeError)
+
+
+def build_module(
+    recipe: Recipe, data: TrainingData, start: str | None = None, *, trust_code: bool = False
+) -> SupervisedModule:
+    """Build the Lightning module of a recipe, its preprocessing fitted to training images.
+
+    Parameters
+    ----------
+    recipe
+        What is to be trained.
+    data
+        On what.
+    start
+        A trained model whose weights the network starts from.
+    trust_code
+        Whether code that ``start`` names may run.
+
+    Returns
+    -------
+    SupervisedModule
+        What the recipe's task makes of network, preprocessing and options.
+
+    Raises
+    ------
+    RecipeError, ModelError
+        If an option of the network is misspelt, or weights do not fit.
+    """
+    options = network_arguments(recipe.network["name"], recipe.network_options, f"recipe {recipe.name}", RecipeError)
+    chosen = dataclasses.asdict(recipe.preprocessing) | {"lens_band": _lens_band(recipe, data)}
+    preprocessing = Preprocessing(**chosen).fit(data.sample)
+    channels, _, _ = preprocessing.output_shape(data.shape)
+    seed_everything(data.seed, verbose=False)
+    network = build_network(recipe.network["name"], channels, data.task.outputs, options)
+    if start is not None:
+        own = carries_only(model_folder(start), own_code(recipe))
+        _load_weights_of(network, start, trust_code or own)
+    network = network.to(memory_format=torch.channels_last)
+    if recipe.trainer.compile:
+        network.compile()
+    learning = LearningOptions(
+        recipe.optimizer,
+        recipe.schedule,
+        augmentation=recipe.augmentation,
+        seed=data.seed,
+        unfreezing=recipe.trainer.unfreezing == "sections",
+    )
+    module: SupervisedModule = data.task.module(network, preprocessing, learning)  # type: ignore[assignment]
+    return module
+
+
+def _lens_band(recipe: Recipe, data: TrainingData) -> int | None:
+    """The channel that the lens is fitted to; None for the sum of all."""
+    channels, wanted = data.shape[0], recipe.preprocessing.lens_band
+    if wanted in (None, "sum"):
+        return 0 if channels == 1 else None
+    names = data.bands or [str(number) for number in range(channels)]
+    if wanted not in names:
+        raise RecipeError(f"--preprocessing.lens_band {wanted}: the images have bands {', '.join(names)}; or say sum")
+    return names.index(wanted)
+
+
+def _load_weights_of(network: nn.Module, start: str, trust_code: bool) -> None:
+    """Load all weights of a trained model that fit; the last layer is new if the classes are others."""
+    trained = load_model(start, trust_code=trust_code)
+    if len(trained.members) > 1:
+        raise ModelError(f"{start}: an ensemble cannot be trained further; start from one of its members")
+    own, given = network.state_dict(), trained.network.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    if len(fitting) < len(own) - 2:
+        odd = next(name for name in own if name not in fitting)
+        raise ModelError(
+            f"{start}: its weights do not fit this recipe's network ({odd} is of another shape, or missing)"
+        )
+    network.load_state_dict(own | fitting)
