@@ -117,6 +117,10 @@ def make_model(path: Path, lens: bool) -> Path:
     from darklens.inference.outliers import OutlierScore
     from darklens.models.registry import build_network
     from darklens.physics.smoothfit import broad_prior
+    from darklens.tasks.base import Task
+    from darklens.tasks.classify import Classify
+    from darklens.tasks.registry import task_content
+    from darklens.tasks.regress import Regress
 
     torch.manual_seed(0)
     preprocessing: dict[str, object] = {"crop": 14, "stretch": "sqrt", "center": 3.0, "scale": 1.5}
@@ -126,15 +130,18 @@ def make_model(path: Path, lens: bool) -> Path:
         preprocessing |= {"lens_model": True, "lens_prior": table}
     channels = 3 if lens else 1
     options = {"name": "compact", "widths": [4, 8], "blocks": [0, 1]}
-    network = build_network("compact", channels, 2, {key: value for key, value in options.items() if key != "name"})
-    kind = {"outputs": ["mass", "z"], "output_center": [1.0, 2.0], "output_scale": [0.5, 0.25]}
+    network = build_network("compact", channels, 1 if lens else 2, {"widths": [4, 8], "blocks": [0, 1]})
+    task: Task = Regress("mass", center=[1.0], scale=[0.5])
+    kind = {"outputs": ["mass"]}
     if not lens:
-        kind = {"classes": ["cdm", "axion"], "calibration": {"temperature": 1.2, "scores": [0.1, 0.2, 0.3]}}
-    config = ModelConfig("regress" if lens else "classify", options, preprocessing, 1, 16, pixel_scale=0.1, **kind)
+        task, names = Classify(class_names=["cdm", "axion"]), ["cdm", "axion"]
+        kind = {"outputs": names, "classes": names, "calibration": {"temperature": 1.2, "scores": [0.1, 0.2, 0.3]}}
+    content = task_content(task, "regress" if lens else "classify")
+    config = ModelConfig(content, options, preprocessing, 1, 16, pixel_scale=0.1, **kind)
     features, statistics = torch.randn(64, 8), torch.randn(64, 5 * channels)
     outliers = OutlierScore.fit(features, statistics, (features, statistics))
     assert Preprocessing(**preprocessing)
-    save_model(path, TrainedModel(config, network, "cpu", outliers), "A model.\n")
+    save_model(path, TrainedModel(config, network, task, outliers=outliers), "A model.\n")
     (path / "README.md").unlink()
     return path
 
@@ -194,13 +201,13 @@ def open_it(kind: str, path: Path) -> None:
     from darklens.inference.model import load_model
     from darklens.inference.predictions import predict_cutouts, prediction_table
     from darklens.workflows.look import look
-    from darklens.workflows.predict import prediction_sets_of
 
     if "model" in kind:
         model = load_model(path)
         cutouts = open_data(path.parents[1] / "made" / "npy" / "a.npy")
         predicted = predict_cutouts(model, cutouts)
-        prediction_table(predicted, cutouts, prediction_sets_of(model, predicted, 0.9))
+        sets = model.task.prediction_sets(predicted.prediction.array, model.calibration, 0.9)
+        prediction_table(predicted, cutouts, model.task, sets=sets)
         return
     look(path)
     cutouts = open_data(path)

@@ -16,6 +16,7 @@ from darklens.data.dataset import read_dataset
 from darklens.data.synthesis import simulate_dataset
 from darklens.errors import DarklensError, ModelError, PresetError, RecipeError, UntrustedCodeError
 from darklens.simulation import Simulator, load_preset
+from darklens.training.build import check_networks
 from darklens.training.ensemble import make_ensemble
 from darklens.training.job import Job, read_job
 from darklens.training.recipe import load_recipe
@@ -24,6 +25,7 @@ from darklens.usercode import code_checksum
 from darklens.workflows.benchmark import Budget, benchmark
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.finetune import finetuning_recipe
+from darklens.workflows.options import BenchmarkOptions
 
 NET = """
 from pathlib import Path
@@ -50,6 +52,7 @@ def cored(x, y, x0, y0, theta_E):
 def mine(rng, lens):
     return {{"profile": cored, "x": rng.uniform(-1, 1, 2), "y": rng.uniform(-1, 1, 2), "theta_E": np.full(2, 0.01)}}
 """
+FEW = BenchmarkOptions("model-3-noisy", train_images=192, test_images=96)
 SHORT = {k: v for k, v in TINY.items() if not k.startswith("network.")} | {"trainer.epochs": 1}
 
 
@@ -158,7 +161,8 @@ def test_model_config_that_hides_code_elsewhere_runs_nothing(run, net, tmp_path,
             refused(darklens.load, folder)
             refused(finetuning_recipe, str(folder), {})
         elif place == "recipe":
-            assert finetuning_recipe(str(folder), {}).network.name == "compact", "the model's own network"
+            darklens.load(folder)
+            refused(finetuning_recipe, str(folder), {})
         else:
             assert finetuning_recipe(str(folder), {}).members == [], "a model that is no ensemble has none"
     assert not evidence.exists()
@@ -166,7 +170,7 @@ def test_model_config_that_hides_code_elsewhere_runs_nothing(run, net, tmp_path,
 
 def test_run_json_is_not_trusted(net, halo, dataset, tmp_path, evidence):
     recipe = load_recipe("substructure/demo", TINY)
-    own = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, name=f"{net}:Net"))
+    own = dataclasses.replace(recipe, network={"name": f"{net}:Net"})
     jobs = {
         "recipe": Job(own, str(dataset)),
         "members": Job(dataclasses.replace(recipe, members=[dataclasses.asdict(own)]), str(dataset)),
@@ -237,10 +241,10 @@ def test_recipe_in_yaml_asks_and_finds_its_code_beside_it(net, dataset, tmp_path
     capsys.readouterr()
     main([*line.split(), "--trust_code", "true"])
     assert evidence.exists()
-    assert load_recipe("code/recipe.yaml", trust_code=True).network.name == "code/my_network.py:Net"
+    assert load_recipe("code/recipe.yaml", trust_code=True).network["name"] == "code/my_network.py:Net"
     # A word that looks like code in a description is none.
     own.write_text("extends: substructure/demo\ndescription: my_network.py:Net\n")
-    assert load_recipe(str(own)).network.name == "compact"
+    assert load_recipe(str(own)).network["name"] == "compact"
 
 
 @pytest.mark.parametrize("matter", [{"add": "my_models.py:mine"}, {"subhalos": {"profile": "my_models.py:cored"}}])
@@ -299,7 +303,7 @@ def test_catalogue_that_names_code_runs_no_other_file(halo, tmp_path, evidence):
 
 def test_plan_of_a_benchmark_cannot_name_code(net, tmp_path, evidence):
     out = tmp_path / "board"
-    arguments = (["substructure/demo"], "model-3-noisy", Budget(1, "epochs"), out, 192, 96)
+    arguments = (["substructure/demo"], Budget(1, "epochs"), out)
     (out / "plans").mkdir(parents=True)
     (out / "plans" / "demo.json").write_text(json.dumps({"network.name": f"{net}:Net"}))
     (out / "benchmark.json").write_text(
@@ -310,16 +314,14 @@ def test_plan_of_a_benchmark_cannot_name_code(net, tmp_path, evidence):
     for plan in ({"network.name": f"{net}:Net"}, hidden, {"trainer.epochs": f"1 --network.name={net}:Net"}):
         (out / "plans" / "demo.json").write_text(json.dumps(plan))
         with pytest.raises(DarklensError, match="a plan says how long to train and nothing else"):
-            benchmark(*arguments, overrides=SHORT)
+            benchmark(*arguments, choices=FEW, overrides=SHORT)
     assert not evidence.exists()
 
 
 def test_benchmark_of_a_network_named_on_the_command_line_is_evaluated(net, tmp_path):
     """What the user named may run, in the model that was just trained with it too."""
     settings = SHORT | {"network.name": f"{net}:Net"}
-    benchmark(
-        ["substructure/demo"], "model-3-noisy", Budget(1, "epochs"), tmp_path / "board", 192, 96, overrides=settings
-    )
+    benchmark(["substructure/demo"], Budget(1, "epochs"), tmp_path / "board", choices=FEW, overrides=settings)
     rows = json.loads((tmp_path / "board" / "leaderboard.json").read_text())["rows"]
     assert [row["parameters"] for row in rows] == [195]
 
@@ -359,12 +361,12 @@ def test_members_hidden_in_a_recipe_are_not_trained_when_fine_tuning(run, net, d
 
 def test_naming_another_network_drops_the_options_of_the_former(net):
     recipe = load_recipe("substructure/demo", {"network.name": f"{net}:Net"})
-    assert recipe.network.options() == {}
-    assert load_recipe(
-        "substructure/demo", {"network.name": "equivariant", "network.group": "C4"}
-    ).network.options() == {"group": "C4"}
-    with pytest.raises(RecipeError, match=r"unknown key network\.nam"):
-        load_recipe("substructure/demo", {"network.nam": "x"})
+    assert recipe.network_options == {}
+    assert load_recipe("substructure/demo", {"network.name": "equivariant", "network.group": "C4"}).network_options == {
+        "group": "C4"
+    }
+    with pytest.raises(RecipeError, match=r"unknown key network\.nam; it takes widths, blocks, dropout"):
+        check_networks(load_recipe("substructure/demo", {"network.nam": "x"}))
 
 
 def test_what_is_run_is_named(own_run, caplog):

@@ -41,16 +41,20 @@ def change(folder, keys, value):
     ("keys", "value", "message"),
     [
         ("classes", ["cdm", 3], r"classes is \['cdm', 3\]; expected list\[str\]"),
-        ("classes", ["cdm", "cdm"], "classes are cdm, cdm; expected different names"),
-        ("classes", [], "classes are none; expected different names, at least one"),
-        ("task", "clbssify", "task is 'clbssify'; expected classify or regress"),
+        ("outputs", ["cdm", "cdm"], "outputs are cdm, cdm; expected different names"),
+        ("outputs", [], "outputs are none; expected different names, at least one"),
+        ("outputs", ["axion", "cdm"], "outputs are axion, cdm of classes cdm, axion; its task has cdm, axion"),
+        ("task.name", "clbssify", "task is 'clbssify'; there are classify, regress, and your own"),
+        ("task.class_names", ["cdm", "cdm"], "its task has cdm, cdm"),
+        ("task.class_names", 3, r"task.class_names is 3; expected list\[str\]"),
+        ("task.losses", [{"name": "none"}], "no loss 'none'"),
         ("channels", "1", "channels is '1'; expected int"),
         ("pixels", 10**9, f"pixels is 1000000000; expected 1 to {PIXELS}"),
         ("pixel_scale", -1, "pixel_scale is -1; expected arcsec per pixel, above 0"),
         ("data", {"typical_peak": "bright"}, "typical_peak is no number"),
         ("preprocessing.crop", 0, f"preprocessing.crop is 0; expected 1 to {PIXELS}"),
         ("preprocessing.resize", 10**6, "preprocessing.resize is 1000000; expected 1 to"),
-        ("preprocessing.stretch", "sqrr", "preprocessing: stretch is 'sqrr'; expected Literal"),
+        ("preprocessing.stretch", "sqrr", "preprocessing: stretch is 'sqrr'; expected none, sqrt"),
         ("preprocessing.scale", 0, "preprocessing.scale is 0"),
         ("preprocessing.crqp", 8, "preprocessing: unknown key 'crqp'"),
         ("preprocessing.lens_model", True, "preprocessing.lens_prior is damaged: 'mean'|preprocessing.lens_prior"),
@@ -90,11 +94,11 @@ def test_keys_of_a_newer_version_are_left_out(folder):
         ("preprocessing.lens_prior.blur", 1e9, r"blur 1e\+09; expected .* 0 to 2"),
         ("preprocessing.lens_prior", None, "lens_prior is damaged"),
         ("preprocessing.crop", 3, "preprocessing.crop is 3; expected 8 to"),
-        ("output_scale", [1.0], "expected an output_center and an output_scale for each of 2 outputs"),
+        ("task.scale", [1.0, 2.0], "center and scale have one value each"),
     ],
 )
 def test_lens_priors_that_cannot_be_used_are_refused(lens_folder, keys, value, message):
-    assert load_model(lens_folder).predict(np.ones((1, 16, 16))).values.shape == (1, 2)
+    assert load_model(lens_folder).predict(np.ones((1, 16, 16))).values.shape == (1, 1)
     change(lens_folder, keys, value)
     with pytest.raises(ModelError, match=message):
         load_model(lens_folder)
@@ -108,7 +112,8 @@ def test_an_ensemble_that_is_its_own_member_is_refused(folder, tmp_path):
     with pytest.raises(ModelError, match="a member of an ensemble is an ensemble itself"):
         load_model(folder)
     change(folder / "members" / "0", "members", [])
-    change(folder / "members" / "0", "classes", ["axion", "cdm"])
+    for key in ("classes", "outputs", "task.class_names"):
+        change(folder / "members" / "0", key, ["axion", "cdm"])
     with pytest.raises(
         ModelError, match=r"its classes are \['axion', 'cdm'\], those of the ensemble \['cdm', 'axion'\]"
     ):

@@ -19,6 +19,7 @@ from darklens.inference.model import ModelConfig, load_model
 from darklens.inference.predictions import predict_cutouts
 from darklens.simulation import Simulator
 from darklens.simulation.library import resolve_preset
+from darklens.workflows.options import PredictionOptions
 from darklens.workflows.predict import predict_paths
 
 
@@ -135,7 +136,7 @@ def test_bands_are_chosen_by_name():
 def test_paths_of_all_kinds_make_one_table(run, test_set, tmp_path):
     np.save(tmp_path / "stack.npy", np.asarray(read_dataset(test_set).images[:4]))
     paths = [tmp_path / "stack.npy", test_set, EXAMPLES / "deeplense", EXAMPLES / "euclid"]
-    written = predict_paths(run, paths, tmp_path / "out.parquet", DataOptions(mask=True))
+    written = predict_paths(run, paths, tmp_path / "out.parquet", options=DataOptions(mask=True))
     table = pl.read_parquet(tmp_path / "out.parquet")
     assert len(table) == written.images == 4 + 96 + 3 + 1
     predicted = ["id", "path", "predicted", "p_no_sub", "p_cdm", "p_axion", "set", "outlier_score", "outlier"]
@@ -146,7 +147,9 @@ def test_paths_of_all_kinds_make_one_table(run, test_set, tmp_path):
     assert_allclose(table.select("p_no_sub", "p_cdm", "p_axion").sum_horizontal(), 1, rtol=1e-6)
     predict_paths(run, [test_set], tmp_path / "out.csv")
     assert len(pl.read_csv(tmp_path / "out.csv")) == 96
-    finer = predict_paths(run, [tmp_path / "stack.npy"], tmp_path / "finer.csv", pixel_scale=0.04)
+    finer = predict_paths(
+        run, [tmp_path / "stack.npy"], tmp_path / "finer.csv", choices=PredictionOptions(pixel_scale=0.04)
+    )
     assert any("resampled from 0.04″" in note for note in finer.notes)
 
 

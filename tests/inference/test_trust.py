@@ -26,6 +26,7 @@ from darklens.training.train import resume, train
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.explain import explain_images
 from darklens.workflows.finetune import finetune, finetuning_recipe
+from darklens.workflows.options import EvaluationOptions
 from darklens.workflows.predict import predict_paths
 
 
@@ -84,7 +85,7 @@ def test_model_is_calibrated_and_survives_its_folder(run, test_set):
     model, images = load_model(run), read_dataset(test_set).images[:20]
     assert model.calibration.temperature != 1
     assert len(model.calibration.scores) == 18
-    raw, _, _ = model.raw(torch.tensor(np.asarray(images, np.float32)))
+    raw, _, _ = model.outputs_and_features(torch.tensor(np.asarray(images, np.float32)))
     expected = (raw.double() / model.calibration.temperature).softmax(-1)
     found = model.predict(images)
     np.testing.assert_allclose(found.probabilities, expected.numpy(), atol=1e-6)
@@ -105,9 +106,8 @@ def test_evaluation_verifies_coverage_and_outliers(run, test_set, tmp_path):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "strange.npy", rng.normal(0, 1e3, (12, 64, 64)).astype(np.float32))
     copy = shutil.copytree(run, tmp_path / "run")
-    record = evaluate_run(
-        copy, test_set, name="trust", symmetries=True, coverage=0.8, outliers=tmp_path / "strange.npy"
-    )
+    chosen = EvaluationOptions("trust", symmetries=True, coverage=0.8, outliers=tmp_path / "strange.npy")
+    record = evaluate_run(copy, test_set, chosen)
     assert record["figures"]["outlier_auc"]["value"] > 0.99
     assert record["figures"]["outliers_flagged"]["value"] == 1
     assert record["symmetries"] is True
@@ -121,7 +121,7 @@ def test_evaluation_verifies_coverage_and_outliers(run, test_set, tmp_path):
 
 
 def test_predict_warns_of_what_is_unlike(run, tmp_path):
-    written = predict_paths(run, [EXAMPLES / "euclid"], tmp_path / "out.csv", DataOptions(mask=True))
+    written = predict_paths(run, [EXAMPLES / "euclid"], tmp_path / "out.csv", options=DataOptions(mask=True))
     assert any("unlike those that the model was trained on" in note for note in written.notes)
     assert pl.read_csv(tmp_path / "out.csv")["outlier_score"][0] > 1
 
@@ -150,7 +150,7 @@ def test_ensemble_is_a_run_like_any_other(run, second, test_set, tmp_path):
     assert len(model.calibration.scores) == 18
     shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
     shutil.move(made, tmp_path / "elsewhere")
-    record = evaluate_run(tmp_path / "elsewhere", test_set, name="test")
+    record = evaluate_run(tmp_path / "elsewhere", test_set, EvaluationOptions("test"))
     assert record["n"] == 96
     assert "outlier" not in json.dumps(record)
     page = write_report([tmp_path / "elsewhere", run_with_evaluation(run, test_set, tmp_path)], tmp_path / "page.html")
@@ -160,7 +160,7 @@ def test_ensemble_is_a_run_like_any_other(run, second, test_set, tmp_path):
 
 def run_with_evaluation(run, test_set, tmp_path):
     copy = shutil.copytree(run, tmp_path / "evaluated")
-    evaluate_run(copy, test_set, name="test")
+    evaluate_run(copy, test_set, EvaluationOptions("test"))
     return copy
 
 
@@ -182,7 +182,7 @@ def test_recipe_of_an_ensemble_trains_its_members_and_goes_on(dataset, tmp_path)
 
 
 def test_members_that_cannot_answer_together_are_refused(run, mass_run, second, tmp_path):
-    with pytest.raises(ModelError, match="their task differ"):
+    with pytest.raises(ModelError, match="their tasks differ"):
         make_ensemble([run, mass_run], tmp_path / "bad")
     for key, value in (("classes", ["a", "b", "c"]), ("pixel_scale", 0.1)):
         odd = shutil.copytree(second, tmp_path / key)

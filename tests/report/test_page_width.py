@@ -9,8 +9,9 @@ from importlib import resources
 
 import pytest
 
-from darklens.report.leaderboard import write_leaderboard
-from darklens.report.page import write_report
+from darklens.report.leaderboard import Leaderboard, write_leaderboard
+from darklens.report.page import titles, write_report
+from darklens.tasks.classify import Classify
 from darklens.workflows.evaluate import evaluate_run
 
 WIDTHS = (420, 800)
@@ -30,19 +31,21 @@ def pages(run, mass_run, test_set, tmp_path_factory):
             "name": name, "recipe": f"substructure/{name}", "description": "A network with a line on what it is.",
             "parameters": parameters, "images_seen": 368_640, "seconds": 5400.0, "training_images_per_second": 68.0,
             "seconds_to_goal": None, "inference_images_per_second": 1000.0, "peak_memory_mib": 2000.0, "threads": 1,
-        } | {key: evaluation[key] for key in ("n", "figures", "roc")}
+        } | {key: evaluation[key] for key in ("n", "figures")} | {"titles": titles(evaluation), "evaluation": evaluation}
         for name, parameters in (("densenet161-resnet18-ensemble", 37_700_000), ("darklens", 2_200_000), ("vit", 2_300_000))
     ]  # fmt: skip
     pairs = [(a["recipe"], b["recipe"]) for i, a in enumerate(rows) for b in rows[i + 1 :]]
     differences = [{"first": a, "second": b, "value": 0.01, "low": 0.0, "high": 0.02, "p": 0.03} for a, b in pairs]
     settings = {
-        "preset": "model-3-noisy", "train_images": 192, "test_images": 96, "budget": "2 epochs", "seed": 0,
+        "preset": "model-3-noisy", "data": None, "train_images": 192, "test_images": 96, "budget": "2 epochs", "seed": 0,
         "pretrained": False, "machine": "a machine of 2 cores",
     }  # fmt: skip
+    ranking = {"key": "macro_auc", "title": "Macro AUC", "unit": "", "better": "higher", "perfect": 1}
+    board = Leaderboard(Classify(class_names=evaluation["classes"]), rows, differences, ranking, settings, {})
     return {
         "report": write_report([run], out / "report.html"),
         "comparison": write_report([run, mass_run], out / "both.html"),
-        "leaderboard": write_leaderboard(rows, differences, settings, {}, out),
+        "leaderboard": write_leaderboard(board, out),
     }
 
 

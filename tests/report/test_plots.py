@@ -22,7 +22,9 @@ def assert_labels_are_apart(figure):
 
 def skill(*parameters):
     figures = {"macro_auc": {"value": 0.93, "low": 0.92, "high": 0.94}}
-    return skill_against_cost([{"parameters": p, "figures": figures} for p in parameters])
+    return skill_against_cost(
+        [{"parameters": p, "figures": figures} for p in parameters], "macro_auc", title="macro AUC", perfect=1
+    )
 
 
 @pytest.mark.parametrize("parameters", [(2891, 3291), (2_200_000,), (700_000, 2_200_000, 37_700_000)])
@@ -48,7 +50,7 @@ def test_rounding_does_not_look_like_learning():
         {"epoch": i, "train/loss_epoch": 1.1 + 1e-4 * i, "validation/loss": 1.1, "validation/auc": value}
         for i, value in enumerate(auc)
     ]
-    figure = learning_curves(epochs, 2)
+    figure = learning_curves(epochs, 2, metric=("auc", "macro AUC"))
     figure.canvas.draw()
     loss, right = figure.axes
     for axis, value in ((loss, 1.1), (right, auc[0])):
@@ -57,7 +59,8 @@ def test_rounding_does_not_look_like_learning():
         assert low < value < high
         assert axis.yaxis.get_offset_text().get_text() == ""
     plt.close(figure)
-    learnt = learning_curves([{"epoch": 0, "validation/auc": 0.5}, {"epoch": 1, "validation/auc": 0.9}], 2)
+    epochs = [{"epoch": 0, "validation/auc": 0.5}, {"epoch": 1, "validation/auc": 0.9}]
+    learnt = learning_curves(epochs, 2, metric=("auc", "macro AUC"))
     low, high = learnt.axes[1].get_ylim()
     assert high - low == pytest.approx(0.44), "a real change keeps the axis that fits it"
     plt.close(learnt)

@@ -9,9 +9,10 @@ import darklens
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import DataError, RecipeError
 from darklens.simulation import Simulator
+from darklens.training.build import build_module
 from darklens.training.job import Job, open_job_data
 from darklens.training.recipe import load_recipe
-from darklens.training.train import build_task, train
+from darklens.training.train import train
 
 SHORT = TINY | {"trainer.epochs": 1, "trainer.batch_size": 16}
 
@@ -30,13 +31,13 @@ def colour(tmp_path):
 def test_three_bands_are_not_repeated(colour, tmp_path):
     job = Job(load_recipe("substructure/demo", SHORT | {"preprocessing.repeat_channels": 3}), str(colour))
     source = open_job_data(job)
-    task = build_task(job.recipe, source)
-    prepared = task.preprocessing(source.sample)
-    expected = (source.sample.sqrt() - task.preprocessing.center) / task.preprocessing.scale
+    module = build_module(job.recipe, source)
+    prepared = module.preprocessing(source.sample)
+    expected = (source.sample.sqrt() - module.preprocessing.center) / module.preprocessing.scale
     torch.testing.assert_close(prepared, expected)
     assert any("3 bands, which the network sees as they are" in note for note in source.notes)
     with pytest.raises(DataError, match=r"takes 3 channels \(repeat_channels\).*these images have 2"):
-        task.preprocessing.output_shape((2, 24, 24))
+        module.preprocessing.output_shape((2, 24, 24))
 
 
 def test_images_that_are_not_square_are_cropped_and_said(colour, tmp_path, capsys):
@@ -77,12 +78,12 @@ def test_lens_band_by_name_and_what_is_guessed(colour, tmp_path):
     job = Job(recipe, str(colour))
     source = open_job_data(job)
     assert any("the smooth lens is fitted to the sum of the 3 bands" in note for note in source.notes)
-    assert build_task(recipe, source).preprocessing.lens_band is None
+    assert build_module(recipe, source).preprocessing.lens_band is None
     source.bands = ["g", "r", "i"]
     chosen = load_recipe(
         "substructure/demo", SHORT | {"preprocessing.lens_model": True, "preprocessing.lens_band": "i"}
     )
-    assert build_task(chosen, source).preprocessing.lens_band == 2
+    assert build_module(chosen, source).preprocessing.lens_band == 2
     source.bands, source.shape = ["g", "r"], (2, 24, 24)
     with pytest.raises(RecipeError, match="lens_band i: the images have bands g, r; or say sum"):
-        build_task(chosen, source)
+        build_module(chosen, source)

@@ -27,7 +27,7 @@ def test_published_systems_are_there():
 BAD = {
     "trainer.epoch": (3, "unknown key trainer.epoch; did you mean trainer.epochs?"),
     "optimiser": ({}, "unknown key optimiser; did you mean optimizer?"),
-    "trainer.epochs": ("many", "\"trainer.epochs\": Expected a <class 'int'>"),
+    "trainer.epochs": ("many", "trainer.epochs is 'many'; expected int"),
     "augmentation": ("twist", "augmentation"),
     "optimizer.lr": (-1.0, "optimizer.lr must be above zero"),
     "trainer.batch_size": (0, "trainer.batch_size must be at least 1"),

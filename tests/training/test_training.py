@@ -9,7 +9,6 @@ import pytest
 import torch
 from conftest import TINY
 from safetensors.torch import load_file
-from torch import nn
 
 from darklens.data.dataset import read_dataset
 from darklens.data.layouts import open_data
@@ -17,8 +16,8 @@ from darklens.data.preprocessing import Preprocessing
 from darklens.errors import DataError, InUseError, RecipeError
 from darklens.inference.model import load_model
 from darklens.paths import only_one
-from darklens.tasks.base import Optimization
-from darklens.tasks.classify import Classification
+from darklens.tasks.optimization import learning_rate_factor
+from darklens.tasks.options import ScheduleOptions
 from darklens.training import fit as fitting
 from darklens.training.history import epoch_history
 from darklens.training.job import Job, read_job, read_record
@@ -192,13 +191,7 @@ def test_weights_and_biases_offline(dataset, tmp_path, monkeypatch):
 
 
 def test_step_schedule_falls_every_so_many_epochs():
-    task = Classification(nn.Linear(1, 2), Preprocessing(), Optimization(schedule="step", step_epochs=2), ["a", "b"])
-
-    class FakeTrainer:
-        estimated_stepping_batches, max_epochs = 60, 6
-
-    task._trainer = FakeTrainer()
-    factor = task._factor()
+    factor = learning_rate_factor(ScheduleOptions("step", step_epochs=2), steps=60, epochs=6)
     assert [factor(step) for step in (0, 19, 20, 39, 40)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
@@ -257,16 +250,6 @@ def test_loss_changes_at_its_epoch(dataset, tmp_path, monkeypatch):
     phases = [{"from_epoch": 1}, {"from_epoch": 2, "label_smoothing": 0.1}]
     train(Job(load_recipe("substructure/demo", TINY | {"loss": phases}), str(dataset)), tmp_path / "run")
     assert seen == [0.0] * 5 + [0.1] * 5
-
-
-def test_loss_phases_are_those_of_pytorch_and_of_the_paper():
-    from darklens.tasks.classify import LossPhase
-
-    logits, labels = torch.randn(20, 3), torch.randint(3, (20,))
-    expected = nn.functional.cross_entropy(logits, labels, label_smoothing=0.2)
-    torch.testing.assert_close(LossPhase(label_smoothing=0.2)(logits, labels), expected)
-    p = logits.softmax(-1)[range(20), labels]
-    torch.testing.assert_close(LossPhase("focal")(logits, labels), (-((1 - p) ** 2) * p.log()).mean())
 
 
 def test_sections_thaw_from_the_head_backwards(dataset, tmp_path):

@@ -1,17 +1,20 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from darklens.evaluation.comparison import macro_auc_differences
 from sklearn.metrics import roc_auc_score
 
 from darklens.errors import DataError, ModelError, RecipeError
+from darklens.evaluation.bootstrap import paired_differences
 from darklens.models.registry import build_network
+from darklens.tasks.classify import Classify
+from darklens.training.job import Job
 from darklens.training.recipe import load_recipe
 from darklens.workflows.benchmark import (
     Budget,
@@ -22,7 +25,9 @@ from darklens.workflows.benchmark import (
     run_passing_on_errors,
 )
 from darklens.workflows.estimate import TrainingRate
+from darklens.workflows.options import BenchmarkOptions
 
+FEW = BenchmarkOptions("model-3-noisy", train_images=192, test_images=96)
 SMALL = {k: v for k, v in TINY.items() if k not in ("trainer.epochs", "preprocessing.crop")} | {
     "preprocessing.crop": 64
 }
@@ -37,11 +42,11 @@ def board(tmp_path_factory):
     (out.parent / "unreachable.yaml").write_text(
         "task: classify\nnetwork: {name: timm, architecture: resnet18, weights: nowhere.pth}\ntrainer: {batch_size: 32}\n"
     )
-    benchmark(recipes[:1], "model-3-noisy", Budget(2, "epochs"), out, 192, 96, overrides=SMALL, say=said.append)
+    benchmark(recipes[:1], Budget(2, "epochs"), out, choices=FEW, overrides=SMALL, say=said.append)
     first = json.loads((out / "leaderboard.json").read_text())
     stamp = (out / "runs" / "demo" / "model" / "model.safetensors").stat().st_mtime_ns
     (out / "runs" / "darklens").mkdir()  # what a kill leaves at worst: a folder without a record
-    benchmark(recipes, "model-3-noisy", Budget(2, "epochs"), out, 192, 96, overrides=SMALL, say=said.append)
+    benchmark(recipes, Budget(2, "epochs"), out, choices=FEW, overrides=SMALL, say=said.append)
     return out, first, stamp, said
 
 
@@ -78,7 +83,7 @@ def test_leaderboard_goes_on_where_it_was_and_ranks(board):
 def test_other_settings_are_refused_and_nothing_is_lost(board):
     out, *_ = board
     with pytest.raises(DataError, match="was begun with seed 0, not 1"):
-        benchmark(["substructure/demo"], "model-3-noisy", Budget(2, "epochs"), out, 192, 96, seed=1, overrides=SMALL)
+        benchmark(["substructure/demo"], Budget(2, "epochs"), out, choices=replace(FEW, seed=1), overrides=SMALL)
     assert (out / "leaderboard.json").is_file()
 
 
@@ -90,7 +95,7 @@ def test_recipe_whose_weights_cannot_be_had_is_left_out_and_named(board, tmp_pat
     overrides = SMALL | {"network.weights": "nowhere.pth"}
     settings = json.loads((copy / "benchmark.json").read_text()) | {"overrides": overrides}
     (copy / "benchmark.json").write_text(json.dumps(settings))
-    benchmark(recipes, "model-3-noisy", Budget(2, "epochs"), copy, 192, 96, overrides=overrides, say=said.append)
+    benchmark(recipes, Budget(2, "epochs"), copy, choices=FEW, overrides=overrides, say=said.append)
     content = json.loads((copy / "leaderboard.json").read_text())
     assert {row["recipe"] for row in content["rows"]} == {"substructure/demo", "substructure/darklens"}
     assert "substructure/resnet18" in content["failed"]
@@ -103,7 +108,7 @@ def test_recipes_that_would_share_a_folder_are_refused(board, tmp_path):
     mine.write_text("extends: substructure/demo\n")
 
     def run(*recipes):
-        benchmark(recipes, "model-3-noisy", Budget(2, "epochs"), out, 192, 96, overrides=SMALL)
+        benchmark(recipes, Budget(2, "epochs"), out, choices=FEW, overrides=SMALL)
 
     with pytest.raises(RecipeError, match="two recipes are called demo; rename one"):
         run("substructure/demo", str(mine))
@@ -116,15 +121,13 @@ def test_overrides_go_to_those_recipes_whose_network_knows_them():
     assert known_overrides("substructure/demo", overrides) == {"network.widths": [8, 8], "trainer.epochs": 1}
     assert known_overrides("substructure/resnet18", overrides) == {"network.pretrained": False, "trainer.epochs": 1}
     with pytest.raises(RecipeError, match=r"--network\.growth: no network of these recipes has such an option"):
-        benchmark(
-            ["substructure/demo"], "model-1", Budget(1, "epochs"), Path("x"), 64, 64, overrides={"network.growth": 3}
-        )
+        benchmark(["substructure/demo"], Budget(1, "epochs"), Path("x"), overrides={"network.growth": 3})
 
 
 def test_network_without_pretrained_weights_takes_that_for_granted():
     network = build_network("compact", 1, 3, {"pretrained": False, "widths": [8], "blocks": [1]})
     assert network(torch.zeros(2, 1, 16, 16)).shape == (2, 3)
-    with pytest.raises(ModelError, match="network compact has no option 'pretrained'"):
+    with pytest.raises(ModelError, match=r"network compact: unknown key network\.pretrained"):
         build_network("compact", 1, 3, {"pretrained": True})
 
 
@@ -141,14 +144,15 @@ def test_bad_budgets_are_refused(text):
 
 def test_budget_is_planned_in_whole_batches(dataset):
     recipe = load_recipe("substructure/demo", TINY)
-    assert planned(recipe, Budget(3, "epochs"), dataset, 0) == {"trainer.epochs": 3}
-    plan = planned(recipe, Budget(1000, "images"), dataset, 0)
+    job = Job(recipe, str(dataset))
+    assert planned(recipe, Budget(3, "epochs"), job) == {"trainer.epochs": 3}
+    plan = planned(recipe, Budget(1000, "images"), job)
     assert (plan["trainer.epochs"], plan["trainer.epoch_images"]) == (10, 96)
-    minutes = planned(recipe, Budget(0.2, "min"), dataset, 0)
+    minutes = planned(recipe, Budget(0.2, "min"), job)
     assert minutes["trainer.epoch_images"] % 32 == 0
     for budget in (Budget(31, "images"), Budget(1e-4, "min"), Budget(0.5, "epochs")):
         with pytest.raises(RecipeError, match="ends before there is anything to validate"):
-            planned(recipe, budget, dataset, 0)
+            planned(recipe, budget, job)
 
 
 def test_time_and_images_of_a_plan_are_each_others_inverse():
@@ -170,7 +174,9 @@ def test_differences_are_those_of_scikit_learn_and_know_chance_from_skill():
         return p / p.sum(1, keepdims=True)
 
     models = {"good": probabilities(2.0), "same": probabilities(2.0), "poor": probabilities(0.5)}
-    found = {(d.first, d.second): d for d in macro_auc_differences(models, labels)}
+    metrics = {name: next(m for m in Classify(class_names=["a", "b", "c"]).metrics(p, labels) if m.key == "macro_auc")
+               for name, p in models.items()}  # fmt: skip
+    found = {(d.first, d.second): d for d in paired_differences(metrics, 400)}
     auc = {name: roc_auc_score(labels, p, multi_class="ovr", average="macro") for name, p in models.items()}
     for (first, second), difference in found.items():
         assert difference.value == pytest.approx(auc[first] - auc[second], abs=1e-12)

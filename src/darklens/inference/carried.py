@@ -48,7 +48,7 @@ def carries_only(folder: Path, own: Collection[str]) -> bool:
     return all(path.is_file() and code_checksum(path) in own for path in files)
 
 
-def trusted_config(config: ModelConfig, folder: Path, trust_code: bool) -> ModelConfig:
+def trusted_config(config: ModelConfig, folder: Path, trust_code: bool, *, training: bool = False) -> ModelConfig:
     """Return a model's configuration with the user's own code named by its place in the model's folder.
 
     Parameters
@@ -59,6 +59,8 @@ def trusted_config(config: ModelConfig, folder: Path, trust_code: bool) -> Model
         The model's folder.
     trust_code
         Whether the user has said that code may run which ``config.json`` names.
+    training
+        Whether its recipe is to be trained as well, which may name a loss or an optimiser.
 
     Returns
     -------
@@ -73,10 +75,10 @@ def trusted_config(config: ModelConfig, folder: Path, trust_code: bool) -> Model
         If a file is missing, or is not the one that the model was saved with.
     """
     if not config.code:  # models of version 0.1 do not carry their code: it is looked for where it was
-        for reference in _named(config):
+        for reference in _named(config, training):
             _check(*split_reference(reference), config, folder, trust_code)
         return config
-    for reference in _named(config):
+    for reference in _named(config, training):
         path, name = split_reference(reference)
         _check(folder / path.name, name, config, folder, trust_code)
     parts = {part: _moved(getattr(config, part), folder) for part in ("network", "task", "recipe")}
@@ -85,7 +87,7 @@ def trusted_config(config: ModelConfig, folder: Path, trust_code: bool) -> Model
 
 def _check(path: Path, name: str, config: ModelConfig, folder: Path, trust_code: bool) -> None:
     if not path.is_file():
-        raise ModelError(f"{folder}: it needs {name} of the file {path}, which is missing; bring it back")
+        raise ModelError(f"{folder}: its {name} needs the file {path}, which is missing; bring it back")
     check_trusted(f"{path}:{name}", str(folder / "config.json"), trust_code)
     if config.code and code_checksum(path) != config.code.get(path.name):
         raise ModelError(
@@ -94,10 +96,10 @@ def _check(path: Path, name: str, config: ModelConfig, folder: Path, trust_code:
         )
 
 
-def _named(config: ModelConfig) -> list[str]:
+def _named(config: ModelConfig, training: bool = True) -> list[str]:
     """Every ``file.py:name`` that a model needs: for its network and task, and for training it further."""
     parts = [config.network, config.task]
-    parts += [config.recipe.get(part, {}) for part in ("network", "task", "optimizer")]
+    parts += [config.recipe.get(part, {}) for part in ("network", "task", "optimizer") if training]
     return sorted({reference for part in parts for reference in references(part)})
 
 

@@ -50,19 +50,20 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
     if len(runs) < 2:
         raise ModelError("an ensemble takes at least two runs")
     for run, config in zip(runs[1:], configs[1:], strict=True):
+        if config.task["name"] != configs[0].task["name"]:
+            raise ModelError(
+                f"{run} and {runs[0]} cannot be averaged: their tasks differ ({config.task['name']} and "
+                f"{configs[0].task['name']})"
+            )
         for name in MUST_AGREE:
             if getattr(config, name) != getattr(configs[0], name):
                 raise ModelError(
                     f"{run} and {runs[0]} cannot be averaged: their {name.replace('_', ' ')} differ "
                     f"({getattr(config, name)} and {getattr(configs[0], name)})"
                 )
-        if config.task["name"] != configs[0].task["name"]:
-            raise ModelError(
-                f"{run} and {runs[0]} cannot be averaged: their tasks differ ({config.task['name']} and "
-                f"{configs[0].task['name']})"
-            )
         if config.members:
             raise ModelError(f"{run}: is an ensemble itself; give its members")
+    members = [load_model(folder, trust_code=trust_code or carries_only(folder, own)) for folder in folders]
     records, jobs = [read_record(run) for run in runs], [recorded_job(run, trust_code=trust_code) for run in runs]
     begun = (out / "run.json").is_file()
     recipe = recorded_job(out, trust_code=trust_code).recipe if begun else _recipe_of(records)
@@ -78,7 +79,6 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
     record = read_record(out) if begun else new_record(dataclasses.replace(jobs[0], recipe=recipe, member=0), out)
     record["training"] = summed_training([r["training"] for r in records])
     record["data_description"] = records[0]["data_description"]
-    members = [load_model(folder, trust_code=trust_code or carries_only(folder, own)) for folder in folders]
     model: TrainedModel = Ensemble(config, members)
     data = _shared_data(jobs, trust_code)
     if data is not None:

@@ -140,9 +140,10 @@ def peak_memory() -> int:
 
 def new_record(job: Job, out: Path) -> dict[str, Any]:
     """Return the record of a run in ``out`` before it is trained; code that its recipe names is copied beside it."""
-    files = _files_of(job.recipe)
+    made_of_others = job.recipe.members or job.recipe.stages  # each keeps its own
+    files = [] if made_of_others else _files_of(job.recipe)
     for path in files:
-        (out / CODE).mkdir(exist_ok=True)
+        (out / CODE).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, out / CODE / path.name)
     return {
         **json.loads(json.dumps(dataclasses.asdict(job), default=str)),

@@ -241,9 +241,11 @@ def load_recipe(
         own = read_yaml(path, RecipeError, "extends: substructure/darklens")
         content = _builtin(str(own.pop("extends"))) if "extends" in own else {}
         content["name"] = path.stem
-        own = _flat(_located(_current(own), path.parent))
-        given = _current_overrides(dict(overrides or {}))
-        for reference in sorted({r for key, value in own.items() if key not in given for r in references(value)}):
+        own = _current(own)
+        own = _flat(own | {part: _located(own[part], path.parent) for part in CODE if part in own})
+        given = _current_overrides(overrides or {})
+        named = [value for key, value in own.items() if key.partition(".")[0] in CODE and key not in given]
+        for reference in sorted(set(references(named))):
             check_trusted(reference, name, trust_code)
         overrides = own | given
     else:
@@ -335,7 +337,7 @@ _MOVED = {"target": "task.target", "loss": "task.losses", "task": "task.name", "
 
 def _current_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides in the present form."""
-    return {_MOVED.get(k, k) if not isinstance(v, Mapping) else k: v for k, v in overrides.items()}
+    return {_MOVED.get(k, k) if isinstance(v, str | list) else k: v for k, v in overrides.items()}
 
 
 def overridden(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -399,6 +401,8 @@ def recipe_from(content: Mapping[str, Any], where: str) -> Recipe:
         If a key is unknown, or a value is not of its type.
     """
     content = {key: value for key, value in _current(content).items() if key != "data"}
+    if isinstance(content.get("network"), Mapping):
+        content["network"] = {"name": "compact"} | dict(content["network"])
     named = f"recipe {where}"
     try:
         recipe = Recipe(**typed_arguments(Recipe, content, where=named, prefix="", error=RecipeError))

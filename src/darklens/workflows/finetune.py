@@ -82,7 +82,7 @@ def finetuning_recipe(start: str, overrides: Mapping[str, Any], *, trust_code: b
     config = read_config(folder)
     if config.members:
         raise ModelError(f"{start}: an ensemble cannot be trained further; start from one of its members")
-    content = dict(trusted_config(config, folder, trust_code).recipe)
+    content = dict(trusted_config(config, folder, trust_code, training=True).recipe)
     for part in ("optimizer", "trainer", "network"):
         if not isinstance(content.get(part), dict):
             raise ModelError(f"{folder / 'config.json'}: its recipe has no {part}; it cannot be trained further")

@@ -1,0 +1,84 @@
+"""Intervals and paired differences against theory and scipy."""
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap, norm
+
+from darklens.evaluation.bootstrap import Metric, intervals, mean_statistic, paired_differences
+from darklens.evaluation.classification import auc_statistic
+
+
+def mean_of(values, key="mean"):
+    return Metric(key, "Mean", mean_statistic(values))
+
+
+def test_interval_of_a_mean_agrees_with_scipy():
+    values = np.random.default_rng(0).exponential(1, 500)
+    ours = intervals([mean_of(values)], 500, rounds=4000)["mean"]
+    theirs = bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
+    assert ours.value == pytest.approx(values.mean())
+    assert ours.low == pytest.approx(theirs.low, abs=0.01)
+    assert ours.high == pytest.approx(theirs.high, abs=0.01)
+    assert ours.n == 500
+
+
+def test_seed_decides_the_resamples_and_chunks_do_not(monkeypatch):
+    values = np.random.default_rng(0).exponential(1, 100)
+    first = intervals([mean_of(values)], 100, seed=1)
+    monkeypatch.setattr("darklens.evaluation.bootstrap.WEIGHTS_AT_A_TIME", 700)
+    assert intervals([mean_of(values)], 100, seed=1) == first
+    assert intervals([mean_of(values)], 100, seed=2) != first
+
+
+def test_interval_of_an_auc_covers_the_truth_as_often_as_it_says():
+    """The AUC of two unit Gaussians one apart is Φ(1/√2) = 0.7602."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        positive = np.repeat([0.0, 1.0], 60)
+        scores = rng.normal(0, 1, 120) + positive
+        metric = Metric("auc", "AUC", auc_statistic(scores, positive))
+        found = intervals([metric], 120, seed, rounds=300)["auc"]
+        covered += found.low <= 0.7602499 <= found.high
+    assert 0.88 <= covered / 200 <= 0.985
+
+
+def test_resamples_without_a_value_are_left_out():
+    positive = np.array([1.0, 0, 0, 0])  # a third of all resamples have no positive
+    metric = Metric("auc", "AUC", auc_statistic(np.array([0.9, 0.1, 0.2, 0.3]), positive))
+    found = intervals([metric], 4, rounds=200)["auc"]
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+def test_paired_difference_of_means_agrees_with_the_normal_approximation():
+    """Of values that share most of their scatter: paired, the interval is that of the mean of the differences."""
+    rng = np.random.default_rng(2)
+    shared = rng.normal(0, 5, 800)
+    a, b = shared + rng.normal(0.06, 0.5, 800), shared + rng.normal(0, 0.5, 800)
+    found = paired_differences({"a": mean_of(a), "b": mean_of(b)}, 800, rounds=4000)[0]
+    gap = a - b
+    error = gap.std() / np.sqrt(800)
+    assert (found.first, found.second) == ("a", "b")
+    assert found.value == pytest.approx(gap.mean())
+    assert found.low == pytest.approx(gap.mean() - 1.96 * error, abs=0.1 * error)
+    assert found.high == pytest.approx(gap.mean() + 1.96 * error, abs=0.1 * error)
+    assert found.p == pytest.approx(2 * norm.sf(abs(gap.mean()) / error), abs=0.02)
+
+
+def test_p_is_two_sided_and_symmetric():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0, 1, 300), rng.normal(0.1, 1, 300)
+    forward = paired_differences({"a": mean_of(a), "b": mean_of(b)}, 300)[0]
+    back = paired_differences({"b": mean_of(b), "a": mean_of(a)}, 300)[0]
+    assert (back.value, back.low, back.high, back.p) == pytest.approx(
+        (-forward.value, -forward.high, -forward.low, forward.p)
+    )
+    same = paired_differences({"a": mean_of(a), "b": mean_of(a)}, 300)[0]
+    assert (same.value, same.p) == (0, 1)
+    assert paired_differences({"a": mean_of(a), "b": mean_of(a - 3)}, 300)[0].p == 1 / 1000
+
+
+def test_all_pairs_are_compared():
+    values = {name: mean_of(np.full(10, float(i))) for i, name in enumerate("abc")}
+    found = paired_differences(values, 10, rounds=10)
+    assert [(d.first, d.second, d.value) for d in found] == [("a", "b", -1), ("a", "c", -2), ("b", "c", -1)]

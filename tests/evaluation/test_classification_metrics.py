@@ -1,0 +1,111 @@
+"""Metrics and curves of classifiers against scikit-learn and torchmetrics."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+from sklearn.calibration import calibration_curve
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from darklens.evaluation.bootstrap import intervals
+from darklens.evaluation.classification import classification_metrics, confusion_matrix, reliability, roc_curves
+
+CLASSES = ["no_sub", "cdm", "axion"]
+
+
+def simulated(n=900, seed=0, ties=False):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    logits = rng.normal(0, 1, (n, 3)) + np.array([0.6, 1.2, 2.0]) * np.eye(3)[labels]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return (np.round(p, 1) if ties else p), labels
+
+
+def figures(p, labels, sets=None):
+    found = classification_metrics(p, labels, CLASSES, sets)
+    return {name: interval.value for name, interval in intervals(found, len(labels), rounds=2).items()}
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_metrics_agree_with_scikit_learn(ties):
+    p, labels = simulated(ties=ties)
+    value, onehot = figures(p, labels), np.eye(3)[labels]
+    assert value["accuracy"] == pytest.approx(metrics.accuracy_score(labels, p.argmax(1)), abs=1e-12)
+    for i, name in enumerate(CLASSES):
+        assert value[f"auc_{name}"] == pytest.approx(metrics.roc_auc_score(onehot[:, i], p[:, i]), abs=1e-12)
+    assert value["macro_auc"] == pytest.approx(metrics.roc_auc_score(onehot, p, average="macro"), abs=1e-12)
+    assert value["micro_auc"] == pytest.approx(metrics.roc_auc_score(onehot, p, average="micro"), abs=1e-12)
+    if not ties:
+        assert value["log_loss"] == pytest.approx(metrics.log_loss(labels, p), abs=1e-9)
+
+
+def test_weighted_auc_agrees_with_scikit_learn():
+    p, labels = simulated(n=200)
+    weights = np.random.default_rng(3).integers(0, 4, (2, 200)).astype(float)
+    found = next(m for m in classification_metrics(p, labels, CLASSES) if m.key == "auc_cdm").statistic(weights)
+    expected = [metrics.roc_auc_score(labels == 1, p[:, 1], sample_weight=w) for w in weights]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_confusion_has_the_truth_down_and_the_prediction_across():
+    p, labels = simulated()
+    found = confusion_matrix(p.argmax(1), labels, 3)
+    np.testing.assert_array_equal(found, metrics.confusion_matrix(labels, p.argmax(1)))
+    assert not np.array_equal(found, found.T)
+
+
+def test_roc_curves_agree_with_scikit_learn():
+    p, labels = simulated()
+    curves, onehot = roc_curves(p, labels, CLASSES), np.eye(3)[labels]
+    grid = np.linspace(0, 1, 57)
+    each = []
+    for i, name in enumerate(CLASSES):
+        fpr, tpr, _ = metrics.roc_curve(onehot[:, i], p[:, i], drop_intermediate=False)
+        np.testing.assert_allclose(curves[name], (fpr, tpr), atol=1e-12)
+        each.append(np.interp(grid, fpr, tpr))
+    fpr, tpr, _ = metrics.roc_curve(onehot.ravel(), p.ravel(), drop_intermediate=False)
+    np.testing.assert_allclose(curves["micro"], (fpr, tpr), atol=1e-12)
+    np.testing.assert_allclose(np.interp(grid, *curves["macro"]), np.mean(each, axis=0), atol=2e-3)
+
+
+def test_calibration_error_agrees_with_torchmetrics():
+    p, labels = simulated()
+    expected = multiclass_calibration_error(torch.tensor(p), torch.tensor(labels), num_classes=3, n_bins=15)
+    assert figures(p, labels)["ece"] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_reliability_agrees_with_scikit_learn():
+    p, labels = simulated(n=3000)
+    p = p**3 / (p**3).sum(1, keepdims=True)  # overconfident, so that confidence and accuracy are far apart
+    confidence, right = p.max(1), p.argmax(1) == labels
+    found = reliability(confidence, right)
+    accuracy, mean = calibration_curve(right, confidence, n_bins=15)
+    np.testing.assert_allclose(found["accuracy"], accuracy, atol=1e-12)
+    np.testing.assert_allclose(found["confidence"], mean, atol=1e-12)
+    assert np.abs(found["accuracy"] - found["confidence"]).max() > 0.1
+    assert found["number"].sum() == 3000
+
+
+def test_class_without_test_images_has_no_auc():
+    p, labels = simulated()
+    keep = labels != 2
+    value = figures(p[keep], labels[keep])
+    assert "auc_axion" not in value
+    assert value["macro_auc"] == pytest.approx((value["auc_no_sub"] + value["auc_cdm"]) / 2, abs=1e-12)
+    assert "axion" not in roc_curves(p[keep], labels[keep], CLASSES)
+
+
+def test_prediction_sets_are_counted():
+    p, labels = simulated(n=4)
+    sets = np.zeros((4, 3), dtype=bool)
+    sets[np.arange(3), labels[:3]] = True  # the fourth is empty
+    sets[0] = True
+    value = figures(p, labels, sets)
+    assert value["coverage"] == 0.75
+    assert value["set_size"] == 1.25
+
+
+def test_directions_are_those_of_the_field():
+    p, labels = simulated(n=30)
+    better = {m.key: m.better for m in classification_metrics(p, labels, CLASSES, np.ones((30, 3), dtype=bool))}
+    assert {key for key, direction in better.items() if direction == "lower"} == {"ece", "log_loss", "set_size"}
