@@ -22,7 +22,6 @@ from darklens.inference.model import load_model
 from darklens.simulation import Simulator
 from darklens.simulation import simulator as simulation
 from darklens.training import training_data
-from darklens.training.recipe import load_recipe
 from darklens.workflows import preview
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -53,18 +52,12 @@ def test_commands_and_code_of_the_pages_run_from_top_to_bottom(tmp_path):
 @pytest.fixture
 def examples(tmp_path, monkeypatch):
     """The files of the page on extending, in the current folder."""
-    preset, changed, recipe = blocks("extending.md", "yaml")
-    (tmp_path / "my_models.py").write_text("\n".join(blocks("extending.md", "python")))
-    (tmp_path / "mine.yaml").write_text(preset)
-    (tmp_path / "changed.yaml").write_text(changed)
-    (tmp_path / "recipe.yaml").write_text(recipe)
+    code = [text for text in blocks("extending.md", "python") if text.startswith("# my_models.py")]
+    (tmp_path / "my_models.py").write_text("\n".join(code))
+    mine = next(text for text in blocks("extending.md", "yaml") if text.startswith("# mine.yaml"))
+    (tmp_path / "mine.yaml").write_text(mine)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def test_own_recipes_of_the_docs_work(examples):
-    assert load_recipe("changed.yaml").trainer.epochs == 20
-    assert load_recipe("recipe.yaml").network.widths == [64, 128, 256]
 
 
 def test_sidm_deflection_of_the_docs_is_the_non_singular_isothermal_sphere(examples):

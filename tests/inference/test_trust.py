@@ -184,7 +184,7 @@ def test_recipe_of_an_ensemble_trains_its_members_and_goes_on(dataset, tmp_path)
 def test_members_that_cannot_answer_together_are_refused(run, mass_run, second, tmp_path):
     with pytest.raises(ModelError, match="their tasks differ"):
         make_ensemble([run, mass_run], tmp_path / "bad")
-    for key, value in (("classes", ["a", "b", "c"]), ("pixel_scale", 0.1)):
+    for key, value in (("pixels", 32), ("pixel_scale", 0.1)):
         odd = shutil.copytree(second, tmp_path / key)
         config = json.loads((odd / "model" / "config.json").read_text())
         (odd / "model" / "config.json").write_text(json.dumps(config | {key: value}))

@@ -7,7 +7,7 @@ in order, or the one that the user names.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,7 @@ from darklens.data.sizes import OneSize, Resized
 from darklens.data.unpickle import load_npy, read_header
 from darklens.errors import DataError
 from darklens.paths import check_present
+from darklens.usercode import is_reference, load_function
 
 CLASS_NAMES = ["no_sub", "cdm", "axion", "no", "sphere", "vort", "vortex", "sub", "nonlenses", "lenses"]
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -56,7 +57,7 @@ def open_data(
     path
         A folder or file.
     layout
-        A name of `LAYOUTS` or `ALIASES` instead of detection.
+        A name of `LAYOUTS` or `ALIASES` instead of detection, or a reader of your own, ``my_reader.py:function``.
     catalog
         A table to join by id; without it a single table beside the images is taken.
     channels
@@ -71,11 +72,15 @@ def open_data(
     """
     where = Path(path)
     check_present(where)
-    if layout is not None and layout not in (*LAYOUTS, *ALIASES):
-        raise DataError(f"no layout {layout!r}; there are {', '.join([*LAYOUTS, *ALIASES])}")
+    own = is_reference(layout)
+    if layout is not None and not own and layout not in (*LAYOUTS, *ALIASES):
+        known = ", ".join([*LAYOUTS, *ALIASES])
+        raise DataError(f"no layout {layout!r}; there are {known}, and your own as my_reader.py:function")
     options = DataOptions(layout, Path(catalog) if catalog else None, channels, crop, pad)
     OneSize(crop, pad)  # refuses two sizes
-    openers = LAYOUTS if layout is None else {layout: LAYOUTS[ALIASES.get(layout, layout)]}
+    openers: Mapping[str, Opener] = LAYOUTS
+    if layout is not None:
+        openers = {layout: load_function(layout) if own else LAYOUTS[ALIASES.get(layout, layout)]}
     for opener in openers.values():
         if (found := opener(where, options)) is not None:
             return _of_one_size(_with_catalog(found, where, options.catalog), crop, pad)

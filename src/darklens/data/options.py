@@ -15,7 +15,8 @@ class DataOptions:
     Parameters
     ----------
     layout
-        The layout of the data, if it is not to be detected (see the docs: data layouts).
+        The layout of the data, if it is not to be detected (see the docs: data layouts), or a reader of your own as
+        my_reader.py:function.
     catalog
         A table to join by id: CSV, Parquet, ECSV, VOTable or FITS.
     channels

@@ -63,8 +63,8 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
                 )
         if config.members:
             raise ModelError(f"{run}: is an ensemble itself; give its members")
-    members = [load_model(folder, trust_code=trust_code or carries_only(folder, own)) for folder in folders]
     records, jobs = [read_record(run) for run in runs], [recorded_job(run, trust_code=trust_code) for run in runs]
+    members = [load_model(folder, trust_code=trust_code or carries_only(folder, own)) for folder in folders]
     begun = (out / "run.json").is_file()
     recipe = recorded_job(out, trust_code=trust_code).recipe if begun else _recipe_of(records)
     names = [f"members/{number}" for number in range(len(runs))]

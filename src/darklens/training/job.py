@@ -89,13 +89,16 @@ def recorded_job(out: Path, *, trust_code: bool = False) -> Job:
     DataError
         If there is no run.
     UntrustedCodeError
-        If its data are a preset that names code, and ``trust_code`` is not set.
+        If its data are a preset or a layout that names code, and ``trust_code`` is not set.
     """
     record = read_record(out)
     recipe = recipe_from(record["recipe"], record["recipe"]["name"])
     if is_reference(preset := str(record.get("data")).removeprefix("preset:")):
         check_trusted(preset, str(out / "run.json"), trust_code)
-    fields = known_keys(Job, record) | {"recipe": recipe, "options": _recorded_options(record, out)}
+    options = _recorded_options(record, out)
+    if options.layout is not None and is_reference(options.layout):
+        check_trusted(options.layout, str(out / "run.json"), trust_code)
+    fields = known_keys(Job, record) | {"recipe": recipe, "options": options}
     return from_keys(Job, fields, str(out / "run.json"), DataError)
 
 
