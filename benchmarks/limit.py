@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darklens.evaluation.bootstrap import intervals
-from darklens.evaluation.classification import auc_figure, mean_figure
+from darklens.evaluation.bootstrap import Metric, intervals, mean_statistic
+from darklens.evaluation.classification import auc_statistic
 from darklens.physics import exponential_light, point_mass_deflection, shear_deflection, sie_deflection
 from darklens.physics.deflectors import line_mass_deflection, vortex_point_masses
 from darklens.physics.grids import pixel_coordinates
@@ -230,9 +230,9 @@ def main() -> None:
     posterior = 1 / (1 + np.exp(-np.clip(ratio, -700, 700)))
     expected_error = np.minimum(posterior, 1 - posterior)
     figures = {
-        "limit: expected error": mean_figure(expected_error),
-        "limit: mistakes": mean_figure(((posterior > 0.5) != truth).astype(float)),
-        "limit: AUC": auc_figure(ratio, truth.astype(float)),
+        "limit: expected error": mean_statistic(expected_error),
+        "limit: mistakes": mean_statistic(((posterior > 0.5) != truth).astype(float)),
+        "limit: AUC": auc_statistic(ratio, truth.astype(float)),
     }
     if arguments.model:
         from darklens.inference.model import load_model
@@ -243,10 +243,10 @@ def main() -> None:
         pair = p[:, trained.classes.index("axion")] / (
             p[:, trained.classes.index("axion")] + p[:, trained.classes.index("no_sub")]
         ).clip(1e-300)
-        figures["model: mistakes"] = mean_figure(((pair > 0.5) != truth).astype(float))
-        figures["model: AUC"] = auc_figure(pair, truth.astype(float))
+        figures["model: mistakes"] = mean_statistic(((pair > 0.5) != truth).astype(float))
+        figures["model: AUC"] = auc_statistic(pair, truth.astype(float))
     print(f"{machine()}; {len(ratio)} images of model-1, seed {arguments.seed}, {time.perf_counter() - started:.0f} s")
-    for name, interval in intervals(figures, len(ratio)).items():
+    for name, interval in intervals([Metric(name, name, each) for name, each in figures.items()], len(ratio)).items():
         print(f"{name:24} {interval}")
 
 

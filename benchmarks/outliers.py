@@ -22,8 +22,8 @@ from darklens.data.augmentation import transform
 from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_data
 from darklens.data.synthesis import simulated_info
-from darklens.evaluation.bootstrap import intervals
-from darklens.evaluation.classification import auc_figure, mean_figure
+from darklens.evaluation.bootstrap import Interval, Metric, Statistic, intervals, mean_statistic
+from darklens.evaluation.classification import auc_statistic
 from darklens.inference.adapt import adaptation
 from darklens.inference.model import TrainedModel, load_model
 from darklens.simulation import Simulator, load_preset
@@ -114,6 +114,11 @@ def real_images(opened: list[Cutouts], rng: np.random.Generator, count: int = 48
     return np.stack(found)
 
 
+def interval(statistic: Statistic, images: int) -> Interval:
+    """The value of a statistic over so many images, with its interval."""
+    return intervals([Metric("value", "Value", statistic)], images)["value"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -141,12 +146,12 @@ def main() -> None:
         found["real, Euclid Q1"] = scores(model, real_images(opened, rng), info)
     print(f"{arguments.model} on {len(usual)} of its own ({own}), seed {arguments.seed}; 95% intervals")
     print(f"{'':22} {'AUC':26} flagged (outlier_score > 1)")
-    print(f"{'its own':22} {'':26} {intervals({'x': mean_figure((usual > 1) * 1.0)}, len(usual))['x']}")
+    print(f"{'its own':22} {'':26} {interval(mean_statistic((usual > 1) * 1.0), len(usual))}")
     for name, strange in found.items():
         both = np.concatenate([usual, strange])
         positive = np.repeat([0.0, 1.0], [len(usual), len(strange)])
-        auc = intervals({"x": auc_figure(both, positive)}, len(both))["x"]
-        flagged = intervals({"x": mean_figure((strange > 1) * 1.0)}, len(strange))["x"]
+        auc = interval(auc_statistic(both, positive), len(both))
+        flagged = interval(mean_statistic((strange > 1) * 1.0), len(strange))
         print(f"{name:22} {auc!s:26} {flagged}")
 
 

@@ -23,6 +23,7 @@ from darklens.training.card import model_card
 from darklens.training.finish import calibrated
 from darklens.training.job import open_job_data, read_job, read_record, write_record
 from darklens.workflows.evaluate import evaluate_run
+from darklens.workflows.options import EvaluationOptions
 
 LARGEST = 5_000_000
 """Bytes that a model may take."""
@@ -48,7 +49,7 @@ def main() -> None:
         test = simulate_dataset(load_preset(preset), arguments.images, arguments.seed, Path(temporary) / "test")
         run = Path(temporary) / "run"
         shutil.copytree(folder, run / "model")
-        measured = evaluate_run(run, test, name="test", outliers=arguments.outliers)
+        measured = evaluate_run(run, test, EvaluationOptions("test", outliers=arguments.outliers))
     config = dataclasses.replace(
         model.config,
         measured={
@@ -59,8 +60,8 @@ def main() -> None:
             "figures": measured["figures"],
         },
     )
-    final = TrainedModel(config, model.network, outliers=model.outliers)
-    save_model(folder, final, model_card(config, record, arguments.name), half=True)
+    final = TrainedModel(config, model.network, model.task, outliers=model.outliers)
+    save_model(folder, final, model_card(config, model.task, record, name=arguments.name), half=True)
     write_record(folder, record)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder.name}: {size:,} bytes")

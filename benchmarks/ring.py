@@ -16,7 +16,8 @@ import torch
 from scipy.stats import gaussian_kde
 
 from darklens.data.preprocessing import Preprocessing
-from darklens.evaluation.classification import evaluate_classification
+from darklens.evaluation.bootstrap import intervals
+from darklens.evaluation.classification import classification_metrics
 from darklens.physics.smoothfit import SmoothPrior, fit_smooth_lens, sky_noise
 from darklens.simulation import Simulator, load_preset
 from darklens.training.job import machine
@@ -59,9 +60,10 @@ def main() -> None:
         sizes, labels, prior = ring_sizes(name, TRAIN, arguments.seed, None)
         fresh, truth, _ = ring_sizes(name, TEST, arguments.seed + 1, prior)
         density = np.stack([gaussian_kde(sizes[labels == i])(fresh) for i in range(len(classes))], axis=1) + 1e-12
-        found = evaluate_classification(density / density.sum(1, keepdims=True), truth, classes)
+        metrics = classification_metrics(density / density.sum(1, keepdims=True), truth, classes)
+        found = intervals(metrics, len(truth))
         for key in ("accuracy", "macro_auc", *(f"auc_{c}" for c in classes)):
-            print(f"{name:14} {key:12} {found.figures[key]}")
+            print(f"{name:14} {key:12} {found[key]}")
 
 
 if __name__ == "__main__":

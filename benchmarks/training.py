@@ -20,11 +20,13 @@ from lightning.pytorch import Callback, Trainer
 from darklens.data.augmentation import augment
 from darklens.data.synthesis import simulate_dataset
 from darklens.simulation import load_preset
-from darklens.tasks.base import make_optimizer
+from darklens.tasks.optimization import make_optimizer
+from darklens.tasks.precision import resolve_precision
 from darklens.training import fit as fitting
+from darklens.training.build import build_module
 from darklens.training.job import Job, machine
 from darklens.training.recipe import Recipe, load_recipe
-from darklens.training.train import build_task, train
+from darklens.training.train import train
 from darklens.training.training_data import TrainingData, open_training_data
 
 WARM_UP = 5
@@ -45,19 +47,14 @@ class StepTimer(Callback):
 
 
 def bare_rate(recipe: Recipe, source: TrainingData) -> float:
-    task = build_task(recipe, source)
-    network, preprocessing = task.network, task.preprocessing
-    decay = recipe.optimizer.weight_decay
-    groups = [
-        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = make_optimizer(recipe.optimizer.name, groups, recipe.optimizer.lr)
+    module = build_module(recipe, source)
+    network, preprocessing = module.network, module.preprocessing
+    optimizer = make_optimizer(recipe.optimizer, network)
     average = torch.optim.swa_utils.AveragedModel(
         network, avg_fn=fitting.moving_average(recipe.trainer.ema), use_buffers=True
     )
     generator = torch.Generator()
-    bf16 = fitting.resolve_precision("auto") == "bf16-mixed"
+    bf16 = resolve_precision("auto") == "bf16-mixed"
     started, steps = 0.0, 0
     for batch in source.train_loader(0, 1):
         prepared = augment(preprocessing(batch["image"]), recipe.augmentation, generator)
@@ -104,7 +101,7 @@ def main() -> None:
             bare.append(bare_rate(recipe, source))
             ours.append(darklens_rate(recipe, data, Path(folder) / f"run{i}"))
     a, b = statistics.median(ours), statistics.median(bare)
-    print(f"{machine()}, {torch.get_num_threads()} threads, {fitting.resolve_precision('auto')}")
+    print(f"{machine()}, {torch.get_num_threads()} threads, {resolve_precision('auto')}")
     print(f"bare loop {b:.0f} images/s ({min(bare):.0f} to {max(bare):.0f})")
     print(f"darklens  {a:.0f} images/s ({min(ours):.0f} to {max(ours):.0f}); ratio {a / b:.3f}")
 

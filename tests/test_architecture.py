@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from darklens.tasks.registry import TASKS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "darklens"
 LAYERS = [
@@ -60,6 +62,40 @@ def test_every_package_has_a_layer():
         p.name.removesuffix(".py") for p in PACKAGE.iterdir() if not p.name.startswith(("__pycache__", "py.typed"))
     }
     assert packages - {"examples", "weights"} == set(LEVEL)
+
+
+def asks_which_task(tree: ast.AST) -> Iterator[str]:
+    """What a module says that only a task's own may: its name, its class, or what kind of predictions there are."""
+    names = set(TASKS)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and node.value in names:
+            yield f"the task's name {node.value!r}"
+        elif isinstance(node, ast.ImportFrom) and node.module in {home.partition(":")[0] for home in TASKS.values()}:
+            yield f"an import from {node.module}"
+        elif isinstance(node, ast.Compare) and isinstance(node.left, ast.Attribute):
+            against_none = any(isinstance(each, ast.Constant) and each.value is None for each in node.comparators)
+            if against_none and node.left.attr in ("probabilities", "values"):
+                yield f"whether there are {node.left.attr}"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance" and len(node.args) == 2:
+            kind = ast.unparse(node.args[1]).rpartition(".")[2]
+            if kind in {home.partition(":")[2] for home in TASKS.values()}:
+                yield f"isinstance of {kind}"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_outside_the_tasks_asks_which_task_it_is(path):
+    if path.relative_to(PACKAGE).parts[0] != "tasks":
+        assert not list(asks_which_task(ast.parse(path.read_text())))
+
+
+def test_the_search_for_such_questions_finds_them():
+    asking = (
+        "if task == 'classify': pass\n"
+        "from darklens.tasks.regress import Regress\n"
+        "isinstance(task, classify.Classify)\n"
+        "prediction.probabilities is not None\n"
+    )
+    assert len(list(asks_which_task(ast.parse(asking)))) == 4
 
 
 def test_physics_holds_no_classes_with_state_and_reads_no_files():
