@@ -70,7 +70,7 @@ def test_targets_come_from_the_catalogue():
     task = Classify().for_data(labelled)
     assert task.class_names == ["cdm", "no_sub"]
     assert task.targets(labelled).tolist() == [0, 1, 0]
-    assert task.truth_column(task.targets(labelled)) == ["cdm", "no_sub", "cdm"]
+    assert task.truth_columns(task.targets(labelled)) == {"true": ["cdm", "no_sub", "cdm"]}
     np.testing.assert_array_equal(Regress("theta_E").targets(labelled), [[1.0], [np.nan], [2.0]])
     with pytest.raises(DataError, match=r"here: a classification needs at least two classes; there is \['cdm'\]"):
         Classify().for_data(catalogue(label=["cdm", "cdm"]))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from darklens.data.checks import check_finite, constant_images
-from darklens.data.dataset import Cutouts
+from darklens.data.dataset import Cutouts, Images
 from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError
 from darklens.simulation import BLOCK, Simulator
@@ -25,13 +25,14 @@ Batch = dict[str, Tensor]
 class CutoutDataset(Dataset[Batch]):
     """Images and targets of a dataset, fetched a batch at a time.
 
-    ``targets`` is (N,) of label numbers or (N, outputs) of values; ``crop`` reads the central square only.
+    ``targets`` is (N,) of label numbers, (N, K) of values, or images (N, C, H, W), which are read when they are asked
+    for; ``crop`` reads the central square only.
     """
 
     def __init__(
         self,
         cutouts: Cutouts,
-        targets: np.ndarray,
+        targets: Images,
         crop: int | None = None,
         mask: bool = False,
         refuse_constant: bool = False,
@@ -39,7 +40,7 @@ class CutoutDataset(Dataset[Batch]):
         self.images = cutouts.images
         self.ids = cutouts.ids
         self.source = cutouts.info.source
-        self.targets = torch.from_numpy(targets)
+        self.targets = targets
         self.mask, self.refuse_constant = mask, refuse_constant
         height, width = self.images.shape[-2:]
         side = crop if crop is not None and crop < min(height, width) else None
@@ -59,7 +60,7 @@ class CutoutDataset(Dataset[Batch]):
             images = images.astype(np.float32)
         return {
             "image": torch.from_numpy(check_finite(images, ids, self.source, self.mask)),
-            "target": self.targets[rows],
+            "target": torch.from_numpy(np.ascontiguousarray(self.targets[rows])),
             "row": torch.from_numpy(rows),
         }
 

@@ -48,7 +48,7 @@ class Prediction:
     Attributes
     ----------
     array
-        (N, K), float64: probabilities of K classes, or K values.
+        (N, K), float64: probabilities of K classes, or K values; (N, K, H, W) of images.
     outputs
         K names.
     classes
@@ -131,11 +131,13 @@ class TrainedModel:
         """
         batch = self._checked(images)
         batch_size = fitting_batch(batch_size, self.config.pixels)
-        predictions, scores = [torch.zeros(0, self.task.outputs)], [torch.zeros(0)]
+        predictions, scores = [], []
         for start in range(0, len(batch), batch_size):
             predicted, score = self.predict_batch(batch[start : start + batch_size].to(self.device), symmetries)
             predictions.append(predicted)
             scores.append(score)
+        if not predictions:
+            return self.prediction(np.zeros((0, self.task.outputs)), np.zeros(0) if self.knows_outliers else None)
         outlier_score = torch.cat(scores).double().numpy() if self.knows_outliers else None
         return self.prediction(torch.cat(predictions).double().numpy(), outlier_score)
 

@@ -154,5 +154,5 @@ def _readable(
 def _joined(model: TrainedModel, parts: list[Prediction]) -> Prediction:
     scores = [part.outlier_score for part in parts if part.outlier_score is not None]
     if not parts:
-        return model.prediction(np.zeros((0, model.task.outputs)), np.zeros(0) if model.knows_outliers else None)
+        return model.predict(np.zeros((0, model.config.channels, model.config.pixels, model.config.pixels)))
     return model.prediction(np.concatenate([part.array for part in parts]), np.concatenate(scores) if scores else None)

@@ -42,7 +42,7 @@ def load_network(folder: Path, config: ModelConfig) -> tuple[nn.Module, OutlierS
         network.load_state_dict(state)
     with naming(folder, "its network cannot take images of its size", ModelError), torch.inference_mode():
         output = network(torch.zeros(1, *shape))
-        if tuple(output.shape) != (expected := (1, len(config.outputs))):
+        if tuple(output.shape[:2]) != (expected := (1, len(config.outputs))):
             raise ModelError(f"{folder}: its network puts out {tuple(output.shape)}; expected {expected}")
     outliers = None
     if (folder / OUTLIERS).is_file():

@@ -155,6 +155,8 @@ class Task(ABC):
     def targets(self, cutouts: Cutouts) -> np.ndarray:
         """Return what is to be predicted: whole numbers (N,), or float64 (N, …) with nan where it is not known.
 
+        Of a task that needs pairs, training reads the images to predict batch by batch instead, and this serves the test.
+
         Raises
         ------
         DataError
@@ -289,12 +291,16 @@ class Task(ABC):
     # What is said of its predictions.
 
     def columns(self, predicted: np.ndarray, sets: np.ndarray | None) -> dict[str, Any]:
-        """Return the columns of a table of predictions (N, K) and prediction sets (N, K)."""
+        """Return the columns of a table of predictions (N, K) and prediction sets (N, K); none of predicted images."""
+        if self.predicts == "images":
+            return {}
         return {name: predicted[:, i] for i, name in enumerate(self.output_names)}
 
-    def truth_column(self, truth: np.ndarray) -> Any:
-        """Return truths, as `targets` gives them, as a column of a table."""
-        return truth.reshape(len(truth), -1)[:, 0]
+    def truth_columns(self, truth: np.ndarray) -> dict[str, Any]:
+        """Return truths, as `targets` gives them, as columns of a table; none of predicted images."""
+        if self.predicts == "images":
+            return {}
+        return {"true": truth.reshape(len(truth), -1)[:, 0]}
 
     def captions(self, predicted: np.ndarray) -> list[str]:
         """Return a few words on each prediction (N, K)."""

@@ -198,9 +198,12 @@ class Classify(Task):
             columns["set"] = pl.Series(members, dtype=pl.String)
         return columns
 
-    def truth_column(self, truth: np.ndarray) -> list[str]:
-        """Return class names of label numbers (N,)."""
-        return [self.class_names[i] for i in truth]
+    def truth_columns(self, truth: np.ndarray) -> dict[str, Any]:
+        """Return the class names of label numbers (N,)."""
+        return {"true": self._names(truth)}
+
+    def _names(self, labels: np.ndarray) -> list[str]:
+        return [self.class_names[i] for i in labels]
 
     def captions(self, predicted: np.ndarray) -> list[str]:
         """Return the class that is predicted, with its probability."""
@@ -279,11 +282,11 @@ class Classify(Task):
             examples=[row for rows in examples for row in rows],
             captions=[self.class_names[i] for i, rows in enumerate(examples) for _ in rows],
             mistakes=worst.tolist(),
-            truths=self.truth_column(truth[worst]),
+            truths=self._names(truth[worst]),
             called=[self.class_names[int(predicted[row].argmax())] for row in worst],
             confidence=[round(float(predicted[row].max()), 4) for row in worst],
             explained=firsts,
-            explained_captions=self.truth_column(truth[firsts]),
+            explained_captions=self._names(truth[firsts]),
             explained_outputs=[int(truth[row]) for row in firsts],
         )
 

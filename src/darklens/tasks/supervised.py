@@ -80,15 +80,21 @@ class SupervisedModule(LightningModule):
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and own:
                 module.train(own[0].requires_grad)
 
-    def augmented_output(self, batch: Batch) -> Tensor:
-        """Return the network's output (N, K) for a batch of images, preprocessed and then augmented."""
-        prepared = augment(self.prepared(batch), self.options.augmentation, self._generator)
-        output: Tensor = self.network(prepared)
-        return output.float()
+    def augmented(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the preprocessed and then augmented images of a batch, and its targets; of pairs both are turned alike."""
+        state = self._generator.get_state()
+        images = augment(self.prepared(batch), self.options.augmentation, self._generator)
+        targets = _floats(batch["target"])
+        if self.task.needs.pairs:
+            self._generator.set_state(state)
+            targets = augment(targets, self.options.augmentation, self._generator)
+        return images, targets
 
     def training_step(self, batch: Batch) -> Tensor:
         """Return the loss of a training batch."""
-        loss = self.task.loss(self.augmented_output(batch), _floats(batch["target"]), self.current_epoch + 1)
+        images, targets = self.augmented(batch)
+        output: Tensor = self.network(images)
+        loss = self.task.loss(output.float(), targets, self.current_epoch + 1)
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 

@@ -17,7 +17,7 @@ from darklens.progress import progress_bar
 from darklens.tasks.registry import task_content
 from darklens.tasks.supervised import SupervisedModule
 from darklens.training.card import model_card
-from darklens.training.fit import Fitted, console
+from darklens.training.fit import Fitted, batches_done, console
 from darklens.training.job import Job, machine, peak_memory, read_record, write_record
 from darklens.training.recipe import Recipe
 from darklens.training.training_data import TrainingData
@@ -47,8 +47,8 @@ def _training(job: Job, module: SupervisedModule, fitted: Fitted) -> dict[str, A
     return {
         "seconds": round(fitted.seconds, 1),
         "epochs": trainer.current_epoch,
-        "steps": trainer.global_step,
-        "images": trainer.global_step * job.recipe.trainer.batch_size,
+        "steps": batches_done(trainer),
+        "images": batches_done(trainer) * job.recipe.trainer.batch_size,
         "images_per_second": round(fitted.images_per_second, 1),
         "parameters": count_parameters(module.network),
         "precision": str(trainer.precision),

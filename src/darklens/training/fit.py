@@ -77,7 +77,7 @@ class EpochLines(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.advance is not None:
-            self.advance(trainer.global_step, int(trainer.num_training_batches) * (trainer.max_epochs or 1))
+            self.advance(batches_done(trainer), int(trainer.num_training_batches) * (trainer.max_epochs or 1))
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._stepping += time.perf_counter() - self._since
@@ -209,6 +209,11 @@ def _check_whole(checkpoint: Path) -> None:
         raise DataError(
             f"{checkpoint}: cannot be read as a checkpoint; bring a copy back, or remove the run and train anew"
         ) from error
+
+
+def batches_done(trainer: Trainer) -> int:
+    """Return how many batches were trained on; of several optimisers, each counts its own steps in Lightning."""
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.completed)
 
 
 @dataclass(frozen=True)

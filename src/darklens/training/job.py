@@ -32,9 +32,21 @@ CODE = "code"
 class Job:
     """What to train on what: everything that a run records and a resumed run reads back.
 
-    ``options`` say how the data is read. ``start`` is a trained model, by name or folder, whose weights the training
-    starts from. ``member`` numbers those of an ensemble, which differ in weights and in the order or the choice of
-    training images, not in the split.
+    Attributes
+    ----------
+    recipe, data, seed
+        What is trained, on what; a path or ``preset:NAME``.
+    options
+        How the data is read.
+    wandb
+        A Weights & Biases project to log to as well.
+    start
+        A trained model, by name or folder, whose weights the training starts from.
+    member
+        Number among those of an ensemble, which differ in weights and in the order or the choice of training images, not
+        in the split.
+    unlabelled
+        A second dataset without labels, for tasks that have a use for it.
     """
 
     recipe: Recipe
@@ -44,6 +56,7 @@ class Job:
     wandb: str | None = None
     start: str | None = None
     member: int = 0
+    unlabelled: str | None = None
 
 
 def read_job(out: Path, *, trust_code: bool = False) -> Job:
@@ -114,7 +127,13 @@ def _recorded_options(record: dict[str, Any], out: Path) -> DataOptions:
 def open_job_data(job: Job, *, trust_code: bool = False) -> TrainingData:
     """Return the opened data of a job; ``trust_code`` lets a preset in YAML run the code that it names."""
     return open_training_data(
-        job.data, job.recipe, job.seed, options=job.options, member=job.member, trust_code=trust_code
+        job.data,
+        job.recipe,
+        job.seed,
+        options=job.options,
+        unlabelled=job.unlabelled,
+        member=job.member,
+        trust_code=trust_code,
     )
 
 
@@ -171,7 +190,14 @@ def training_command(job: Job, out: Path) -> str | None:
         return None
     changed = changes(job.recipe).items()
     options = {key.replace(".", "__"): "null" if value is None else value for key, value in changed}
-    shared = {"data": job.data, "out": out, "seed": job.seed, **job.options.given(), "wandb": job.wandb}
+    shared = {
+        "data": job.data,
+        "out": out,
+        "seed": job.seed,
+        **job.options.given(),
+        "wandb": job.wandb,
+        "unlabelled": job.unlabelled,
+    }
     return command("train", job.recipe.name, **shared, **options)
 
 

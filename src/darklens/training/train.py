@@ -131,7 +131,10 @@ def _train_stages(job: Job, out: Path, trust_code: bool) -> Path:
         write_record(out, new_record(job, out))
     start = job.start
     for number, (recipe, stage) in enumerate(zip(job.recipe.parts(), job.recipe.stages, strict=True)):
-        part = dataclasses.replace(job, recipe=recipe, data=stage.get("data", job.data), start=start)
+        # Only those stages get the unlabelled images whose task has a use for them.
+        unlabelled = job.unlabelled if recipe.make_task().needs.unlabelled else None
+        data = stage.get("data", job.data)
+        part = dataclasses.replace(job, recipe=recipe, data=data, start=start, unlabelled=unlabelled)
         run = _train_part(part, out / "stages" / f"{number}-{task_title(recipe.task)}", trust_code)
         start = str(run)
     if not child:

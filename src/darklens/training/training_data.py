@@ -19,6 +19,7 @@ from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.data.sizes import OneSize, Resized
 from darklens.data.splits import ensure_split
+from darklens.data.streams import TwoStreamBatches, TwoStreams, UnlabelledImages
 from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError, RecipeError
 from darklens.inference.model import BATCH
@@ -59,6 +60,8 @@ class TrainingData:
         What is trained, and the seed of order and weights.
     notes
         What a user should know of the data.
+    unlabelled
+        A second dataset, whose images stand beside those of each training batch.
     """
 
     train: Any
@@ -75,6 +78,7 @@ class TrainingData:
     recipe: Recipe
     seed: int
     notes: list[str] = field(default_factory=list)
+    unlabelled: UnlabelledImages | None = None
 
     def train_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
         """Return the training batches of one of Lightning's processes."""
@@ -85,7 +89,11 @@ class TrainingData:
         else:
             epoch = self.recipe.trainer.epoch_images
             batches = Batches(self.train_images, per_process, self.seed, True, rank, world_size, epoch)
-        return batch_loader(self.train, batches, self.recipe.trainer.workers)
+        if self.unlabelled is None:
+            return batch_loader(self.train, batches, self.recipe.trainer.workers)
+        size = min(per_process, len(self.unlabelled) // world_size)
+        both = TwoStreamBatches(batches, len(self.unlabelled), size, seed=self.seed, rank=rank, world_size=world_size)
+        return batch_loader(TwoStreams(self.train, self.unlabelled), both, self.recipe.trainer.workers)  # type: ignore[arg-type]
 
     def validation_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
         """Return the validation batches of one of Lightning's processes, in order."""
@@ -99,6 +107,7 @@ def open_training_data(
     seed: int,
     *,
     options: DataOptions = DataOptions(),
+    unlabelled: str | None = None,
     member: int = 0,
     trust_code: bool = False,
 ) -> TrainingData:
@@ -114,6 +123,8 @@ def open_training_data(
         Splits and validation images follow from it alone.
     options
         How a path is read.
+    unlabelled
+        A second dataset, a path in any layout, for tasks that learn from images without labels as well.
     member
         Order, weights and simulated training images follow from ``seed`` and from this number.
     trust_code
@@ -126,25 +137,53 @@ def open_training_data(
     """
     if data.startswith("preset:"):
         preset = load_preset(data.removeprefix("preset:"), trust_code=trust_code)
-        return _simulated(preset, recipe, seed, seed + MEMBER_STRIDE * member)
-    source = _stored(open_with(data, options), recipe, seed, options.mask)
-    return dataclasses.replace(source, seed=seed + MEMBER_STRIDE * member)
+        opened = _simulated(preset, recipe, seed, seed + MEMBER_STRIDE * member)
+    else:
+        opened = _stored(open_with(data, options), recipe, seed, options.mask)
+    second = _second_stream(opened, unlabelled, options)
+    return dataclasses.replace(opened, seed=seed + MEMBER_STRIDE * member, unlabelled=second)
+
+
+def _second_stream(data: TrainingData, unlabelled: str | None, options: DataOptions) -> UnlabelledImages | None:
+    """The unlabelled images that the task needs, of the same shape as the labelled ones."""
+    if not data.task.needs.unlabelled:
+        if unlabelled is not None:
+            raise RecipeError(f"--unlabelled {unlabelled}: this recipe's task has no use for a second dataset")
+        return None
+    if unlabelled is None:
+        raise RecipeError("this recipe's task needs a second dataset, of images without labels: --unlabelled PATH")
+    cutouts = open_with(unlabelled, dataclasses.replace(options, layout=None, catalog=None))
+    if tuple(cutouts.images.shape[1:]) != data.shape:
+        found, expected = ("×".join(map(str, shape)) for shape in (cutouts.images.shape[1:], data.shape))
+        raise DataError(f"{unlabelled}: images of {found}; the labelled ones have {expected} (bands×height×width)")
+    return UnlabelledImages(cutouts, options.mask)
 
 
 def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> TrainingData:
     notes = [] if cutouts.info.layout == "dataset" else list(cutouts.info.notes)
     cutouts = _square(cutouts, notes)
     task = recipe.make_task().for_data(cutouts)
-    targets = _computed(task.targets(cutouts))
-    known = np.flatnonzero(np.isfinite(targets).reshape(len(targets), -1).all(1))
-    if len(known) < len(cutouts):
-        cutouts, targets = cutouts.subset(known), targets[known]
+    if task.needs.pairs and cutouts.targets is None:
+        raise DataError(
+            f"{cutouts.info.source}: the task needs an image to predict for each (targets.npy, or HR/ and LR/)"
+        )
+    targets: Any = cutouts.targets if task.needs.pairs else _computed(task.targets(cutouts))
+    if not task.needs.pairs:
+        known = np.flatnonzero(np.isfinite(targets).reshape(len(targets), -1).all(1))
+        if len(known) < len(cutouts):
+            cutouts, targets = cutouts.subset(known), targets[known]
     catalog = ensure_split(cutouts.catalog, seed)
     split = catalog["split"].to_numpy()
     train, validation = (np.flatnonzero(split == name) for name in ("train", "validation"))
     refuse = recipe.preprocessing.stretch == "minmax"
     crop = recipe.preprocessing.crop
-    parts = [CutoutDataset(cutouts.subset(rows), targets[rows], crop, mask, refuse) for rows in (train, validation)]
+    if task.needs.pairs and crop is not None:
+        raise RecipeError("preprocessing.crop is not for image pairs, whose sizes go together")
+    parts = []
+    for rows in (train, validation):
+        subset = cutouts.subset(rows)
+        wanted: Any = subset.targets if task.needs.pairs else targets[rows]
+        parts.append(CutoutDataset(subset, wanted, crop, mask, refuse))
     if len(train) < recipe.trainer.batch_size:
         raise DataError(
             f"{cutouts.info.source}: {len(train)} training images are fewer than a batch of {recipe.trainer.batch_size}; "
@@ -159,7 +198,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
         parts[1],
         train_images=len(train),
         sample=sample,
-        task=_fitted(task, targets[train], info.source),
+        task=_fitted(task, np.asarray(targets[train[chosen]] if task.needs.pairs else targets[train]), info.source),
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
         bands=info.bands,
         pixel_scale=info.pixel_scale,

@@ -222,8 +222,8 @@ def _keep(model: TrainedModel, images: TestImages, measured: Measured, record: d
     out.mkdir(parents=True, exist_ok=True)
     array = measured.predicted.prediction.array
     table = prediction_table(measured.predicted, images.cutouts, model.task, sets=measured.sets)
-    truths = model.task.truth_column(images.truth)
-    table.with_columns(pl.Series("true", truths)).write_parquet(out / "predictions.parquet")
+    truths = [pl.Series(name, values) for name, values in model.task.truth_columns(images.truth).items()]
+    table.with_columns(truths).write_parquet(out / "predictions.parquet")
     np.savez(out / "arrays.npz", predicted=array, truth=images.truth)
     gallery = model.task.gallery(array, images.truth)
     rows = np.array([*gallery.examples, *gallery.mistakes], dtype=int)

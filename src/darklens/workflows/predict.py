@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from darklens.data.layouts import open_with
@@ -15,6 +16,7 @@ from darklens.errors import DataError
 from darklens.inference.model import load_model
 from darklens.inference.outliers import outlier_note
 from darklens.inference.predictions import Progress, predict_cutouts, prediction_table
+from darklens.paths import check_absent
 from darklens.workflows.options import PredictionOptions
 
 
@@ -49,7 +51,8 @@ def predict_paths(
     paths
         Images in any layout.
     out
-        The table, ``.parquet`` or ``.csv``. A CSV leaves out columns of lists.
+        The table, ``.parquet`` or ``.csv``. A CSV leaves out columns of lists. Predicted images are written beside it, as
+        ``.npy``.
     choices
         How they are predicted.
     options
@@ -71,6 +74,7 @@ def predict_paths(
     """
     model = load_model(run, trust_code=trust_code)
     tables: list[pl.DataFrame] = []
+    arrays: list[np.ndarray] = []
     notes: list[str] = []
     skipped: dict[str, str] = {}
     for path in paths:
@@ -84,6 +88,7 @@ def predict_paths(
         array = predicted.prediction.array
         sets = model.task.prediction_sets(array, model.calibration, choices.coverage)
         tables.append(prediction_table(predicted, cutouts, model.task, sets=sets))
+        arrays.append(array)
         outliers = outlier_note(predicted.prediction.outlier_score)
         found = [*predicted.notes, *([outliers] if outliers else []), *model.task.notes(array)]
         notes += [f"{path}: {note}" for note in found]
@@ -100,6 +105,13 @@ def predict_paths(
     if out.suffix == ".csv" and no_csv:
         table = table.drop(no_csv)
         notes.append(f"{out.name}: left out columns that CSV cannot hold: {', '.join(no_csv)}")
+    if model.task.predicts == "images":
+        pictures = out.with_suffix(".npy")
+        if choices.sort is not None:
+            raise DataError(f"{out}: predicted images are in the order of the paths; leave out --sort")
+        check_absent(pictures)
+        np.save(pictures, np.concatenate(arrays).astype(np.float32))
+        notes.append(f"{pictures}: the predicted images, one for each row of the table")
     _write(table, out)
     return Written(len(table), notes, skipped)
 

@@ -10,7 +10,7 @@ from darklens.cli.verbs.results import check_data
 from darklens.data.options import DataOptions
 from darklens.errors import DarklensError
 from darklens.inference.shipped import model_folder
-from darklens.paths import check_absent, is_helper_process, only_one
+from darklens.paths import check_absent, check_present, is_helper_process, only_one
 from darklens.progress import working
 from darklens.workflows.options import BenchmarkOptions
 
@@ -20,6 +20,7 @@ def train(
     data: str,
     out: Path,
     seed: int = 0,
+    unlabelled: str | None = None,
     wandb: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
@@ -34,6 +35,7 @@ def train(
         data: a folder or file in any layout, or preset:NAME.
         out: the run folder to make.
         seed: of weights, order, augmentation and split.
+        unlabelled: a second dataset, for tasks that learn from images without labels as well.
         wandb: a Weights & Biases project to log to as well.
         resume: continue a run that was interrupted.
         dry_run: only say how long it takes.
@@ -46,13 +48,15 @@ def train(
     if not continuing and not is_helper_process():
         _check_new_run(out)
     check_data(data)
+    if unlabelled is not None:
+        check_present(Path(unlabelled))
     with loading():
         from darklens.training.job import Job
         from darklens.training.train import resume as resume_training
         from darklens.training.train import train as start_training
         from darklens.workflows.following import after_training
 
-    job = Job(loaded, data, seed, options, wandb)
+    job = Job(loaded, data, seed, options, wandb, unlabelled=unlabelled)
     if dry_run:
         say(_training_time(job, trust_code))
         return
