@@ -25,8 +25,8 @@ from torch import Tensor
 from darklens.evaluation.bootstrap import Metric, intervals, mean_statistic
 from darklens.evaluation.classification import auc_statistic
 from darklens.physics import exponential_light, point_mass_deflection, shear_deflection, sie_deflection
+from darklens.physics.coordinates import pixel_coordinates
 from darklens.physics.deflectors import line_mass_deflection, vortex_point_masses
-from darklens.physics.grids import pixel_coordinates
 from darklens.physics.psf import convolve_separable, gaussian_psf_taps
 from darklens.simulation import Simulator, load_preset
 from darklens.training.job import machine
@@ -51,7 +51,7 @@ class ModelI:
         self.x, self.y = x, y
         t = {k: torch.tensor(float(v), dtype=torch.float64) for k, v in row.items() if isinstance(v, float)}
         self.t = t
-        ax, ay = sie_deflection(x, y, t["lens_x"], t["lens_y"], t["theta_E"], t["e1"], t["e2"])
+        ax, ay = sie_deflection(x, y, x0=t["lens_x"], y0=t["lens_y"], theta_E=t["theta_E"], e1=t["e1"], e2=t["e2"])
         bx, by = shear_deflection(x, y, t["gamma1"], t["gamma2"])
         self.main = ax + bx, ay + by
         self.taps = gaussian_psf_taps(0.087 / SCALE, 3)
@@ -84,12 +84,13 @@ class ModelI:
                 )
                 wx, wy = wx.sum(-1), wy.sum(-1)
             else:
-                line = [v[:, None, None] for v in (zero, zero, half, free[:, 2], theta)]
-                wx, wy = line_mass_deflection(self.x, self.y, *line)
+                line = {"x0": zero, "y0": zero, "half_length": half, "phi": free[:, 2], "theta_E": theta}
+                wx, wy = line_mass_deflection(self.x, self.y, **{k: v[:, None, None] for k, v in line.items()})
             bx, by = bx - wx, by - wy
         sx, sy = free[:, 0, None, None], free[:, 1, None, None]
         t = self.t
-        light = exponential_light(bx, by, sx, sy, t["source_amp"], t["source_R_sersic"], t["source_e1"], t["source_e2"])
+        source = {name: t[f"source_{name}"] for name in ("amp", "R_sersic", "e1", "e2")}
+        light = exponential_light(bx, by, x0=sx, y0=sy, **source)
         light = light.expand(len(free), -1, -1)
         return convolve_separable(light, self.taps) * (SCALE**2 * self.time)
 

@@ -30,8 +30,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from darklens.simulation import Simulator
+from darklens.simulation.columns import to_frame
 from darklens.simulation.draw import draw_block
-from darklens.simulation.simulator import to_frame
 from darklens.training.job import machine
 
 SOURCE = {"R_sersic": 0.25, "n_sersic": 1.0, "amp": 20.0}

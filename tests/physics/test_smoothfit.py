@@ -3,7 +3,7 @@ import torch
 from lenstronomy.LensModel.lens_model import LensModel
 from lenstronomy.LightModel.light_model import LightModel
 
-from darklens.physics.grids import pixel_coordinates
+from darklens.physics.coordinates import pixel_coordinates
 from darklens.physics.smoothfit import (
     PARAMETERS,
     broad_prior,

@@ -9,10 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from darklens.errors import DataError, PresetError
 from darklens.simulation import BLOCK, Simulator, load_preset
+from darklens.simulation.columns import from_frame, select
 from darklens.simulation.library import resolve_preset
 from darklens.simulation.mass import edge_flux
-from darklens.simulation.scene import main_deflection, select, substructure_deflection
-from darklens.simulation.simulator import to_rows
+from darklens.simulation.scene import main_deflection, substructure_deflection
 
 
 def test_catalog_does_not_depend_on_where_it_starts():
@@ -109,9 +109,9 @@ def test_fair_subhalos_are_a_poisson_number_of_the_right_total_mass():
 def test_fair_classes_hold_the_same_mass_inside_the_image(name):
     """The mass of main deflector and substructure is what the drawn Einstein radius alone would give, in every image."""
     preset = load_preset(name)
-    rows = to_rows(Simulator(preset, seed=3).catalog(60))
+    rows = from_frame(Simulator(preset, seed=3).catalog(60))
     bare = load_preset(dict(preset.resolved) | {"name": name, "conserve_mass": False})
-    drawn = to_rows(Simulator(bare, seed=3).catalog(60))
+    drawn = from_frame(Simulator(bare, seed=3).catalog(60))
     for label in preset.labels:
         chosen = np.flatnonzero(rows["label"] == label)
         group, before = select(rows, chosen), select(drawn, chosen)
@@ -127,7 +127,7 @@ def test_fair_classes_hold_the_same_mass_inside_the_image(name):
 def test_edge_flux_is_twice_the_convergence_inside():
     """Against the convergence of an isothermal sphere, integrated over the square in closed form."""
     preset = load_preset("fair-hst")
-    rows = to_rows(Simulator(preset).catalog(1))
+    rows = from_frame(Simulator(preset).catalog(1))
     rows |= {k: np.zeros(1) for k in ("e1", "e2", "lens_x", "lens_y")} | {"theta_E": np.array([1.3])}
     flux = edge_flux(preset, main_deflection(preset, rows, torch.float64, shear=False))
     assert_allclose(flux, 8 * 1.3 * preset.half_width * np.arcsinh(1), rtol=1e-4)

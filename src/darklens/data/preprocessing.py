@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from darklens.errors import DataError
-from darklens.physics.grids import bin_pixels
+from darklens.physics.coordinates import bin_pixels
 from darklens.physics.smoothfit import SmoothPrior, fit_smooth_lens, learn_prior, residual, sky_noise, smooth_image
 from darklens.progress import progress_bar
 

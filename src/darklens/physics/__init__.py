@@ -1,10 +1,11 @@
 """Batched, differentiable gravitational lensing in PyTorch.
 
-Pure functions of tensors: no files, no classes, no global state, and no random numbers without a generator.
+Pure functions of tensors: no files, no classes, no global state, and no random numbers without a generator or a seed.
 Angles are in arcseconds, position angles in radians counter-clockwise from the x axis, and ellipticities follow
 lenstronomy: ``e1 = (1 - q) / (1 + q) * cos(2 * phi)``, ``e2 = (1 - q) / (1 + q) * sin(2 * phi)``.
 """
 
+from darklens.physics.coordinates import axis_ratio_and_angle, bin_pixels, ellipticity, pixel_coordinates
 from darklens.physics.cosmology import (
     Cosmology,
     critical_surface_density,
@@ -23,8 +24,6 @@ from darklens.physics.deflectors import (
     sis_deflection,
     vortex_point_masses,
 )
-from darklens.physics.ellipticity import axis_ratio_and_angle, ellipticity
-from darklens.physics.grids import bin_pixels, pixel_coordinates
 from darklens.physics.light import exponential_light, pixelated_light, sersic_light, sersic_total_flux
 from darklens.physics.nfw import truncated_nfw_deflection, truncated_nfw_mass, truncated_nfw_scale_deflection
 from darklens.physics.noise import (

@@ -1,4 +1,4 @@
-"""From masses and redshifts to angles: distances by astropy, in float64, once per cosmology."""
+"""Einstein radii and scale radii in arcsec from masses and redshifts, with astropy's distances in float64."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 Mass = TypeVar("Mass", float, np.ndarray, torch.Tensor)
 
-ARCSEC_PER_RADIAN_DEEPLENSE = 206265.0
 ARCSEC_PER_RADIAN = 180 * 3600 / math.pi
+ARCSEC_PER_RADIAN_DEEPLENSE = 206265.0
+"""The rounded value in DeepLense's code: larger than the exact one by 9e-7 of it."""
 
 
 class Cosmology(NamedTuple):
@@ -27,7 +28,7 @@ class Cosmology(NamedTuple):
 
 
 def einstein_radius(mass: Mass, z_lens: float, z_source: float, cosmology: Cosmology = Cosmology()) -> Mass:
-    """Einstein radius of a point mass, from angular-diameter distances.
+    """Return the Einstein radius of a point mass, from angular-diameter distances.
 
     Parameters
     ----------
@@ -35,10 +36,17 @@ def einstein_radius(mass: Mass, z_lens: float, z_source: float, cosmology: Cosmo
         Mass in M☉; a number or an array or tensor of any shape.
     z_lens, z_source
         Redshifts of deflector and source; ``z_source`` must be the larger.
+    cosmology
+        Cosmology of the distances.
 
     Returns
     -------
     θ_E in arcsec, of the shape of ``mass``.
+
+    Raises
+    ------
+    ValueError
+        If the source does not lie behind the deflector.
 
     Source: Schneider, Kochanek & Wambsganss (2006), eq. 24.
     """
@@ -48,18 +56,48 @@ def einstein_radius(mass: Mass, z_lens: float, z_source: float, cosmology: Cosmo
 def einstein_radius_luminosity_distance(
     mass: Mass, z_lens: float, z_source: float, cosmology: Cosmology = Cosmology()
 ) -> Mass:
-    """Einstein radius as the published DeepLense data have it.
+    """Return the Einstein radius of a point mass as the published DeepLense data have it.
 
-    DeepLense puts *luminosity* distances, with ``D_LS = D_S - D_L``, where the physics asks for angular-diameter
+    DeepLense uses *luminosity* distances, with ``D_LS = D_S - D_L``, where the physics asks for angular-diameter
     distances, and 206265 arcsec in a radian. Use it only to reproduce those data: 1e12 M☉ at redshift 0.5 in front
-    of 1.0 gives 1.2814905676″. Units and shapes are those of `einstein_radius`.
+    of 1.0 gives 1.2814905676″.
+
+    Parameters
+    ----------
+    mass
+        Mass in M☉; a number or an array or tensor of any shape.
+    z_lens, z_source
+        Redshifts of deflector and source; ``z_source`` must be the larger.
+    cosmology
+        Cosmology of the distances.
+
+    Returns
+    -------
+    θ_E in arcsec, of the shape of ``mass``.
+
+    Raises
+    ------
+    ValueError
+        If the source does not lie behind the deflector.
     """
     return _root(mass) * _deeplense_radius_of_one_solar_mass(z_lens, z_source, cosmology)
 
 
 @lru_cache
 def critical_surface_density(z_lens: float, z_source: float, cosmology: Cosmology = Cosmology()) -> float:
-    """Critical surface density in M☉ per arcsec²: the mass inside the Einstein radius over its area."""
+    """Return the critical surface density: the mass inside an Einstein radius over the area of its circle.
+
+    Parameters
+    ----------
+    z_lens, z_source
+        Redshifts of deflector and source; ``z_source`` must be the larger.
+    cosmology
+        Cosmology of the distances.
+
+    Returns
+    -------
+    Σ_crit in M☉ per arcsec².
+    """
     return 1 / (math.pi * _einstein_radius_of_one_solar_mass(z_lens, z_source, cosmology) ** 2)
 
 
@@ -67,9 +105,22 @@ def critical_surface_density(z_lens: float, z_source: float, cosmology: Cosmolog
 def deflection_rescaling(
     z_lens: float, z_source: float, z_source_convention: float, cosmology: Cosmology = Cosmology()
 ) -> float:
-    """Factor from reduced deflection angles quoted for a source at ``z_source_convention`` to one at ``z_source``.
+    """Return the factor that rescales reduced deflection angles from one source redshift to another.
 
-    It is ``D_LS(z_source) D_S(z_source_convention) / (D_S(z_source) D_LS(z_source_convention))``.
+    Parameters
+    ----------
+    z_lens
+        Redshift of the deflector, below both others.
+    z_source
+        Redshift of the source that is seen.
+    z_source_convention
+        Redshift of the source that the angles are quoted for.
+    cosmology
+        Cosmology of the distances.
+
+    Returns
+    -------
+    ``D_LS(z_source) D_S(z_source_convention) / (D_S(z_source) D_LS(z_source_convention))``.
     """
     model = _ordered(z_lens, z_source, cosmology)
 
@@ -81,15 +132,28 @@ def deflection_rescaling(
 
 @lru_cache
 def kpc_per_arcsec(redshift: float, cosmology: Cosmology = Cosmology()) -> float:
-    """Proper transverse size of one arcsecond at a redshift, kpc."""
+    """Return the proper transverse size of one arcsecond at a redshift, kpc."""
     distance = _astropy(cosmology).angular_diameter_distance(redshift).to_value("kpc")
     return float(distance / ARCSEC_PER_RADIAN)
 
 
 def nfw_scale_radius(mass: np.ndarray, redshift: float, cosmology: Cosmology = Cosmology()) -> np.ndarray:
-    """Scale radius of an NFW halo of virial mass ``mass`` (M☉, M200 critical), arcsec.
+    """Return the scale radius of NFW halos of median concentration.
 
-    The concentration is the median relation of Dutton & Macciò (2014, MNRAS 441, 3359), eqs. 8, 10 and 11.
+    Parameters
+    ----------
+    mass
+        Virial mass in M☉ (M200 with respect to the critical density), of any shape.
+    redshift
+        Redshift of the halos.
+    cosmology
+        Cosmology of the critical density and of the distance.
+
+    Returns
+    -------
+    Scale radius in arcsec, of the shape of ``mass``.
+
+    Source of the concentration: Dutton & Macciò (2014, MNRAS 441, 3359), eqs. 8, 10 and 11.
     """
     density = _astropy(cosmology).critical_density(redshift).to_value("Msun/kpc3")
     virial_radius = (3 * mass / (4 * math.pi * 200 * density)) ** (1 / 3)

@@ -1,7 +1,8 @@
 """Reduced deflection angles of the deflectors that darklens simulates.
 
-Every function takes image-plane positions ``x, y`` and parameters of any broadcastable shapes and returns the two
-components of the deflection in arcsec. Many deflectors are summed by giving each a place in a last dimension.
+Every deflection takes image-plane positions ``x, y`` and parameters of any broadcastable shapes and returns the two
+components of the deflection in arcsec. To sum over many deflectors, give the parameters a last dimension of them, the
+positions one of length 1, and sum over it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from darklens.physics.ellipticity import axis_ratio_and_angle, rotate
+from darklens.physics.coordinates import axis_ratio_and_angle, rotate
 
 Deflection = tuple[Tensor, Tensor]
 
 
 def point_mass_deflection(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, theta_E: Tensor) -> Deflection:
-    """Deflection by point masses at ``x0, y0`` with Einstein radius ``theta_E``, arcsec. Zero at the mass itself.
+    """Return the deflection by point masses; zero at the mass itself.
+
+    Parameters
+    ----------
+    x, y
+        Image-plane positions, arcsec.
+    x0, y0, theta_E
+        Position and Einstein radius of each mass, arcsec.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec.
 
     Source: Schneider, Kochanek & Wambsganss (2006), eq. 23.
     """
@@ -25,16 +37,44 @@ def point_mass_deflection(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, theta_E:
 
 
 def sis_deflection(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, theta_E: Tensor) -> Deflection:
-    """Deflection by singular isothermal spheres: of constant size ``theta_E`` (arcsec), away from the centre."""
+    """Return the deflection by singular isothermal spheres; zero at their centres.
+
+    Parameters
+    ----------
+    x, y
+        Image-plane positions, arcsec.
+    x0, y0, theta_E
+        Centre and Einstein radius of each sphere, arcsec.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec, of the constant modulus ``theta_E``.
+    """
     dx, dy = x - x0, y - y0
     scale = theta_E * torch.rsqrt((dx.square() + dy.square()).clamp_min(1e-24))
     return scale * dx, scale * dy
 
 
-def sie_deflection(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor) -> Deflection:
-    """Deflection by singular isothermal ellipsoids.
+def sie_deflection(
+    x: Tensor, y: Tensor, *, x0: Tensor, y0: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor
+) -> Deflection:
+    """Return the deflection by singular isothermal ellipsoids.
 
-    ``theta_E`` (arcsec) is the product average √(ab) of the critical ellipse, as in lenstronomy.
+    Parameters
+    ----------
+    x, y
+        Image-plane positions, arcsec.
+    x0, y0
+        Centre of each ellipsoid, arcsec.
+    theta_E
+        Einstein radius, arcsec: the product average √(ab) of the critical ellipse, as in lenstronomy.
+    e1, e2
+        Ellipticity components.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec.
+
     Source: Kormann, Schneider & Bartelmann (1994), eq. 27; Keeton & Kochanek (1998).
     """
     q, phi = axis_ratio_and_angle(e1, e2)
@@ -47,11 +87,28 @@ def sie_deflection(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, theta_E: Tensor
 
 
 def epl_deflection(
-    x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, theta_E: Tensor, gamma: Tensor, e1: Tensor, e2: Tensor
+    x: Tensor, y: Tensor, *, x0: Tensor, y0: Tensor, theta_E: Tensor, gamma: Tensor, e1: Tensor, e2: Tensor
 ) -> Deflection:
-    """Deflection by elliptical power laws with three-dimensional slope ``gamma`` (2: isothermal).
+    """Return the deflection by elliptical power laws.
 
-    The series of Tessore & Metcalf (2015), eqs. 13 and 29, as caustics implements it. It converges like
+    Parameters
+    ----------
+    x, y
+        Image-plane positions, arcsec.
+    x0, y0
+        Centre of each deflector, arcsec.
+    theta_E
+        Einstein radius, arcsec: the product average √(ab) of the critical ellipse, as in lenstronomy.
+    gamma
+        Slope of the three-dimensional density; 2 is isothermal.
+    e1, e2
+        Ellipticity components.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec.
+
+    Source: the series of Tessore & Metcalf (2015), eqs. 13 and 29, as caustics implements it. It converges like
     ``((1 - q) / (1 + q))**n``; the 40 terms taken here are exact to 1e-9 for axis ratios above 0.26.
     """
     from caustics.lenses.func import reduced_deflection_angle_epl
@@ -61,14 +118,26 @@ def epl_deflection(
 
 
 def shear_deflection(x: Tensor, y: Tensor, gamma1: Tensor, gamma2: Tensor) -> Deflection:
-    """Deflection by an external shear about the origin."""
+    """Return the deflection by an external shear about the origin.
+
+    Parameters
+    ----------
+    x, y
+        Image-plane positions, arcsec.
+    gamma1, gamma2
+        Shear components.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec.
+    """
     return gamma1 * x + gamma2 * y, gamma2 * x - gamma1 * y
 
 
 def line_mass_deflection(
-    x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, half_length: Tensor, phi: Tensor, theta_E: Tensor
+    x: Tensor, y: Tensor, *, x0: Tensor, y0: Tensor, half_length: Tensor, phi: Tensor, theta_E: Tensor
 ) -> Deflection:
-    """Deflection by a uniform line mass (an idealised axion vortex), in closed form.
+    """Return the deflection by a uniform line mass (an idealised axion vortex), in closed form.
 
     The complex deflection of the line from -L to L is the integral of that of a point mass,
     ``conj(α) = θ_E² / 2L · log[(z + L) / (z - L)]``, whose branch cut is the line itself. Written with ``atanh`` and
@@ -76,6 +145,8 @@ def line_mass_deflection(
 
     Parameters
     ----------
+    x, y
+        Image-plane positions, arcsec.
     x0, y0
         Centre of the line, arcsec.
     half_length
@@ -84,6 +155,10 @@ def line_mass_deflection(
         Its direction, radians counter-clockwise from +x.
     theta_E
         Einstein radius of its whole mass as a point, arcsec.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec. Its component across the line jumps there.
     """
     u, v = rotate(x - x0, y - y0, phi)
     r2, l2 = u.square() + v.square(), half_length.square()
@@ -96,9 +171,24 @@ def line_mass_deflection(
 def vortex_point_masses(
     x0: Tensor, y0: Tensor, half_length: Tensor, phi: Tensor, theta_E: Tensor, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A vortex as the published data have it: ``count`` equal point masses, evenly spaced, ends included.
+    """Return the point masses that stand for a vortex in the published data: equal, evenly spaced, ends included.
 
-    Parameters are those of `line_mass_deflection`, of shape (N,). Returns ``x0, y0, theta_E`` of the masses, (N, count).
+    Parameters
+    ----------
+    x0, y0
+        Centre of each vortex, arcsec, (N,).
+    half_length
+        Half of its length, arcsec, (N,).
+    phi
+        Its direction, radians counter-clockwise from +x, (N,).
+    theta_E
+        Einstein radius of its whole mass as a point, arcsec, (N,).
+    count
+        Point masses in each vortex.
+
+    Returns
+    -------
+    ``x0, y0, theta_E`` of the masses, arcsec, each (N, count).
     """
     t = torch.linspace(-1, 1, count, dtype=half_length.dtype, device=half_length.device) * half_length[:, None]
     x = x0[:, None] + t * torch.cos(phi)[:, None]

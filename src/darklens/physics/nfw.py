@@ -11,18 +11,22 @@ from torch import Tensor
 
 
 def truncated_nfw_deflection(
-    x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, Rs: Tensor, alpha_Rs: Tensor, r_trunc: Tensor
+    x: Tensor, y: Tensor, *, x0: Tensor, y0: Tensor, Rs: Tensor, alpha_Rs: Tensor, r_trunc: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Reduced deflection by truncated NFW halos, arcsec; zero at the centre.
+    """Return the deflection by truncated NFW halos; zero at their centres.
 
     Parameters
     ----------
     x, y, x0, y0
-        Positions and centres, arcsec.
+        Image-plane positions and centres of the halos, arcsec, of any broadcastable shapes.
     Rs, r_trunc
         Scale and truncation radius, arcsec.
     alpha_Rs
         Deflection of the same halo *without* truncation at ``Rs``, arcsec (lenstronomy's normalisation).
+
+    Returns
+    -------
+    Deflection in x and y, arcsec.
     """
     dx, dy = x - x0, y - y0
     u = torch.sqrt(dx.square() + dy.square()).clamp_min(1e-10) / Rs
@@ -31,12 +35,42 @@ def truncated_nfw_deflection(
 
 
 def truncated_nfw_mass(Rs: Tensor, alpha_Rs: Tensor, r_trunc: Tensor, sigma_crit: float) -> Tensor:
-    """Total mass in M☉ of a halo, given the critical surface density ``sigma_crit`` in M☉/arcsec². Eq. A.4."""
+    """Return the total mass of truncated NFW halos.
+
+    Parameters
+    ----------
+    Rs, r_trunc
+        Scale and truncation radius, arcsec.
+    alpha_Rs
+        Deflection of the same halo without truncation at ``Rs``, arcsec.
+    sigma_crit
+        Critical surface density, M☉/arcsec².
+
+    Returns
+    -------
+    Mass in M☉.
+
+    Source: Baltz, Marshall & Oguri (2009), eq. A.4.
+    """
     return math.pi * sigma_crit * Rs * alpha_Rs / (1 - math.log(2)) * _total(r_trunc / Rs)
 
 
 def truncated_nfw_scale_deflection(mass: Tensor, Rs: Tensor, r_trunc: Tensor, sigma_crit: float) -> Tensor:
-    """``alpha_Rs`` in arcsec of a halo whose *total* mass is ``mass`` in M☉: the inverse of `truncated_nfw_mass`."""
+    """Return ``alpha_Rs`` of halos of a given total mass: the inverse of `truncated_nfw_mass`.
+
+    Parameters
+    ----------
+    mass
+        *Total* mass, M☉.
+    Rs, r_trunc
+        Scale and truncation radius, arcsec.
+    sigma_crit
+        Critical surface density, M☉/arcsec².
+
+    Returns
+    -------
+    Deflection of the same halo without truncation at ``Rs``, arcsec.
+    """
     return mass * (1 - math.log(2)) / (math.pi * sigma_crit * Rs * _total(r_trunc / Rs))
 
 

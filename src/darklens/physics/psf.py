@@ -11,7 +11,7 @@ SIGMA_PER_FWHM = 1 / (2 * math.sqrt(2 * math.log(2)))
 
 
 def gaussian_psf_taps(fwhm: float, truncation: float) -> list[float]:
-    """Weights of a truncated Gaussian along one axis; they sum to 1.
+    """Return the weights of a truncated Gaussian along one axis; they sum to 1.
 
     ``fwhm`` is in pixels and ``truncation`` in standard deviations. The radius is ``int(truncation * sigma + 0.5)``, as
     in ``scipy.ndimage.gaussian_filter`` (and so in lenstronomy).
@@ -40,7 +40,13 @@ def convolve_separable(image: Tensor, taps: Sequence[float]) -> Tensor:
 
 
 def pixelated_psf(kernel: Tensor) -> Tensor:
-    """The kernel, normalised to sum 1. Raises ValueError for even sides, negative sums or non-finite values."""
+    """Return the kernel of a PSF, (h, w), normalised to sum 1.
+
+    Raises
+    ------
+    ValueError
+        If a side is even, the sum is not above zero, or a value is not finite.
+    """
     if kernel.ndim != 2 or not (kernel.shape[0] % 2 and kernel.shape[1] % 2):
         raise ValueError(f"a PSF needs two odd sides, so that it has a central pixel; got {tuple(kernel.shape)}")
     total = kernel.sum()

@@ -1,6 +1,6 @@
 """Fit a smooth lens, an isothermal deflector with shear before a Sérsic source, to many images at once.
 
-What such a lens cannot explain is what substructure leaves behind. Positions are in units of half the image's side, so
+The residual of such a fit holds what substructure does to the image. Positions are in units of half the image's side, so
 no pixel scale is needed, and brightness in units of the sky noise, so no gain or zero point is.
 """
 
@@ -14,39 +14,54 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from darklens.physics.coordinates import bin_pixels, pixel_coordinates
 from darklens.physics.deflectors import sie_deflection
-from darklens.physics.grids import bin_pixels, pixel_coordinates
 from darklens.physics.psf import SIGMA_PER_FWHM, convolve_separable, gaussian_psf_taps
 
 PARAMETERS = (
     "theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2", "source_x", "source_y",
     "log_R", "log_n", "source_e1", "source_e2", "log_amp", "sky",
 )  # fmt: skip
-"""What is fitted, in this order. ``log_R`` and ``log_n`` are natural logarithms of half-light radius and Sérsic index,
-``log_amp`` that of the brightness at the half-light radius."""
+"""The parameters that are fitted, in this order. ``log_R`` and ``log_n`` are natural logarithms of half-light radius and
+Sérsic index, ``log_amp`` that of the brightness at the half-light radius."""
 
+# Mean, standard deviation and bounds of each parameter before any image is seen, for a lens that fills its cutout. A lens
+# far from the mean is fitted in more steps or not at all, one outside of the bounds not at all.
 _MEAN = (0.55, 0, 0, 0, 0, 0, 0, 0, 0, -2.1, 0, 0, 0, 2.5, 0)
 _WIDTH = (0.25, 0.15, 0.15, 0.05, 0.05, 0.06, 0.06, 0.15, 0.15, 0.6, 0.5, 0.2, 0.2, 2.0, 1.0)
 _LOW = (0.05, -0.6, -0.6, -0.5, -0.5, -0.4, -0.4, -1, -1, -5, -1.2, -0.6, -0.6, -6, -20)
 _HIGH = (1.2, 0.6, 0.6, 0.5, 0.5, 0.4, 0.4, 1, 1, 0.5, 1.8, 0.6, 0.6, 9, 20)
 _SHARED = (0.03, 0.02, 0.02, 0.01, 0.01, 0.01, 0.01, 0, 0, 0.05, 0.05, 0.02, 0.02, 0, 0)
-"""What scatters less than this from image to image is one and the same in all: substructure moves it as much."""
+"""A parameter whose standard deviation over images is below this is held at its mean: substructure shifts the fitted
+value by as much, so a free one would absorb what the residual should show. Too large a value makes real variation appear
+as residual. Zero: always free."""
 _SHOT = 0.15
-"""Variance of a pixel's shot noise over its brightness, both in units of the sky noise: only weighs bright pixels."""
+"""Variance of a pixel's shot noise over its brightness, both in units of the sky noise. It only weighs bright pixels
+against faint ones: a wrong value costs precision, and gives the residual of bright pixels a standard deviation that is
+not 1."""
 _RADII = (0.88, 1.0, 1.12)
+"""Factors on the first guess of the Einstein radius that are tried. Too few, and more fits end in a false minimum."""
 _OFFSETS = [(0.0, 0.0), *((0.07 * math.cos(k * math.pi / 3), 0.07 * math.sin(k * math.pi / 3)) for k in range(6))]
-_SEE, _SEEN = (1, 5), 96
-"""Rounds in which the blur is found anew, and images that are enough for it."""
+"""Offsets from the first guess of the source's position that are tried: none, and a hexagon about it."""
+_BLUR_ROUNDS, _BLUR_IMAGES = (1, 5), 96
+"""Rounds of learning in which the blur is estimated, and the number of images for it. More of either only takes longer;
+with fewer images the estimate scatters."""
 COARSE_STEPS, FINE_STEPS, LEARNING_STEPS = 10, 7, 3
+"""Steps of a fit on binned images, on all pixels, and of each round of learning. Too few leave fits unconverged; each
+step costs the same time."""
 _BLURS = (0.0, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.5)
+"""Standard deviations of the point-spread function that are tried, in pixels. A wider one is taken for the widest."""
 _SHARP = 0.25
-"""Widths of the point-spread function that are tried, and below which it is none, in pixels."""
+"""Standard deviation in pixels below which the point-spread function is left out: its neighbouring weights are 3e-4."""
 _FAINTEST = 0.003
-"""Sky noise is taken to be at least this fraction of the peak, which noise-free images ask for."""
+"""Least sky noise, as a fraction of the peak. Images without noise need one; too large a value hides faint residuals."""
+_MAX_COST_QUANTILE = 0.7
+"""Fraction of the images that the prior is learned from, those with the best fits. The others, with fits that failed or
+with the strongest substructure, would widen the prior."""
 
 
 class SmoothPrior(NamedTuple):
-    """A normal distribution of lenses, ``mean`` (P,) and ``precision`` (P, P), and the telescope they are seen through.
+    """Hold a normal distribution of lenses, ``mean`` (P,) and ``precision`` (P, P), and the blur of the telescope.
 
     ``blur`` is the standard deviation of a Gaussian point-spread function, in units of half the image's side.
     """
@@ -57,7 +72,7 @@ class SmoothPrior(NamedTuple):
 
 
 class SmoothFit(NamedTuple):
-    """Lenses (N, P) that fit best, their ``curvature`` (N, P, P), the inverse of their covariance, and the cost (N,)."""
+    """Hold the best parameters (N, P), their ``curvature`` (N, P, P), which is the inverse covariance, and cost (N,)."""
 
     parameters: Tensor
     curvature: Tensor
@@ -65,12 +80,16 @@ class SmoothFit(NamedTuple):
 
 
 def broad_prior() -> SmoothPrior:
-    """What is known of a lens that fills a cutout, before any image is seen."""
+    """Return the prior of a lens that fills a cutout, before any image is seen."""
     return SmoothPrior(torch.tensor(_MEAN), torch.diag(torch.tensor(_WIDTH) ** -2))
 
 
 def sky_noise(images: Tensor) -> Tensor:
-    """Standard deviation of the noise in the border of images (N, H, W), from differences of neighbours; (N, 1, 1)."""
+    """Estimate the standard deviation of the noise in images (N, H, W) from differences of neighbours; (N, 1, 1).
+
+    Neighbours are those along the rows at the top and at the bottom, a tenth of the side each, where a lens that fills
+    the image has little light.
+    """
     side = images.shape[-1]
     border = max(2, side // 10)
     rows = torch.cat([images[:, :border], images[:, -border:]], dim=1)
@@ -79,7 +98,21 @@ def sky_noise(images: Tensor) -> Tensor:
 
 
 def smooth_image(parameters: Tensor, pixels: int, blur: float = 0.0) -> Tensor:
-    """Images (N, pixels, pixels) of smooth lenses (N, P) behind a blur, in units of the sky noise."""
+    """Render smooth lenses.
+
+    Parameters
+    ----------
+    parameters
+        (N, P), in the order of `PARAMETERS`.
+    pixels
+        Side of the images.
+    blur
+        Standard deviation of a Gaussian point-spread function, in units of half the image's side.
+
+    Returns
+    -------
+    Images (N, pixels, pixels) in units of the sky noise.
+    """
     x, y = pixel_coordinates(pixels, 2 / pixels, device=parameters.device)
     lens = _trace(parameters, x, y)
     return _blurred(lens.light, blur) + _columns(parameters)[-1]
@@ -93,12 +126,12 @@ def _blurred(images: Tensor, blur: float) -> Tensor:
 
 
 def residual(images: Tensor, model: Tensor) -> Tensor:
-    """What a model leaves of images in units of the sky noise, over the noise of each pixel."""
+    """Return images minus a model, both in units of the sky noise, divided by the noise of each pixel."""
     return (images - model) * torch.rsqrt(1 + _SHOT * model.clamp_min(0))
 
 
 def fit_smooth_lens(images: Tensor, prior: SmoothPrior, binned: int = 1) -> SmoothFit:
-    """The most probable smooth lens of each image, by Levenberg and Marquardt's method on all images at once.
+    """Fit the most probable smooth lens to each image, by Levenberg and Marquardt's method on all images at once.
 
     Parameters
     ----------
@@ -107,8 +140,11 @@ def fit_smooth_lens(images: Tensor, prior: SmoothPrior, binned: int = 1) -> Smoo
     prior
         The distribution that lenses come from.
     binned
-        Of how many pixels each pixel is the mean.
+        Number of detector pixels that each pixel is the mean of, which divides the variance of its noise.
 
+    Returns
+    -------
+    Parameters, curvature and cost. A fit may end in another minimum; its cost tells.
     """
     prior = SmoothPrior(prior.mean.to(images), prior.precision.to(images), prior.blur)
     even = images.shape[-1] // 2 * 2
@@ -152,33 +188,46 @@ def _refine(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int, step
 def learn_prior(
     images: Tensor, rounds: int = 12, binned: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> SmoothPrior:
-    """The distribution that the lenses of images (N, H, H) come from, by expectation maximisation from a broad one.
+    """Learn the distribution of smooth lenses that images come from, by expectation maximisation from a broad one.
 
-    Where all images share a deflector or a shape of the source, as the published data do, these become certain, and
-    what substructure does to them is left to the residual; where they vary, it learns how. ``progress`` is called with
-    the rounds done and their total.
+    Parameters that all images share, as in the published data, are held at their mean, so that what substructure does to
+    them is left to the residual.
+
+    Parameters
+    ----------
+    images
+        (N, H, H) in units of their sky noise (see `sky_noise`).
+    rounds
+        Rounds of fitting all images and estimating the distribution anew.
+    binned
+        Number of detector pixels that each pixel is the mean of.
+    progress
+        Called with the rounds done and their total.
+
+    Returns
+    -------
+    The learned prior, with the blur of the images.
     """
     prior = broad_prior()
     fit = fit_smooth_lens(images, prior, binned=binned)
     for number in range(rounds):
-        # Lenses that were not found, and those with the strongest substructure, would only blur the prior.
-        good = fit.cost <= fit.cost.quantile(0.7)
+        good = fit.cost <= fit.cost.quantile(_MAX_COST_QUANTILE)
         chosen = fit.parameters[good]
         mean = chosen.mean(0)
         spread = (chosen - mean).mT @ (chosen - mean) / len(chosen)
         covariance = spread + torch.linalg.inv(fit.curvature[good]).mean(0)
         precision = torch.linalg.inv(covariance + 1e-8 * torch.eye(len(mean)).to(mean))
         prior = SmoothPrior(mean, precision, prior.blur)
-        if number in _SEE:
-            prior = prior._replace(blur=_seeing(images[good], prior, chosen, binned))
+        if number in _BLUR_ROUNDS:
+            prior = prior._replace(blur=_estimate_blur(images[good], prior, chosen, binned))
         fit = _refine(images, prior, fit.parameters, binned, LEARNING_STEPS)
         if progress is not None:
             progress(number + 1, rounds)
-    return _share(prior)
+    return _hold_shared(prior)
 
 
-def _share(prior: SmoothPrior) -> SmoothPrior:
-    """The prior with parameters that hardly scatter held at their mean."""
+def _hold_shared(prior: SmoothPrior) -> SmoothPrior:
+    """Return the prior with parameters that hardly scatter held at their mean."""
     covariance = torch.linalg.inv(prior.precision)
     shared = covariance.diagonal().sqrt() < torch.tensor(_SHARED).to(covariance)
     covariance[shared] = 0
@@ -186,12 +235,12 @@ def _share(prior: SmoothPrior) -> SmoothPrior:
     return prior._replace(precision=torch.linalg.inv(covariance + torch.diag(1e-8 * shared)))
 
 
-def _seeing(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int) -> float:
-    """The blur with which lenses explain the images best, between the best of those tried by a parabola.
+def _estimate_blur(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int) -> float:
+    """Return the blur with which lenses fit the images best, by a parabola through the best of `_BLURS` and those beside.
 
-    Tried are the one nearest to the prior's and those beside it, for as long as another is better.
+    The search starts from the one nearest to the prior's and goes on to a neighbour for as long as that is better.
     """
-    images, start = images[:_SEEN], start[:_SEEN]
+    images, start = images[:_BLUR_IMAGES], start[:_BLUR_IMAGES]
     pixel = 2 / images.shape[-1]
 
     @cache
@@ -211,7 +260,7 @@ def _seeing(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int) -> f
 
 
 def _first_guess(images: Tensor, prior: SmoothPrior) -> Tensor:
-    """The best of a small grid of ring sizes and source positions about what the brightest pixels suggest."""
+    """Return the best of a small grid of ring sizes and source positions about those of the brightest pixels."""
     x, y = pixel_coordinates(images.shape[-1], 2 / images.shape[-1], device=images.device)
     light = torch.nn.functional.avg_pool2d(images[:, None], 3, 1, 1)[:, 0].clamp_min(0)
     peak = light.amax((1, 2), keepdim=True).clamp_min(1e-20)
@@ -268,7 +317,7 @@ def _elliptical_radius2(u: Tensor, v: Tensor, e1: Tensor, e2: Tensor) -> Tensor:
 
 def _trace(parameters: Tensor, x: Tensor, y: Tensor) -> _Traced:
     theta_E, e1, e2, x0, y0, gamma1, gamma2, sx, sy, log_R, log_n, s1, s2, log_amp, _ = _columns(parameters)
-    ax, ay = sie_deflection(x, y, x0, y0, theta_E, e1, e2)
+    ax, ay = sie_deflection(x, y, x0=x0, y0=y0, theta_E=theta_E, e1=e1, e2=e2)
     u = x - ax - gamma1 * x - gamma2 * y - sx
     v = y - ay - gamma2 * x + gamma1 * y - sy
     radius2 = _elliptical_radius2(u, v, s1, s2)
@@ -281,7 +330,19 @@ def _b(log_n: Tensor) -> Tensor:
 
 
 def model_and_jacobian(parameters: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (N, H, W) of smooth lenses (N, P) at ``x, y`` (H, W), and their derivatives (N, P, H, W)."""
+    """Return images of smooth lenses without blur, and their derivatives by the parameters.
+
+    Parameters
+    ----------
+    parameters
+        (N, P), in the order of `PARAMETERS`.
+    x, y
+        Positions (H, W), in units of half the image's side.
+
+    Returns
+    -------
+    Images (N, H, W) in units of the sky noise, and derivatives (N, P, H, W).
+    """
     theta_E, e1, e2, x0, y0, _, _, _, _, log_R, log_n, s1, s2, _, sky = _columns(parameters)
     ax, ay, u, v, radius2, power, light = _trace(parameters, x, y)
     b, n = _b(log_n), log_n.exp()
@@ -295,9 +356,10 @@ def model_and_jacobian(parameters: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor
     lx, ly = x - x0, y - y0
     tidal = theta_E * torch.rsqrt(_elliptical_radius2(lx, ly, e1, e2)) * (dv * lx - du * ly)
     tidal = tidal / (lx * lx + ly * ly).clamp_min(1e-6)
+    # In float32 a smaller step loses the difference to rounding; this one is off by under 5e-3 of the largest derivative.
     h = 1e-3
-    e1x, e1y = sie_deflection(x, y, x0, y0, theta_E, e1 + h, e2)
-    e2x, e2y = sie_deflection(x, y, x0, y0, theta_E, e1, e2 + h)
+    e1x, e1y = sie_deflection(x, y, x0=x0, y0=y0, theta_E=theta_E, e1=e1 + h, e2=e2)
+    e2x, e2y = sie_deflection(x, y, x0=x0, y0=y0, theta_E=theta_E, e1=e1, e2=e2 + h)
     derivatives = {
         "theta_E": -(du * ax + dv * ay) / theta_E,
         "e1": -(du * (e1x - ax) + dv * (e1y - ay)) / h,

@@ -1,4 +1,4 @@
-"""Draw the truths of a block of images: everything that the catalogue holds, in float64."""
+"""Draw the true parameters of a block of images: all that the catalogue holds, in float64."""
 
 from __future__ import annotations
 
@@ -23,23 +23,60 @@ from darklens.simulation.profiles import custom_profile
 from darklens.usercode import load_function
 
 BLOCK = 64
-"""Images are drawn in blocks of this many: an image depends on preset, seed and its block, and on nothing else."""
+"""Images are drawn in blocks of this many: an image depends on preset, seed and its block, and on nothing else.
 
-Rows = dict[str, Any]
-"""Columns of equal length: arrays of numbers (nan for none) and lists of arrays (None for none)."""
+Another size is another simulation from the same seed. Memory grows with it."""
+
+TRUTHS, NOISE, DEVICE_NOISE = 0, 1, 2
+"""Purposes of random streams: the parameters of a block, the noise of an image on a CPU, and that of all images on another
+device. Any distinct numbers would do; another number is another simulation from the same seed."""
+
+Truths = dict[str, Any]
+"""Columns (see `darklens.simulation.columns`) that are being drawn."""
 
 
-def seed_sequence(preset: Preset, seed: int, *key: int) -> np.random.SeedSequence:
-    """Independent random streams for each preset, seed and key."""
-    return np.random.SeedSequence([zlib.crc32(preset.name.encode()), seed, *key])
+def seed_sequence(preset: Preset, seed: int, purpose: int, number: int = 0) -> np.random.SeedSequence:
+    """Return the random stream for a purpose: the one place where the simulation makes streams from a seed.
+
+    Parameters
+    ----------
+    preset
+        Its name enters as a CRC-32, a number that is the same in every process, which Python's ``hash`` is not: with one
+        seed, presets of different names draw different lenses.
+    seed
+        Seed of the simulation, zero or above.
+    purpose
+        `TRUTHS`, `NOISE` or `DEVICE_NOISE`.
+    number
+        Number of the block (`TRUTHS`) or of the image (`NOISE`).
+
+    Returns
+    -------
+    A sequence that is independent of that of any other preset name, seed, purpose and number.
+    """
+    return np.random.SeedSequence([zlib.crc32(preset.name.encode()), seed, purpose, number])
 
 
-def draw_block(preset: Preset, seed: int, block: int) -> Rows:
-    """Truths of the images ``block * BLOCK`` to ``(block + 1) * BLOCK - 1``; classes take turns."""
-    rng = np.random.default_rng(seed_sequence(preset, seed, 0, block))
+def draw_block(preset: Preset, seed: int, block: int) -> Truths:
+    """Draw the parameters of a block of images. Classes take turns.
+
+    Parameters
+    ----------
+    preset
+        What is drawn.
+    seed
+        Seed of the simulation, zero or above.
+    block
+        Number of the block, which holds the images ``block * BLOCK`` to ``(block + 1) * BLOCK - 1``.
+
+    Returns
+    -------
+    Columns of `BLOCK` rows.
+    """
+    rng = np.random.default_rng(seed_sequence(preset, seed, TRUTHS, block))
     ids = np.arange(block * BLOCK, (block + 1) * BLOCK)
     labels = ids % len(preset.classes)
-    rows: Rows = {"id": ids, "label": np.array(preset.labels)[labels]}
+    rows: Truths = {"id": ids, "label": np.array(preset.labels)[labels]}
     rows |= _deflector(preset, rng) | _source(preset, rng)
     rows["exposure_time"] = preset.instrument.exposure_time.sample(rng, BLOCK)
     for number, matter in enumerate(preset.classes.values()):
@@ -52,33 +89,35 @@ def draw_block(preset: Preset, seed: int, block: int) -> Rows:
     return rows
 
 
-def _deflector(preset: Preset, rng: np.random.Generator) -> Rows:
+def _deflector(preset: Preset, rng: np.random.Generator) -> Truths:
     deflector = preset.deflector
     if deflector.theta_E is not None:
         theta_E = deflector.theta_E.sample(rng, BLOCK)
     else:
         assert deflector.mass is not None
         theta_E = _theta_E(preset, deflector.mass.sample(rng, BLOCK), deflector.distances)
-    rows: Rows = {"theta_E": theta_E}
+    rows: Truths = {"theta_E": theta_E}
     if deflector.profile == "epl":
         rows["gamma"] = deflector.gamma.sample(rng, BLOCK)
     names = {"e1": "e1", "e2": "e2", "lens_x": "x", "lens_y": "y", "gamma1": "gamma1", "gamma2": "gamma2"}
     return rows | {column: getattr(deflector, name).sample(rng, BLOCK) for column, name in names.items()}
 
 
-def _source(preset: Preset, rng: np.random.Generator) -> Rows:
+def _source(preset: Preset, rng: np.random.Generator) -> Truths:
     source = preset.source
     brightness = "magnitude" if source.magnitude is not None else "amp"
     names = ["x", "y", brightness]
     names += ["R_sersic", "n_sersic", "e1", "e2"] if source.profile == "sersic" else ["pixel_scale"]
-    rows: Rows = {f"source_{name}": getattr(source, name).sample(rng, BLOCK) for name in names}
+    rows: Truths = {f"source_{name}": getattr(source, name).sample(rng, BLOCK) for name in names}
     if source.profile == "image":
         rows["source_image"] = rng.uniform(0, 1, BLOCK)
         rows["source_phi"] = rng.uniform(0, 2 * np.pi, BLOCK)
     return rows
 
 
-def _dark_matter(preset: Preset, matter: DarkMatter, rng: np.random.Generator, rows: Rows, chosen: np.ndarray) -> Rows:
+def _dark_matter(
+    preset: Preset, matter: DarkMatter, rng: np.random.Generator, rows: Truths, chosen: np.ndarray
+) -> Truths:
     if matter.subhalos is not None:
         return _subhalos(preset, matter.subhalos, rng, len(chosen))
     if matter.vortex is not None:
@@ -88,7 +127,7 @@ def _dark_matter(preset: Preset, matter: DarkMatter, rng: np.random.Generator, r
     return {}
 
 
-def _subhalos(preset: Preset, subhalos: Subhalos, rng: np.random.Generator, images: int) -> Rows:
+def _subhalos(preset: Preset, subhalos: Subhalos, rng: np.random.Generator, images: int) -> Truths:
     mean = subhalos.poisson_mean
     counts = np.full(images, subhalos.count) if mean is None else rng.poisson(mean, images)
     total = int(counts.sum())
@@ -116,10 +155,11 @@ def _positions(preset: Preset, subhalos: Subhalos, rng: np.random.Generator, tot
     return radius * np.cos(angle), radius * np.sin(angle)
 
 
-def _vortex(preset: Preset, vortex: Vortex, rng: np.random.Generator, images: int) -> Rows:
-    rows: Rows = {}
+def _vortex(preset: Preset, vortex: Vortex, rng: np.random.Generator, images: int) -> Truths:
+    rows: Truths = {}
     if vortex.log10_axion_mass is not None:
         rows["log10_axion_mass"] = vortex.log10_axion_mass.sample(rng, images)
+        # DeepLense's relation of length and axion mass: see `Vortex`.
         half_length = 0.06 / 2 * 10 ** (-22 - rows["log10_axion_mass"])
     else:
         assert vortex.half_length is not None
@@ -139,13 +179,13 @@ def _vortex(preset: Preset, vortex: Vortex, rng: np.random.Generator, images: in
     return rows
 
 
-def _populated(reference: str, rng: np.random.Generator, rows: Rows, chosen: np.ndarray) -> Rows:
+def _populated(reference: str, rng: np.random.Generator, rows: Truths, chosen: np.ndarray) -> Truths:
     populate = load_function(reference)
     drawn: list[dict[str, Any]] = []
     for i in chosen:
         lens = {name: float(rows[name][i]) for name in ("theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2")}
         drawn.append(custom_profile(populate(rng, lens), reference))
-    columns: Rows = {"subhalo_profile": [d["profile"] for d in drawn]}
+    columns: Truths = {"subhalo_profile": [d["profile"] for d in drawn]}
     for name in sorted({name for d in drawn for name in d} - {"profile"}):
         columns[f"subhalo_{name}"] = [d.get(name, np.zeros(0)) for d in drawn]
     return columns
@@ -156,8 +196,8 @@ def _theta_E(preset: Preset, mass: Floats, distances: Distances) -> Floats:
     return radius(mass, preset.z_lens, preset.z_source, preset.cosmology)
 
 
-def _rescale(preset: Preset, rows: Rows) -> None:
-    """Multiply every deflection with the preset's factor: the catalogue holds what acts on the image."""
+def _rescale(preset: Preset, rows: Truths) -> None:
+    """Multiply every deflection by `Preset.deflection_scale`, so that the catalogue holds the values that are rendered."""
     scale = preset.deflection_scale
     slope = rows["gamma"] - 1 if "gamma" in rows else 1.0
     rows["theta_E"] *= scale ** (1 / slope)
@@ -171,7 +211,7 @@ def _rescale(preset: Preset, rows: Rows) -> None:
             rows[name] = [None if values is None else values * scale**power for values in column]
 
 
-def _scatter(rows: Rows, chosen: np.ndarray, values: Rows) -> None:
+def _scatter(rows: Truths, chosen: np.ndarray, values: Truths) -> None:
     """Write the columns of some images into those of all; the others get nan or None."""
     for name, column in values.items():
         if isinstance(column, np.ndarray):

@@ -1,4 +1,4 @@
-"""Telescopes: pixel scale, point-spread function and the numbers that noise is made of."""
+"""Telescopes: pixel scale, point-spread function and the numbers that noise is computed from."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from darklens.errors import PresetError
 from darklens.physics import background_rms
+from darklens.physics.noise import Seconds
 from darklens.simulation.priors import Constant, Prior
 
 
 @dataclass(frozen=True)
 class Instrument:
-    """One band of one telescope.
+    """Describe one band of one telescope.
 
     Attributes
     ----------
@@ -24,7 +25,7 @@ class Instrument:
     exposure_time
         Seconds of one exposure.
     exposures
-        How many are stacked.
+        Number of exposures that are stacked.
     gain
         e- per ADU; kept with the data, which are in electrons.
     read_noise
@@ -34,7 +35,7 @@ class Instrument:
     zero_point
         AB magnitude of 1 e-/s.
     background_rms
-        Given directly (image units), it takes the place of read noise and sky.
+        Standard deviation of the background (image units); given, it takes the place of read noise and sky.
     """
 
     name: str
@@ -66,10 +67,10 @@ class Instrument:
         if not holds:
             raise PresetError(f"instrument {self.name}: {name} must be {what}; got {getattr(self, name)!r}")
 
-    def background(self, exposure_time: float) -> float:
-        """Standard deviation of read-out and sky in one pixel, in the image's units (e-/s)."""
+    def background(self, exposure_time: Seconds) -> Seconds:
+        """Return the standard deviation of read-out and sky noise in one pixel (e-/s) for exposures of some seconds."""
         if self.background_rms is not None:
-            return self.background_rms
+            return exposure_time * 0 + self.background_rms
         assert self.sky_brightness is not None
         assert self.zero_point is not None
         return background_rms(

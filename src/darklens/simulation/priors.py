@@ -21,20 +21,20 @@ Floats = NDArray[np.float64]
 
 
 class Prior(Protocol):
-    """A distribution of one number."""
+    """Describe the distribution of one number."""
 
     def sample(self, rng: Generator, size: int) -> Floats:
-        """Draw ``size`` numbers."""
+        """Draw ``size`` numbers; return them, (size,)."""
         ...
 
     @property
     def lowest(self) -> float:
-        """The lower end of the support."""
+        """Return the lower end of the support."""
         ...
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Prior):
     """Always the same number."""
 
     value: float
@@ -48,7 +48,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Prior):
     """Uniform between ``low`` and ``high``."""
 
     low: float
@@ -63,7 +63,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class LogUniform:
+class LogUniform(Prior):
     """Uniform in the logarithm between ``low`` and ``high``, both above zero."""
 
     low: float
@@ -78,7 +78,7 @@ class LogUniform:
 
 
 @dataclass(frozen=True)
-class Normal:
+class Normal(Prior):
     """Gaussian with ``mean`` and standard deviation ``sigma``."""
 
     mean: float
@@ -93,7 +93,7 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class LogNormal:
+class LogNormal(Prior):
     """Its logarithm is Gaussian about ``log(median)`` with standard deviation ``sigma`` (natural logarithm)."""
 
     median: float
@@ -108,7 +108,7 @@ class LogNormal:
 
 
 @dataclass(frozen=True)
-class PowerLaw:
+class PowerLaw(Prior):
     """Density proportional to ``x**slope`` between ``low`` and ``high``, both above zero; ``slope`` other than -1."""
 
     slope: float
@@ -126,7 +126,7 @@ class PowerLaw:
 
     @property
     def mean(self) -> float:
-        """Expectation."""
+        """Return the expectation."""
         return self._moment(1) / self._moment(0)
 
     def _moment(self, order: int) -> float:
@@ -144,7 +144,7 @@ DISTRIBUTIONS: dict[str, type] = {
 
 
 def parse_prior(value: object, where: str) -> Prior:
-    """A prior from a YAML value; ``where`` names the value in the error.
+    """Return the prior of a YAML value; ``where`` names the value in the error.
 
     Raises
     ------

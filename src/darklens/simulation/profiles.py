@@ -1,4 +1,4 @@
-"""The deflectors of dark matter by name, and their parameters as tensors, padded to equal number."""
+"""Deflectors of dark matter by name, and their parameters as tensors, padded to equal number."""
 
 from __future__ import annotations
 
@@ -32,42 +32,58 @@ PROFILES: dict[str, Deflection] = {
 
 @dataclass(frozen=True)
 class Substructure:
-    """Deflectors of a batch of images: parameters (N, K) and weights (N, K), 0 where an image has fewer than K."""
+    """Hold the deflectors of N images: parameters (N, K) by name, and weights (N, K), 0 where an image has fewer."""
 
     deflection: Deflection
-    parameters: list[Tensor]
+    parameters: dict[str, Tensor]
     weights: Tensor
 
 
 def deflection_function(profile: str) -> Deflection:
-    """The deflection of a profile: one of `PROFILES`, or the user's ``file.py:name``."""
+    """Return the deflection of a profile: one of `PROFILES`, or the user's ``file.py:name``."""
     return load_function(profile) if is_reference(profile) else PROFILES[profile]
 
 
 def parameter_names(deflection: Deflection) -> list[str]:
-    """Parameters of a deflection after the position in the image plane."""
+    """Return the names of the parameters of a deflection after the position in the image plane."""
     return list(signature(deflection).parameters)[2:]
 
 
 def gather(profile: str, columns: Mapping[str, Sequence[Any]], like: Tensor) -> Substructure:
-    """Pad one profile's parameters (a list of arrays for each image) to the largest number in the batch.
+    """Pad the parameters of a profile to the largest number of deflectors in any image.
 
-    ``columns`` maps parameter names (``x, y, theta_E, …``) to lists of 1-d arrays; ``like`` gives dtype and device.
+    Parameters
+    ----------
+    profile
+        One of `PROFILES`, or the user's ``file.py:name``.
+    columns
+        For each parameter (``x, y, theta_E, …``) a list of arrays, one array for each of N images.
+    like
+        Gives dtype and device.
+
+    Returns
+    -------
+    The deflection, its parameters and their weights.
+
+    Raises
+    ------
+    PresetError
+        If a parameter of the profile is missing.
     """
     deflection = deflection_function(profile)
-    names = [{"x0": "x", "y0": "y"}.get(name, name) for name in parameter_names(deflection)]
-    if missing := [name for name in names if name not in columns]:
-        raise PresetError(f"profile {profile} needs {', '.join(names)}; missing: {', '.join(missing)}")
+    names = {name: {"x0": "x", "y0": "y"}.get(name, name) for name in parameter_names(deflection)}
+    if missing := [name for name in names.values() if name not in columns]:
+        raise PresetError(f"profile {profile} needs {', '.join(names.values())}; missing: {', '.join(missing)}")
     counts = np.array([len(values) for values in columns["x"]])
     width = int(counts.max(initial=0))
     present = np.arange(width) < counts[:, None]
     # Where an image has fewer, the weight is 0 and the parameters are harmless copies of real ones.
-    tensors = []
-    for name in names:
-        flat = np.concatenate([np.asarray(values, dtype=np.float64) for values in columns[name]])
+    tensors = {}
+    for name, column in names.items():
+        flat = np.concatenate([np.asarray(values, dtype=np.float64) for values in columns[column]])
         padded = np.full(present.shape, flat[0] if len(flat) else 1.0)
         padded[present] = flat
-        tensors.append(torch.from_numpy(padded).to(like))
+        tensors[name] = torch.from_numpy(padded).to(like)
     return Substructure(deflection, tensors, torch.from_numpy(present).to(like))
 
 
@@ -92,7 +108,24 @@ def own_profile(population: str, profile: str) -> str:
 
 
 def custom_profile(drawn: Any, reference: str) -> dict[str, Any]:
-    """Check what a user's population function returned, and name its profile so that a catalogue can hold it."""
+    """Check what a user's population function returned, and name its profile so that a catalogue can hold it.
+
+    Parameters
+    ----------
+    drawn
+        What the function returned: a dict with ``profile``, ``x``, ``y`` and the profile's parameters.
+    reference
+        The function, ``file.py:name``.
+
+    Returns
+    -------
+    The profile's name, and for each parameter an array of one value for each deflector.
+
+    Raises
+    ------
+    PresetError
+        If a key is missing, the profile does not exist, or lengths differ.
+    """
     if not isinstance(drawn, Mapping) or not {"profile", "x", "y"} <= set(drawn):
         raise PresetError(f"{reference} must return a dict with profile, x, y and the profile's parameters")
     profile = drawn["profile"]

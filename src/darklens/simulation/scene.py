@@ -1,9 +1,8 @@
-"""From catalogue rows to the light that reaches the detector, without noise."""
+"""Deflection and surface brightness of the lenses in a catalogue's rows, without telescope and noise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,130 +18,243 @@ from darklens.physics import (
     shear_deflection,
     sie_deflection,
 )
+from darklens.simulation.columns import Columns, columns_of
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import Substructure, gather, own_profile
 
-Rows = Mapping[str, Any]
 Deflect = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Light = Callable[[Tensor, Tensor], Tensor]
 
-EAGER_ELEMENTS = 2**22
-"""Elements of the largest intermediate tensor when the sum over deflectors is not compiled: bounds memory."""
+EAGER_ELEMENTS = {"cpu": 2**22}
+EAGER_ELEMENTS_OF_OTHERS = 2**26
+"""Elements of the largest intermediate tensor in the eager sum over deflectors, by device; images are split for it.
+
+Too many exceed the memory (2**26 in float32 are 256 MiB, and several such tensors live at once). On a CPU, 2**22 are 16 MiB
+for each of its threads. On other devices 2**26 hold the largest group of a block of `fair-hst` at once.
+"""
 
 
-def select(rows: Rows, chosen: np.ndarray) -> dict[str, Any]:
-    """Some rows of columns that are arrays or lists."""
-    return {k: v[chosen] if isinstance(v, np.ndarray) else [v[i] for i in chosen] for k, v in rows.items()}
+def main_deflection(preset: Preset, columns: Columns, like: torch.dtype | Tensor, *, shear: bool = True) -> Deflect:
+    """Return the deflection of the main deflector.
 
+    Parameters
+    ----------
+    preset
+        Gives the profile.
+    columns
+        Columns of N images.
+    like
+        A dtype, or a tensor that gives dtype and device.
+    shear
+        Whether the external shear is added.
 
-def main_deflection(preset: Preset, rows: Rows, like: torch.dtype | Tensor, shear: bool = True) -> Deflect:
-    """Deflection of the main deflector, with the external shear or without, for images (N, …)."""
-    names = ["lens_x", "lens_y", "theta_E", "e1", "e2"]
-    x0, y0, theta_E, e1, e2 = columns_of(rows, names, like)
-    gamma1, gamma2 = columns_of(rows, ["gamma1", "gamma2"], like) if shear else (None, None)
-    gamma = columns_of(rows, ["gamma"], like)[0] if preset.deflector.profile == "epl" else None
+    Returns
+    -------
+    A function of positions (1 or N, …) in arcsec that returns the two components of the deflection (N, …).
+    """
+    names = {"x0": "lens_x", "y0": "lens_y", "theta_E": "theta_E", "e1": "e1", "e2": "e2"}
+    if preset.deflector.profile == "epl":
+        names["gamma"] = "gamma"
+    profile = epl_deflection if preset.deflector.profile == "epl" else sie_deflection
+    main = dict(zip(names, columns_of(columns, list(names.values()), like), strict=True))
+    external = columns_of(columns, ["gamma1", "gamma2"], like) if shear else []
 
     def deflect(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         shape = (-1,) + (1,) * (x.ndim - 1)
-        main = [value.view(shape) for value in (x0, y0, theta_E, e1, e2)]
-        if gamma is None:
-            alpha = sie_deflection(x, y, main[0], main[1], main[2], main[3], main[4])
-        else:
-            alpha = epl_deflection(x, y, main[0], main[1], main[2], gamma.view(shape), main[3], main[4])
-        if gamma1 is None or gamma2 is None:
+        alpha = profile(x, y, **{name: value.view(shape) for name, value in main.items()})
+        if not external:
             return alpha
-        beta = shear_deflection(x, y, gamma1.view(shape), gamma2.view(shape))
+        beta = shear_deflection(x, y, *(value.view(shape) for value in external))
         return alpha[0] + beta[0], alpha[1] + beta[1]
 
     return deflect
 
 
-def substructure(preset: Preset, label: str, rows: Rows, like: torch.dtype | Tensor) -> Substructure | None:
-    """The deflectors that a class adds to images (N, …), or None."""
+def substructure(preset: Preset, label: str, columns: Columns, like: torch.dtype | Tensor) -> Substructure | None:
+    """Return the deflectors that a class adds.
+
+    Parameters
+    ----------
+    preset
+        Defines the class.
+    label
+        Name of the class.
+    columns
+        Columns of N images of this class.
+    like
+        A dtype, or a tensor that gives dtype and device.
+
+    Returns
+    -------
+    The deflectors of all images, padded to an equal number, or None for a class that adds nothing.
+
+    Raises
+    ------
+    PresetError
+        If the images name different profiles, or parameters of the profile are missing.
+    """
     matter = preset.classes[label]
     example = like if isinstance(like, Tensor) else torch.empty(0, dtype=like)
     if matter.vortex is not None and matter.vortex.profile == "line":
         names = ("x", "y", "half_length", "phi", "theta_E")
-        line = {name: [np.atleast_1d(v) for v in rows[f"vortex_{name}"]] for name in names}
+        line = {name: [np.atleast_1d(v) for v in columns[f"vortex_{name}"]] for name in names}
         return gather("line", line, example)
     if matter.subhalos is None and matter.vortex is None and matter.add is None:
         return None
-    columns: dict[str, Any] = {k.removeprefix("subhalo_"): v for k, v in rows.items() if k.startswith("subhalo_")}
-    profiles = columns.pop("profile", [])
+    added = {k.removeprefix("subhalo_"): v for k, v in columns.items() if k.startswith("subhalo_")}
+    profiles = added.pop("profile", [])
     if matter.add is not None:
         if len(set(profiles)) > 1:
             raise PresetError(f"class {label}: one profile for all its images; got {', '.join(sorted(set(profiles)))}")
         profile = own_profile(matter.add, str(profiles[0]))
     else:
         profile = "point_mass" if matter.subhalos is None else matter.subhalos.profile
-    return gather(profile, columns, example)
+    return gather(profile, added, example)
 
 
-def substructure_deflection(preset: Preset, label: str, rows: Rows, like: torch.dtype | Tensor) -> Deflect | None:
-    """Summed deflection of what a class adds, in bounded memory."""
-    parts = substructure(preset, label, rows, like)
+def substructure_deflection(preset: Preset, label: str, columns: Columns, like: torch.dtype | Tensor) -> Deflect | None:
+    """Return the summed deflection of the deflectors that a class adds, computed in bounded memory.
+
+    Parameters
+    ----------
+    preset
+        Defines the class.
+    label
+        Name of the class.
+    columns
+        Columns of N images of this class.
+    like
+        A dtype, or a tensor that gives dtype and device.
+
+    Returns
+    -------
+    A function of positions (1, …) in arcsec that returns the two components of the deflection (N, …), or None for a
+    class that adds nothing.
+    """
+    parts = substructure(preset, label, columns, like)
     if parts is None:
         return None
+    most = EAGER_ELEMENTS.get(parts.weights.device.type, EAGER_ELEMENTS_OF_OTHERS)
 
     def deflect(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         images, deflectors = parts.weights.shape
-        step = max(1, EAGER_ELEMENTS // max(1, deflectors * x[0].numel()))
+        step = max(1, most // max(1, deflectors * x[0].numel()))
         sums = []
         for i in range(0, images, step):
-            sliced = [p[i : i + step] for p in parts.parameters]
-            sums.append(summed_deflection(parts.deflection, x, y, sliced, parts.weights[i : i + step]))
+            sliced = {name: p[i : i + step] for name, p in parts.parameters.items()}
+            sums.append(
+                summed_deflection(parts.deflection, x, y, parameters=sliced, weights=parts.weights[i : i + step])
+            )
         return torch.cat([s[0] for s in sums]), torch.cat([s[1] for s in sums])
 
     return deflect
 
 
 def summed_deflection(
-    deflection: Callable[..., tuple[Tensor, Tensor]], x: Tensor, y: Tensor, parameters: list[Tensor], weights: Tensor
+    deflection: Callable[..., tuple[Tensor, Tensor]],
+    x: Tensor,
+    y: Tensor,
+    *,
+    parameters: Mapping[str, Tensor],
+    weights: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Deflection at ``x, y`` (1 or N, …) by deflectors with parameters and weights (N, K), summed over the last axis."""
+    """Sum the deflection by several deflectors.
+
+    Parameters
+    ----------
+    deflection
+        Function of positions and of the named parameters, like `point_mass_deflection`.
+    x, y
+        Positions (1 or N, …), arcsec.
+    parameters
+        Parameters (N, K) of the K deflectors of each image.
+    weights
+        Factor on each deflection, (N, K): 1, or 0 where an image has fewer than K deflectors.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec, (N, …).
+    """
     shape = (len(weights),) + (1,) * (x.ndim - 1) + (weights.shape[1],)
-    ax, ay = deflection(x[..., None], y[..., None], *(p.view(shape) for p in parameters))
+    ax, ay = deflection(x[..., None], y[..., None], **{name: p.view(shape) for name, p in parameters.items()})
     w = weights.view(shape)
     return (w * ax).sum(-1), (w * ay).sum(-1)
 
 
-def source_amplitude(preset: Preset, rows: Rows, like: torch.dtype | Tensor) -> Tensor:
-    """Surface brightness at the half-light radius of Sérsic sources, (N,): given, or from the magnitude."""
-    if "source_amp" in rows:
-        return columns_of(rows, ["source_amp"], like)[0]
-    magnitude, radius, index = columns_of(rows, ["source_magnitude", "source_R_sersic", "source_n_sersic"], like)
+def source_amplitude(preset: Preset, columns: Columns, like: torch.dtype | Tensor) -> Tensor:
+    """Return the surface brightness of Sérsic sources at their half-light radius.
+
+    Parameters
+    ----------
+    preset
+        Gives the zero point of magnitudes.
+    columns
+        Columns of N images, with ``source_amp`` or ``source_magnitude``.
+    like
+        A dtype, or a tensor that gives dtype and device.
+
+    Returns
+    -------
+    Surface brightness in e-/s per arcsec², (N,).
+    """
+    if "source_amp" in columns:
+        return columns_of(columns, ["source_amp"], like)[0]
+    magnitude, radius, index = columns_of(columns, ["source_magnitude", "source_R_sersic", "source_n_sersic"], like)
     assert preset.instrument.zero_point is not None
     flux = counts_per_second(magnitude, preset.instrument.zero_point)
     return flux / sersic_total_flux(torch.ones_like(radius), radius, index)
 
 
-def sersic_parameters(preset: Preset, rows: Rows, like: torch.dtype | Tensor) -> list[Tensor]:
-    """Arguments of `sersic_light` after the position, each (N,)."""
-    x0, y0, R, n, e1, e2 = columns_of(
-        rows, [f"source_{k}" for k in ("x", "y", "R_sersic", "n_sersic", "e1", "e2")], like
-    )
-    return [x0, y0, source_amplitude(preset, rows, like), R, n, e1, e2]
+def sersic_parameters(preset: Preset, columns: Columns, like: torch.dtype | Tensor) -> dict[str, Tensor]:
+    """Return the arguments of `sersic_light` after the position.
+
+    Parameters
+    ----------
+    preset
+        Gives the zero point of magnitudes.
+    columns
+        Columns of N images.
+    like
+        A dtype, or a tensor that gives dtype and device.
+
+    Returns
+    -------
+    Tensors (N,) by the name of the argument.
+    """
+    names = {"x0": "x", "y0": "y", "R_sersic": "R_sersic", "n_sersic": "n_sersic", "e1": "e1", "e2": "e2"}
+    values = columns_of(columns, [f"source_{name}" for name in names.values()], like)
+    return dict(zip(names, values, strict=True)) | {"amp": source_amplitude(preset, columns, like)}
 
 
-def source_light(preset: Preset, rows: Rows, like: torch.dtype | Tensor, galaxies: Tensor | None) -> Light:
-    """Surface brightness of the source, per arcsec², as a function of source-plane positions (N, H, W)."""
+def source_light(preset: Preset, columns: Columns, like: torch.dtype | Tensor, *, galaxies: Tensor | None) -> Light:
+    """Return the surface brightness of the source.
+
+    Parameters
+    ----------
+    preset
+        Gives the profile of the source and the zero point of magnitudes.
+    columns
+        Columns of N images.
+    like
+        A dtype, or a tensor that gives dtype and device.
+    galaxies
+        Images (G, h, w) that serve as sources, on the device of ``like``; None for Sérsic sources.
+
+    Returns
+    -------
+    A function of source-plane positions (N, H, W) in arcsec that returns the surface brightness per arcsec², (N, H, W).
+    """
     if preset.source.profile == "sersic":
-        parameters = sersic_parameters(preset, rows, like)
-        return lambda x, y: sersic_light(x, y, *(p.view(-1, 1, 1) for p in parameters))
+        parameters = {k: p.view(-1, 1, 1) for k, p in sersic_parameters(preset, columns, like).items()}
+        return lambda x, y: sersic_light(x, y, **parameters)
     assert galaxies is not None
     names = ["source_x", "source_y", "source_phi", "source_pixel_scale", "source_image"]
-    x0, y0, phi, scale, which = (c.view(-1, 1, 1) for c in columns_of(rows, names, like))
-    images = galaxies.to(x0)[(which.flatten() * len(galaxies)).long()]
-    if "source_amp" in rows:
-        amp = columns_of(rows, ["source_amp"], like)[0].view(-1, 1, 1)
+    x0, y0, phi, scale, which = (c.view(-1, 1, 1) for c in columns_of(columns, names, like))
+    images = galaxies[(which.flatten() * len(galaxies)).long()].to(x0)
+    if "source_amp" in columns:
+        amp = columns_of(columns, ["source_amp"], like)[0].view(-1, 1, 1)
     else:
         assert preset.instrument.zero_point is not None
-        flux = counts_per_second(columns_of(rows, ["source_magnitude"], like)[0], preset.instrument.zero_point)
+        flux = counts_per_second(columns_of(columns, ["source_magnitude"], like)[0], preset.instrument.zero_point)
         amp = flux.view(-1, 1, 1) / (images.sum((-2, -1), keepdim=True) * scale.square())
-    return lambda x, y: pixelated_light(x, y, x0, y0, images, amp, phi, scale)
-
-
-def columns_of(rows: Rows, names: list[str], like: torch.dtype | Tensor) -> list[Tensor]:
-    """Numeric columns as tensors (N,), of a dtype, or of the dtype and device of a tensor."""
-    dtype, device = (like.dtype, like.device) if isinstance(like, Tensor) else (like, torch.device("cpu"))
-    return [torch.tensor(np.asarray(rows[n], dtype=np.float64), dtype=dtype, device=device) for n in names]
+    return lambda x, y: pixelated_light(x, y, x0=x0, y0=y0, image=images, amp=amp, phi=phi, pixel_scale=scale)

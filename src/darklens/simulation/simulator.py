@@ -1,4 +1,4 @@
-"""The simulator: from a preset and a seed to images and their truths, a block at a time."""
+"""Simulate images of a preset and their true parameters, a block at a time."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from darklens.physics import (
     bin_pixels,
     convolve,
     convolve_separable,
-    gaussian_noise,
     gaussian_psf_taps,
     pixel_coordinates,
     pixelated_psf,
-    poisson,
 )
+from darklens.simulation.columns import Columns, columns_of, from_frame, select, to_frame
 from darklens.simulation.compiled import fused_light
-from darklens.simulation.draw import BLOCK, Rows, draw_block, seed_sequence
+from darklens.simulation.draw import BLOCK, draw_block
+from darklens.simulation.noise import add_noise, expected_image, noise_sigma
 from darklens.simulation.preset_files import load_preset
 from darklens.simulation.presets import Preset
-from darklens.simulation.scene import main_deflection, select, source_light, substructure_deflection
+from darklens.simulation.scene import main_deflection, source_light, substructure_deflection
 
 
 class Simulator:
@@ -42,13 +42,20 @@ class Simulator:
     seed
         Image *i* depends on preset, seed and *i*'s block of 64 images alone.
     device
-        Where images are made. The noise of one device's generator is not that of another's.
+        Where images are computed. Noise on a CPU consists of other random numbers than on another device.
     compile
         Fuse each class's light into one kernel (float32) in `blocks`. It takes up to a minute once on a machine, then
-        seconds; worth it from about a thousand images. Needs a C++ compiler on a CPU; without one it falls back, and
-        warns.
+        seconds; worth it from about a thousand images. Needs a C++ compiler on a CPU; without one it warns and does
+        without.
     trust_code
         Whether code that a YAML file or a content names may run, as in `load_preset`.
+
+    Raises
+    ------
+    PresetError
+        If the preset, or an image file that it names, cannot be used.
+    UntrustedCodeError
+        If the preset names code and ``trust_code`` is not set.
     """
 
     def __init__(
@@ -64,11 +71,11 @@ class Simulator:
         self.seed = seed
         self.device = torch.device(device)
         self.compile = compile
-        self._galaxies = _load_galaxies(self.preset)
-        self._psf = _psf(self.preset)
+        self._galaxies = _load_galaxies(self.preset, self.device)
+        self._psf = _psf(self.preset, self.device)
 
     def catalog(self, count: int, start: int = 0) -> pl.DataFrame:
-        """Truths of images ``start`` to ``start + count - 1``, one row an image."""
+        """Return the true parameters of the images ``start`` to ``start + count - 1``, one row for each image."""
         blocks = range(start // BLOCK, -(-(start + count) // BLOCK))
         frames = [to_frame(draw_block(self.preset, self.seed, block)) for block in blocks]
         if not frames:
@@ -77,67 +84,90 @@ class Simulator:
 
     def render(
         self,
-        rows: pl.DataFrame | Rows,
+        rows: pl.DataFrame | Columns,
         noise: bool = True,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Images (N, 1, H, W) of catalogue rows, in the preset's `Preset.unit`.
+        """Render catalogue rows.
 
-        Without ``noise`` they are its expectation. With it, a row whose id and seed are those of a simulated image
-        gets that image's noise again: on the same device to the bit, but for images that compiled kernels made, where
-        the flux differs by rounding.
+        Parameters
+        ----------
+        rows
+            Rows of `catalog`, as a table or as columns.
+        noise
+            Whether to add noise; without it images are its expectation. A row whose id and seed are those of a simulated
+            image gets that image's noise again: on the same device to the bit, but for images from compiled kernels,
+            where the flux differs by rounding.
+        dtype
+            Of computation and images.
+
+        Returns
+        -------
+        Images (N, 1, H, W) in `Preset.unit`.
 
         Raises
         ------
         DataError
             If a column is missing, or a label is not a class of the preset.
         """
-        columns = to_rows(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
+        columns = from_frame(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
         self._check(columns)
         return self._render(columns, noise, dtype, compile=False)
 
-    def _render(self, columns: Rows, noise: bool, dtype: torch.dtype, compile: bool) -> Tensor:
-        images = self._noise_free(columns, dtype, compile)
-        times = self._times(columns, dtype)
-        images = self._with_noise(images, times, np.asarray(columns["id"])) if noise else self._expected(images, times)
+    def _render(self, columns: Columns, noise: bool, dtype: torch.dtype, compile: bool) -> Tensor:
+        flux = self._flux(columns, dtype, compile)
+        times = _times(columns, dtype)
+        if noise:
+            images = add_noise(self.preset, self.seed, flux, times=times, ids=np.asarray(columns["id"]))
+        else:
+            images = expected_image(self.preset, flux, times)
         return images[:, None]
 
-    def without_substructure(self, rows: pl.DataFrame | Rows, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Noise-free images (N, H, W) of the same main deflectors and sources, without what their class adds."""
-        columns = to_rows(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
+    def without_substructure(self, rows: pl.DataFrame | Columns, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return noise-free images (N, H, W) of the same main deflectors and sources, without any substructure."""
+        columns = from_frame(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
         flux = self._observe(self._light(None, columns, *self._grid(dtype)))
-        return self._expected(flux, self._times(columns, dtype))
+        return expected_image(self.preset, flux, _times(columns, dtype))
 
-    def noise_sigma(self, rows: pl.DataFrame | Rows, expected: Tensor) -> Tensor:
-        """Standard deviation of the noise in each pixel of expected images (N, H, W), in `Preset.unit`.
+    def noise_sigma(self, rows: pl.DataFrame | Columns, expected: Tensor) -> Tensor:
+        """Return the standard deviation of the noise in each pixel of expected images (N, H, W), in `Preset.unit`.
 
         For presets without noise it is that of their instrument.
         """
-        instrument, noise = self.preset.instrument, self.preset.noise
-        times = torch.tensor(np.asarray(rows["exposure_time"])).to(expected)[:, None, None]
-        background = torch.tensor([instrument.background(float(t)) for t in times.flatten()]).to(expected)[
-            :, None, None
-        ]
-        if noise == "deeplense-twice":  # a Gaussian and a Poisson draw, each with the variance of the counts
-            return (2 * expected + (background * times).square()).sqrt()
-        factor = 2.0 if noise == "deeplense-doubled" else 1.0
-        flux = expected / factor
-        return factor * (flux / (times * instrument.exposures) + background.square()).sqrt()
+        return noise_sigma(self.preset, expected, _times(rows, expected.dtype))
 
     def blocks(
         self, count: int, start: int = 0, noise: bool = True, threads: int | None = None
-    ) -> Iterator[tuple[Tensor, Rows]]:
-        """Images (up to 64, 1, H, W) and truths of whole blocks in order; ``start`` must be a multiple of 64.
+    ) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """Simulate blocks in order.
 
-        Blocks are made on ``threads`` threads of one core each (all of PyTorch's, if not given), never more than a
-        few ahead of the reader, so memory does not grow with ``count``.
+        Parameters
+        ----------
+        count
+            Number of images in all.
+        start
+            Number of the first image, a multiple of 64.
+        noise
+            Whether to add noise.
+        threads
+            Blocks are computed on this many threads of one core each (all of PyTorch's, if not given), never more than
+            a few ahead of the reader, so memory does not grow with ``count``.
+
+        Yields
+        ------
+        Images (up to 64, 1, H, W) in `Preset.unit`, and the columns of their true parameters.
+
+        Raises
+        ------
+        ValueError
+            If ``start`` is not a multiple of 64.
         """
         if start % BLOCK:
             raise ValueError(f"start must be a multiple of {BLOCK}; got {start}")
         numbers = iter(range(start // BLOCK, -(-(start + count) // BLOCK)))
         workers = threads or (torch.get_num_threads() if self.device.type == "cpu" else 1)
 
-        def make(block: int) -> tuple[Tensor, Rows]:
+        def make(block: int) -> tuple[Tensor, dict[str, Any]]:
             rows = select(
                 draw_block(self.preset, self.seed, block), np.arange(min(BLOCK, start + count - block * BLOCK))
             )
@@ -151,8 +181,8 @@ class Simulator:
                 yield waiting.pop(0).result()
                 waiting += [pool.submit(make, block) for block in islice(numbers, ahead - len(waiting))]
 
-    def block(self, number: int, noise: bool = True) -> tuple[Tensor, Rows]:
-        """Images (64, 1, H, W) and truths of one block, on this thread."""
+    def block(self, number: int, noise: bool = True) -> tuple[Tensor, dict[str, Any]]:
+        """Return images (64, 1, H, W) and columns of one block, computed on this thread."""
         rows = draw_block(self.preset, self.seed, number)
         return self._render(rows, noise, torch.float32, self.compile), rows
 
@@ -166,8 +196,8 @@ class Simulator:
                 f"{', '.join(self.preset.labels)}"
             )
 
-    def _noise_free(self, columns: Rows, dtype: torch.dtype, compile: bool) -> Tensor:
-        """Flux in each pixel behind telescope and atmosphere, (N, H, W)."""
+    def _flux(self, columns: Columns, dtype: torch.dtype, compile: bool) -> Tensor:
+        """Return the expected flux in each pixel, (N, H, W) e-/s."""
         preset, (x, y) = self.preset, self._grid(dtype)
         labels = np.asarray(columns["label"])
         images = x.new_empty(len(labels), preset.pixels, preset.pixels)
@@ -177,10 +207,10 @@ class Simulator:
             rows = select(columns, chosen)
             light = None
             if compile:
-                light = fused_light(preset, label, rows, x, y)
+                light = fused_light(preset, label, rows, x=x, y=y)
             if light is None:
                 light = self._light(label, rows, x, y)
-            images[torch.from_numpy(chosen)] = self._observe(light)
+            images[torch.from_numpy(chosen).to(self.device)] = self._observe(light)
         return images
 
     def _grid(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -189,17 +219,14 @@ class Simulator:
         x, y = pixel_coordinates(preset.pixels, scale, preset.supersampling, dtype, self.device)
         return x[None], y[None]
 
-    def _times(self, columns: Mapping[str, Any], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(np.asarray(columns["exposure_time"]), device=self.device, dtype=dtype)
-
-    def _light(self, label: str | None, rows: Rows, x: Tensor, y: Tensor) -> Tensor:
-        """Lensed surface brightness (N, H, W), with what the class ``label`` adds, or with nothing added."""
+    def _light(self, label: str | None, rows: Columns, x: Tensor, y: Tensor) -> Tensor:
+        """Return the lensed surface brightness (N, H, W), with the deflectors of a class, or with none added."""
         ax, ay = main_deflection(self.preset, rows, x)(x, y)
         added = None if label is None else substructure_deflection(self.preset, label, rows, x)
         if added is not None:
             bx, by = added(x, y)
             ax, ay = ax + bx, ay + by
-        return source_light(self.preset, rows, x, self._galaxies)(x - ax, y - ay)
+        return source_light(self.preset, rows, x, galaxies=self._galaxies)(x - ax, y - ay)
 
     def _observe(self, light: Tensor) -> Tensor:
         flux = light * self.preset.instrument.pixel_scale**2
@@ -208,75 +235,27 @@ class Simulator:
             return convolve(bin_pixels(flux, factor), self._psf.to(flux))
         return bin_pixels(convolve_separable(flux, self._psf), factor)
 
-    def _expected(self, flux: Tensor, times: Tensor) -> Tensor:
-        if self.preset.noise == "deeplense-twice":
-            return flux * times[:, None, None]
-        return flux * 2 if self.preset.noise == "deeplense-doubled" else flux
 
-    def _with_noise(self, flux: Tensor, times: Tensor, ids: np.ndarray) -> Tensor:
-        if self.preset.noise == "deeplense-doubled":
-            return self._expected(flux, times)
-        instrument, generator = self.preset.instrument, torch.Generator(self.device)
-        background = torch.tensor([instrument.background(float(t)) for t in times]).to(flux)
-        totals = times * instrument.exposures
-        # Photons in units of counts, and the Gaussian: of the background, or of all noise where a Poisson follows it.
-        counts = flux * totals[:, None, None]
-        if twice := self.preset.noise == "deeplense-twice":
-            sigma = (counts.abs() + (background * times).square()[:, None, None]).sqrt()
-        noisy = torch.empty_like(flux)
-        for i, number in enumerate(ids):
-            state = seed_sequence(self.preset, self.seed, 1, int(number)).generate_state(1, np.uint64)
-            generator.manual_seed(int(state[0]))
-            if twice:  # quirk 4 of the published Model I: a Poisson draw on top of a Gaussian that stands for one
-                noisy[i] = poisson(counts[i] + gaussian_noise(counts[i], sigma[i], generator), generator)
-            else:
-                photons = poisson(counts[i], generator) / totals[i]
-                noisy[i] = photons + gaussian_noise(photons, background[i], generator)
-        return noisy
+def _times(columns: pl.DataFrame | Columns, dtype: torch.dtype) -> Tensor:
+    """Return exposure times in seconds, (N,), on the CPU, from where the noise level is computed."""
+    return columns_of({"exposure_time": np.asarray(columns["exposure_time"])}, ["exposure_time"], dtype)[0]
 
 
-def _psf(preset: Preset) -> Tensor | list[float]:
-    """The kernel of a pixelated PSF, or the taps of a Gaussian one in (sub-)pixels."""
+def _psf(preset: Preset, device: torch.device) -> Tensor | list[float]:
+    """Return the kernel of a pixelated PSF, or the weights of a Gaussian one in (sub-)pixels."""
     instrument = preset.instrument
     if instrument.psf_file is not None:
         try:
-            return pixelated_psf(torch.from_numpy(_load_image(instrument.psf_file)))
+            return pixelated_psf(torch.from_numpy(_load_image(instrument.psf_file))).to(device)
         except ValueError as error:
             raise PresetError(f"{instrument.psf_file}: {error}") from error
     fwhm = instrument.psf_fwhm / instrument.pixel_scale * preset.supersampling
     return gaussian_psf_taps(fwhm, instrument.psf_truncation)
 
 
-def to_frame(rows: Rows) -> pl.DataFrame:
-    """Columns to a table: nan becomes null, arrays become lists."""
-    columns = []
-    for name, values in rows.items():
-        if isinstance(values, np.ndarray):
-            columns.append(pl.Series(name, values, nan_to_null=values.dtype.kind == "f"))
-        elif name == "subhalo_profile":
-            columns.append(pl.Series(name, values, dtype=pl.String))
-        else:
-            lists = [None if v is None else v.tolist() for v in values]
-            columns.append(pl.Series(name, lists, dtype=pl.List(pl.Float64)))
-    return pl.DataFrame(columns)
-
-
-def to_rows(frame: pl.DataFrame) -> Rows:
-    """The inverse of `to_frame`."""
-    rows: Rows = {}
-    for series in frame:
-        if series.dtype == pl.List:
-            rows[series.name] = [None if v is None else np.asarray(v, dtype=np.float64) for v in series.to_list()]
-        elif series.name == "subhalo_profile":
-            rows[series.name] = series.to_list()
-        else:
-            rows[series.name] = series.to_numpy()
-    return rows
-
-
 @contextmanager
 def _one_core_each() -> Iterator[None]:
-    """Threads that share the cores must not each use all of them; the caller's setting comes back afterwards."""
+    """Restore the number of PyTorch's threads afterwards, which each thread of a pool sets to one for itself."""
     before = torch.get_num_threads()
     try:
         yield
@@ -284,7 +263,7 @@ def _one_core_each() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _load_galaxies(preset: Preset) -> Tensor | None:
+def _load_galaxies(preset: Preset, device: torch.device) -> Tensor | None:
     if preset.source.images is None:
         return None
     stack = _load_image(preset.source.images)
@@ -292,7 +271,7 @@ def _load_galaxies(preset: Preset) -> Tensor | None:
         stack = stack[None]
     if stack.ndim != 3 or not (np.isfinite(stack).all() and (stack.sum((1, 2)) > 0).all()):
         raise PresetError(f"{preset.source.images}: expected galaxies (N, H, W), finite and brighter than zero in sum")
-    return torch.from_numpy(stack)
+    return torch.from_numpy(stack).to(device)
 
 
 def _load_image(path: str) -> np.ndarray:

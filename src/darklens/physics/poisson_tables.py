@@ -1,4 +1,4 @@
-"""Poisson numbers on a CPU, several times faster than PyTorch's: photon noise is most of the work of a simulation.
+"""Draw Poisson numbers on a CPU, several times faster than PyTorch: photon noise is most of the work of a simulation.
 
 A mean below 80 is split into a multiple of 1/8, whose numbers come from an alias table (Walker 1977; Vose 1991), and a rest
 below 1/8, which nearly always gives zero; the sum of two Poisson numbers is one of the summed mean. Larger means go through
@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEPS = 8
-"""Tables in a unit of the mean."""
+"""Alias tables per unit of the mean. More leave less to the slower second draw, and take more of the cache."""
 LARGE = 80
+"""Mean from which numbers come from rejection. Up to it, a table of `WIDTH` numbers leaves out less than 1e-10."""
 WIDTH_BITS = 7
 WIDTH = 1 << WIDTH_BITS
+"""Numbers that a table holds, from 6.5 standard deviations and 3 below its mean. A byte must hold the largest."""
 
+# Constants of SplitMix64: changing one changes every image with noise.
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _SHIFT = (np.uint64(30), np.uint64(27), np.uint64(31))
@@ -30,15 +33,15 @@ _TOP, _UNIT = np.uint64(11), 1.0 / 2.0**53
 
 
 def poisson_numbers(mean: NDArray[Any], seed: int) -> NDArray[Any]:
-    """Poisson numbers of a one-dimensional array of means, in its dtype; a mean that is not above zero gives zero."""
+    """Draw a Poisson number for each of an array of means (N,), in its dtype; a mean that is not above zero gives zero."""
     out = np.empty_like(mean)
-    _fill(mean, out, np.uint64(seed), *_tables())
+    _fill(mean, out, np.uint64(seed), *tables())
     return out
 
 
 @lru_cache
-def _tables() -> tuple[NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint8]]:
-    """For each multiple of 1/8: thresholds and alternatives of the alias method, and the lowest number of the table."""
+def tables() -> tuple[NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return thresholds and alternatives of the alias method for each multiple of 1 / STEPS, and its lowest number."""
     count = LARGE * STEPS
     thresholds = np.empty((count, WIDTH), dtype=np.uint32)
     aliases = np.empty((count, WIDTH), dtype=np.uint8)

@@ -1,0 +1,66 @@
+"""Columns of a catalogue: choose rows, convert to tensors, and convert to and from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+Columns = Mapping[str, Any]
+"""Columns of equal length by name: arrays of numbers or text (nan for no value), and lists of arrays (None for none)."""
+
+
+def select(columns: Columns, chosen: np.ndarray) -> dict[str, Any]:
+    """Return some rows of all columns, by their indices."""
+    return {k: v[chosen] if isinstance(v, np.ndarray) else [v[i] for i in chosen] for k, v in columns.items()}
+
+
+def columns_of(columns: Columns, names: Sequence[str], like: torch.dtype | Tensor) -> list[Tensor]:
+    """Return numeric columns as tensors.
+
+    Parameters
+    ----------
+    columns
+        Columns of N rows.
+    names
+        Which of them.
+    like
+        A dtype, for tensors on the CPU, or a tensor that gives dtype and device.
+
+    Returns
+    -------
+    A tensor (N,) for each name.
+    """
+    dtype, device = (like.dtype, like.device) if isinstance(like, Tensor) else (like, torch.device("cpu"))
+    return [torch.tensor(np.asarray(columns[n], dtype=np.float64), dtype=dtype, device=device) for n in names]
+
+
+def to_frame(columns: Columns) -> pl.DataFrame:
+    """Convert columns to a table: nan becomes null, arrays become lists."""
+    series = []
+    for name, values in columns.items():
+        if isinstance(values, np.ndarray):
+            series.append(pl.Series(name, values, nan_to_null=values.dtype.kind == "f"))
+        elif name == "subhalo_profile":
+            series.append(pl.Series(name, values, dtype=pl.String))
+        else:
+            lists = [None if v is None else v.tolist() for v in values]
+            series.append(pl.Series(name, lists, dtype=pl.List(pl.Float64)))
+    return pl.DataFrame(series)
+
+
+def from_frame(frame: pl.DataFrame) -> dict[str, Any]:
+    """Convert a table to columns: the inverse of `to_frame`."""
+    columns: dict[str, Any] = {}
+    for series in frame:
+        if series.dtype == pl.List:
+            columns[series.name] = [None if v is None else np.asarray(v, dtype=np.float64) for v in series.to_list()]
+        elif series.name == "subhalo_profile":
+            columns[series.name] = series.to_list()
+        else:
+            columns[series.name] = series.to_numpy()
+    return columns

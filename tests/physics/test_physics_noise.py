@@ -1,0 +1,59 @@
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from lenstronomy.SimulationAPI.observation_api import SingleBand
+from numpy.testing import assert_allclose
+from poisson_law import assert_poisson
+
+from darklens.physics import background_rms, counts_per_second, gaussian_noise, poisson
+
+
+def t(value):
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def test_instrument_numbers_agree_with_lenstronomy():
+    band = SingleBand(
+        pixel_scale=0.101, exposure_time=566.0, magnitude_zero_point=25.72, read_noise=4.2, ccd_gain=3.1,
+        sky_brightness=22.3, num_exposures=4, seeing=0.16,
+    )  # fmt: skip
+    assert_allclose(background_rms(4.2, 566.0, 4, 22.3, 25.72, 0.101), band.background_noise, rtol=1e-12)
+    shorter = background_rms(4.2, np.array([566.0, 12.5]), 4, 22.3, 25.72, 0.101)
+    # 4 read-outs of 4.2 e- and the sky of 4 * 12.5 s at 10**((25.72 - 22.3) / 2.5) e-/s/arcsec².
+    by_hand = np.sqrt(4 * 4.2**2 + 23.33458062281 * 0.101**2 * 50) / 50
+    assert_allclose(shorter, [band.background_noise, by_hand], rtol=1e-9)
+    assert_allclose(counts_per_second(t(20.0), 25.72), band.magnitude2cps(20.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.3, 3.05, 9.99, 57.2, 79.99, 80.0, 600.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_poisson_numbers_follow_their_distribution(mean, dtype):
+    n = 400_000
+    drawn = poisson(torch.full((n,), mean, dtype=dtype), torch.Generator().manual_seed(1)).double().numpy()
+    assert_poisson(drawn, float(torch.tensor(mean, dtype=dtype)))
+
+
+def test_gaussian_noise_has_its_mean_and_variance():
+    n = 400_000
+    noise = gaussian_noise(torch.zeros(n), 0.3, torch.Generator().manual_seed(0))
+    assert abs(noise.mean()) < 5 * 0.3 / np.sqrt(n)
+    assert abs(noise.var() / 0.09 - 1) < 5 * np.sqrt(2 / n)
+
+
+def test_the_function_is_not_hidden_by_a_module_of_its_name():
+    poisson(torch.ones(3), torch.Generator())
+    assert callable(importlib.import_module("darklens.physics").poisson)
+
+
+def test_no_photons_come_from_no_flux():
+    means = torch.tensor([-1.0, 0.0, float("nan")])
+    assert poisson(means, torch.Generator()).eq(0).all()
+
+
+def test_numbers_follow_from_the_generator():
+    means = torch.rand(1000, generator=torch.Generator().manual_seed(0)) * 100
+    first, again = (poisson(means, torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, poisson(means, torch.Generator().manual_seed(8)))
