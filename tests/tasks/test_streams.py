@@ -1,6 +1,7 @@
 """Tasks beyond one network on labelled images: image pairs, a second unlabelled stream, several networks and optimisers."""
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -181,7 +182,7 @@ def test_two_networks_learn_from_two_streams(dataset, unlabelled, tmp_path, monk
     job = Job(recipe, str(dataset), unlabelled=str(unlabelled))
     run = train(job, tmp_path / "run")
     assert [len(each) for each in seen] == [32] * 10
-    for a, b in zip(seen[::1], seen[1:], strict=False):
+    for a, b in itertools.pairwise(seen):
         assert a != b, "every step has other images"
     assert set(np.concatenate(seen)) == set(range(40)), "all have had their turn"
     record = read_record(run)

@@ -16,7 +16,7 @@ from darklens.data.dataset import Cutouts, Images
 from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError
 from darklens.simulation import BLOCK, Simulator
-from darklens.simulation.simulator import to_frame
+from darklens.simulation.columns import to_frame
 
 Batch = dict[str, Tensor]
 """``image`` (N, C, H, W), ``target``, and the ``row`` of each in its dataset if images come again."""

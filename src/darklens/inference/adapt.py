@@ -51,7 +51,23 @@ class Adaptation:
 
 
 def adaptation(config: ModelConfig, info: DatasetInfo, shape: Sequence[int], band: str | None = None) -> Adaptation:
-    """How cutouts described by ``info``, of shape (…, C, H, W), are made to fit a model.
+    """Return what has to be done to cutouts before a model sees them.
+
+    Parameters
+    ----------
+    config
+        Of the model.
+    info
+        What the cutouts are: bands, pixel scale (arcsec), unit.
+    shape
+        Of the cutouts, (…, C, H, W).
+    band
+        Names or numbers of the bands to use, with commas between.
+
+    Returns
+    -------
+    Adaptation
+        To be applied to arrays of cutouts.
 
     Raises
     ------

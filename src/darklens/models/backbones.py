@@ -20,6 +20,7 @@ def timm_network(
     in_channels: int,
     outputs: int,
     architecture: str,
+    *,
     pretrained: bool = False,
     weights: str | None = None,
     dropout: float = 0.0,

@@ -23,6 +23,17 @@ class SupervisedModule(LightningModule):
 
     Everything random in an epoch follows from the seed and the epoch's number, so that a run that was interrupted
     between epochs goes on to the same result.
+
+    Parameters
+    ----------
+    task
+        What is learned.
+    network
+        From preprocessed images (N, C, H, W) to outputs (N, K).
+    preprocessing
+        Fitted to training images.
+    options
+        Optimiser, schedule, augmentation and seed.
     """
 
     def __init__(self, task: Task, network: nn.Module, preprocessing: Preprocessing, options: LearningOptions):

@@ -18,6 +18,7 @@ MOST = 10**9
 def simulate(
     preset: str,
     out: Path,
+    *,
     count: int = 3000,
     seed: int = 0,
     noise: bool = True,
