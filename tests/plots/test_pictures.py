@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from darklens.plots.pictures import explanation, mosaic, preset_preview
+from darklens.plots.pictures import explanation, mosaic, preset_preview, stretch
 
 
 def colour_bars(figure):
@@ -62,3 +62,36 @@ def test_explanation_says_what_its_colours_mean_and_captions_stay_apart(number):
     key = figure.texts[0].get_window_extent()
     assert not any(key.overlaps(axis.get_window_extent()) for axis in figure.axes)
     plt.close(figure)
+
+
+def test_scale_bar_is_one_arcsecond_long():
+    figure = mosaic(np.random.default_rng(0).random((2, 40, 40)), ["a", "b"], pixel_scale=0.05)
+    bars = [axis.lines for axis in figure.axes]
+    assert [len(each) for each in bars] == [1, 0], "beside the first image only"
+    x, y = bars[0][0].get_data()
+    assert x[1] - x[0] == pytest.approx(20)
+    assert y[0] == y[1]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1″"]
+    plt.close(figure)
+
+
+def test_images_are_drawn_north_up_with_their_own_stretch():
+    images = np.zeros((2, 8, 8))
+    images[0, 6, 1], images[1, 0, 0] = 5.0, 500.0
+    figure = mosaic(images, ["a", "b"])
+    for axis, image in zip(figure.axes, images, strict=True):
+        assert axis.images[0].origin == "lower"
+        drawn = axis.images[0].get_array()
+        assert np.unravel_index(drawn.argmax(), drawn.shape) == np.unravel_index(image.argmax(), image.shape)
+    assert figure.axes[0].images[0].get_array().max() == pytest.approx(figure.axes[1].images[0].get_array().max())
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
+    plt.close(figure)
+
+
+def test_stretch_is_monotonic_and_from_zero_to_one():
+    image = np.linspace(-3, 400, 900).reshape(30, 30)
+    found = stretch(image).ravel()
+    assert (np.diff(found) >= 0).all()
+    assert found[0] == 0
+    assert 0.95 < found[-1] < 1.1
+    assert stretch(np.full((4, 4), 7.0)).max() == 0, "a constant image is dark, not nan"

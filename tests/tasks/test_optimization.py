@@ -1,0 +1,82 @@
+"""Learning rates over time and optimisers, against numbers on paper."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from darklens.errors import RecipeError
+from darklens.tasks import muon as own_muon
+from darklens.tasks.optimization import learning_rate_factor, make_optimizer
+from darklens.tasks.options import OptimizerOptions, ScheduleOptions
+
+
+def test_cosine_rises_linearly_and_falls_to_nothing():
+    factor = learning_rate_factor(ScheduleOptions("cosine", warmup=0.1), steps=100, epochs=10)
+    assert [factor(step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert factor(10) == pytest.approx(1.0)
+    assert factor(32) == pytest.approx(0.5 * (1 + math.cos(math.pi * 22 / 90)))
+    assert factor(55) == pytest.approx(0.5)
+    assert factor(100) == pytest.approx(0.0)
+    assert factor(130) == pytest.approx(0.0), "a step too many does not rise again"
+
+
+def test_step_falls_every_so_many_epochs_and_constant_never():
+    factor = learning_rate_factor(ScheduleOptions("step", step_epochs=2, step_factor=0.5), steps=60, epochs=6)
+    assert [factor(step) for step in (0, 19, 20, 39, 40)] == [1, 1, 0.5, 0.5, 0.25]
+    constant = learning_rate_factor(ScheduleOptions("constant"), steps=60, epochs=6)
+    assert {constant(step) for step in (0, 30, 59)} == {1.0}
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Muon"])
+def test_weight_decay_spares_biases_and_frozen_weights_are_left_out(name):
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(4, 3))
+    network[2].weight.requires_grad_(False)
+    made = make_optimizer(OptimizerOptions(name, lr=0.02, weight_decay=0.3), network)
+    decays = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
+    assert decays == {
+        id(network[0].weight): 0.3, id(network[0].bias): 0.0, id(network[1].weight): 0.0, id(network[1].bias): 0.0,
+        id(network[2].bias): 0.0,
+    }  # fmt: skip
+    assert {group["lr"] for group in made.param_groups} == {0.02}
+
+
+def test_first_step_of_sgd_is_nesterovs():
+    """The first step of Nesterov momentum m is lr (1 + m) times the gradient (Sutskever et al. 2013)."""
+    network = nn.Linear(3, 1, bias=False)
+    before = network.weight.detach().clone()
+    made = make_optimizer(OptimizerOptions("SGD", lr=0.1), network)
+    network.weight.grad = torch.tensor([[1.0, -2.0, 0.5]])
+    made.step()
+    torch.testing.assert_close(before - network.weight, 0.1 * 1.9 * torch.tensor([[1.0, -2.0, 0.5]]))
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_muon_steps_along_an_orthogonal_matrix_in_the_precision_of_the_hardware(bfloat16, monkeypatch):
+    monkeypatch.setattr(own_muon, "computes_in_bfloat16", lambda: bfloat16)
+    seen = []
+    original = own_muon.muon.zeropower_via_newtonschulz
+
+    def spied(gradient, *arguments, **options):
+        seen.append(options.get("dtype", torch.bfloat16))
+        return original(gradient, *arguments, **options)
+
+    monkeypatch.setattr(own_muon.muon, "zeropower_via_newtonschulz", spied)
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(8, 12))
+    before = weight.detach().clone()
+    weight.grad = torch.randn(8, 12)
+    own_muon.Muon([{"params": [weight], "weight_decay": 0.0}], lr=0.1).step()
+    assert seen == [torch.bfloat16 if bfloat16 else torch.float32]
+    assert own_muon.muon.zeropower_via_newtonschulz is spied, "put back after the step"
+    singular = torch.linalg.svdvals((before - weight).detach())
+    assert singular.max() / singular.min() < 2, "close to a multiple of an orthogonal matrix"
+
+
+def test_unknown_optimiser_and_rates_are_refused():
+    with pytest.raises(RecipeError, match=r"optimizer\.name is 'Adan'; there are Adam, AdamW, SGD, Muon"):
+        OptimizerOptions("Adan")
+    for lr in (0.0, -1.0):
+        with pytest.raises(RecipeError, match=r"optimizer\.lr must be above zero"):
+            OptimizerOptions(lr=lr)

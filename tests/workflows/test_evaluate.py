@@ -1,0 +1,147 @@
+"""Which images are evaluated, and what is kept of them."""
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import TINY
+
+from darklens.data.importing import import_data
+from darklens.data.layouts import open_data
+from darklens.errors import DarklensError, DataError, UserCodeError
+from darklens.inference.model import load_model
+from darklens.report.page import read_run, write_report
+from darklens.simulation import Simulator
+from darklens.training.job import Job
+from darklens.training.recipe import load_recipe
+from darklens.training.train import train
+from darklens.workflows.evaluate import TEST_STREAM, evaluate_run
+from darklens.workflows.options import EvaluationOptions
+
+
+@pytest.fixture(scope="module")
+def split(dataset, tmp_path_factory):
+    """The dataset with half for training, a fifth for validation and the rest for the test, and a run on it."""
+    folder = tmp_path_factory.mktemp("split") / "data"
+    import_data(open_data(dataset), folder, fractions={"train": 0.5, "validation": 0.2, "test": 0.3})
+    recipe = load_recipe("substructure/demo", TINY | {"trainer.epochs": 1})
+    return folder, train(Job(recipe, str(folder)), folder.parent / "run")
+
+
+def predictions(run, name):
+    return pl.read_parquet(run / "evaluations" / name / "predictions.parquet")
+
+
+def test_of_a_dataset_with_splits_only_test_rows_count(split):
+    folder, run = split
+    record = evaluate_run(run, folder, EvaluationOptions("held-out"))
+    marked = open_data(folder).catalog.filter(split="test")
+    assert record["n"] == len(marked)
+    table = predictions(run, "held-out")
+    assert table["id"].to_list() == marked["id"].to_list()
+    assert table["true"].to_list() == marked["label"].to_list()
+
+
+def test_training_images_are_refused_by_checksum_and_by_name(run, dataset, class_folders, tmp_path):
+    with pytest.raises(DataError, match="these are the images the model was trained on"):
+        evaluate_run(run, dataset)
+    renamed = shutil.copytree(dataset, tmp_path / "renamed")
+    with pytest.raises(DataError, match="these are the images the model was trained on"):
+        evaluate_run(run, renamed)
+    many = tmp_path / "folders"
+    for i, path in enumerate(p for p in sorted(class_folders.rglob("*.npy")) for _ in range(3)):
+        (many / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, many / path.parent.name / f"{i}.npy")
+    options = TINY | {"trainer.epochs": 1, "trainer.batch_size": 4}
+    own = train(Job(load_recipe("substructure/demo", options), str(many)), tmp_path / "own")
+    with pytest.raises(DataError, match="these are the images the model was trained on"):
+        evaluate_run(own, many)
+    for path in many.rglob("*.npy"):
+        path.rename(path.with_name(f"new-{path.name}"))
+    assert evaluate_run(own, many)["n"] == 36, "of the same folder, but other files"
+
+
+def test_fresh_images_are_of_no_seed_that_the_model_has_seen(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    record = evaluate_run(copy, "preset:model-3-noisy", EvaluationOptions("fresh", count=64))
+    expected = Simulator("model-3-noisy", 1 + TEST_STREAM).catalog(64)  # the dataset's seed is 1
+    assert predictions(copy, "fresh")["theta_E"].to_list() == expected["theta_E"].to_list()
+    assert record["n"] == 64
+    assert "--count 64" in record["command"]
+
+
+def test_kept_pictures_are_those_of_their_captions(run, test_set, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    record = evaluate_run(copy, test_set, EvaluationOptions("t"))
+    folder = copy / "evaluations" / "t"
+    data = open_data(test_set)
+    labels = data.catalog["label"].to_list()
+    pictures = np.load(folder / "pictures.npy")
+    rows = [row for name in ("no_sub", "cdm", "axion") for row in [i for i, v in enumerate(labels) if v == name][:4]]
+    assert record["examples"] == [labels[row] for row in rows]
+    rows += [data.ids.index(mistake["id"]) for mistake in record["mistakes"]]
+    np.testing.assert_array_equal(pictures, np.asarray(data.images[np.array(rows)][:, 0], np.float32))
+    for mistake in record["mistakes"]:
+        assert mistake["true"] == labels[data.ids.index(mistake["id"])] != mistake["called"]
+    assert [m["p"] for m in record["mistakes"]] == sorted((m["p"] for m in record["mistakes"]), reverse=True)
+
+
+def test_kept_arrays_are_the_predictions(run, test_set, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    evaluate_run(copy, test_set, EvaluationOptions("t"))
+    expected = load_model(run).predict(open_data(test_set).images[:]).array
+    with np.load(copy / "evaluations" / "t" / "arrays.npz") as arrays:
+        np.testing.assert_allclose(arrays["predicted"], expected, atol=1e-7)
+        names = ["no_sub", "cdm", "axion"]
+        assert [names[i] for i in arrays["truth"]] == open_data(test_set).catalog["label"].to_list()
+
+
+def test_bootstrap_seed_changes_intervals_and_not_values(run, test_set, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    found = [evaluate_run(copy, test_set, EvaluationOptions("t", seed=s))["figures"]["macro_auc"] for s in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    assert found[0]["value"] == found[2]["value"]
+
+
+def test_report_shows_the_newest_evaluation(run, test_set, tmp_path):
+    import os
+
+    copy = shutil.copytree(run, tmp_path / "run")
+    for age, name in enumerate(("newest", "older", "oldest")):
+        evaluate_run(copy, test_set, EvaluationOptions(name, seed=age))
+        stamp = 1_700_000_000 - 1000 * age
+        os.utime(copy / "evaluations" / name / "evaluation.json", (stamp, stamp))
+    assert read_run(copy).evaluation["name"] == "newest"
+    page = write_report([copy], tmp_path / "page.html").read_text()
+    assert "--name newest" in page
+    assert "--name oldest" not in page
+
+
+def test_evaluation_of_version_0_1_is_still_reported(run, mass_run, test_set, tmp_path):
+    """Without arrays, titles and ranking, which it did not keep."""
+    for number, source in enumerate((run, mass_run)):
+        copy = shutil.copytree(source, tmp_path / f"run{number}")
+        evaluate_run(copy, test_set, EvaluationOptions("t"))
+        folder = copy / "evaluations" / "t"
+        (folder / "arrays.npz").unlink()
+        record = json.loads((folder / "evaluation.json").read_text())
+        old = {key: value for key, value in record.items() if key not in ("metrics", "ranking", "mistakes_title")}
+        (folder / "evaluation.json").write_text(json.dumps(old))
+        page = write_report([copy], tmp_path / f"{number}.html").read_text()
+        assert page.count("<svg") == (4, 2)[number]
+    both = write_report([tmp_path / "run0", tmp_path / "run1"], tmp_path / "both.html").read_text()
+    assert "Which differences are real" not in both
+
+
+def test_options_that_make_no_sense_are_refused(run, test_set, tmp_path):
+    for coverage in (0.0, 1.0, 1.5):
+        with pytest.raises(DarklensError, match="--coverage must be between 0 and 1"):
+            EvaluationOptions(coverage=coverage)
+    with pytest.raises(DarklensError, match="--count must be at least 1"):
+        EvaluationOptions(count=0)
+    (tmp_path / "metric.py").write_text("def number(predicted, truth):\n    return 3\n")
+    with pytest.raises(UserCodeError, match="returns a int; expected a Metric"):
+        evaluate_run(run, test_set, EvaluationOptions("bad", metrics=f"{tmp_path / 'metric.py'}:number"))
+    assert not (run / "evaluations" / "bad").exists()
