@@ -94,7 +94,7 @@ def test_path_of_a_theorist_from_preview_to_a_trained_model(examples, monkeypatc
     monkeypatch.setattr(preview, "IMAGES", 8)
     monkeypatch.setattr(training_data, "VALIDATION_IMAGES", 64)
     monkeypatch.setattr(training_data, "STATISTICS_IMAGES", 128)
-    monkeypatch.setattr(simulation, "fused_light", lambda *_: None)
+    monkeypatch.setattr(simulation, "fused_light", lambda *_, **__: None)
     main(["preview", "my_models.py:sidm"])
     said = capsys.readouterr().out
     strengths = {
