@@ -56,7 +56,7 @@ def lens_model(preset: Preset, row: dict[str, Any]) -> tuple[LensModel, list[dic
         kwargs.append(line | {"center_x": row["vortex_x"], "center_y": row["vortex_y"]})
     elif row.get("subhalo_x") is not None:
         kind = "TNFW" if row.get("subhalo_Rs") is not None else "POINT_MASS"
-        if matter.subhalos is not None and matter.subhalos.profile == "sis":
+        if "sis" in (row.get("subhalo_profile"), matter.subhalos and matter.subhalos.profile):
             kind = "SIS"
         parameters = ("Rs", "alpha_Rs", "r_trunc") if kind == "TNFW" else ("theta_E",)
         for i, (x, y) in enumerate(zip(row["subhalo_x"], row["subhalo_y"], strict=True)):

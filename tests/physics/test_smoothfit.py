@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 import torch
 from lenstronomy.LensModel.lens_model import LensModel
 from lenstronomy.LightModel.light_model import LightModel
+from scipy.ndimage import gaussian_filter
 
 from darklens.physics.coordinates import pixel_coordinates
 from darklens.physics.smoothfit import (
@@ -38,23 +40,50 @@ def population(count, seed=0, shared=False):
     return truths, images + noise
 
 
-def test_model_is_that_of_lenstronomy():
+def image_by_lenstronomy(pixels):
     p = LENS
-    x, y = pixel_coordinates(40, 2 / 40, dtype=torch.float64)
+    x, y = (c.flatten().numpy() for c in pixel_coordinates(pixels, 2 / pixels, dtype=torch.float64))
     lens = LensModel(["SIE", "SHEAR"])
     kwargs = [
         {"theta_E": p["theta_E"], "e1": p["e1"], "e2": p["e2"], "center_x": p["lens_x"], "center_y": p["lens_y"]},
         {"gamma1": p["gamma1"], "gamma2": p["gamma2"]},
     ]
-    bx, by = lens.ray_shooting(x.flatten().numpy(), y.flatten().numpy(), kwargs)
+    bx, by = lens.ray_shooting(x, y, kwargs)
     source = {
         "amp": np.exp(p["log_amp"]), "R_sersic": np.exp(p["log_R"]), "n_sersic": np.exp(p["log_n"]),
         "e1": p["source_e1"], "e2": p["source_e2"], "center_x": p["source_x"], "center_y": p["source_y"],
     }  # fmt: skip
-    expected = LightModel(["SERSIC_ELLIPSE"]).surface_brightness(bx, by, [source]).reshape(40, 40) + p["sky"]
+    light = LightModel(["SERSIC_ELLIPSE"]).surface_brightness(bx, by, [source])
+    return light.reshape(pixels, pixels) + p["sky"]
+
+
+def test_model_is_that_of_lenstronomy():
+    x, y = pixel_coordinates(40, 2 / 40, dtype=torch.float64)
+    expected = image_by_lenstronomy(40)
     model, _ = model_and_jacobian(parameters(), x, y)
     np.testing.assert_allclose(model[0].numpy(), expected, atol=1e-5 * expected.max())
     np.testing.assert_allclose(smooth_image(parameters(), 40)[0].numpy(), expected, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize(("pixels", "blur"), [(40, 0.05), (40, 0.021), (64, 0.05)])
+def test_blur_is_a_gaussian_in_units_of_half_the_side(pixels, blur):
+    """Of 1, 0.42 and 1.6 pixels, by scipy."""
+    expected = gaussian_filter(image_by_lenstronomy(pixels), blur * pixels / 2, mode="nearest", truncate=4)
+    actual = smooth_image(parameters(), pixels, blur)[0].numpy()
+    np.testing.assert_allclose(actual, expected, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize("sigma", [0.6, 1.1])
+def test_prior_learns_the_blur_of_the_images(sigma):
+    """Images of lenses that vary, which scipy blurs by some pixels before noise is added.
+
+    Where all images share one source, as much blur as its shape allows is taken for its size instead.
+    """
+    truths, _ = population(48)
+    flux = np.stack([gaussian_filter(image, sigma, mode="nearest") for image in smooth_image(truths, 40).numpy()])
+    noise = np.random.default_rng(1).normal(size=flux.shape) * np.sqrt(1 + 0.15 * flux.clip(0))
+    prior = learn_prior(torch.from_numpy(flux + noise).float(), rounds=6)
+    assert prior.blur == pytest.approx(sigma * 2 / 40, rel=0.1)
 
 
 def test_derivatives_are_those_of_the_model():
@@ -108,6 +137,21 @@ def test_substructure_stays_in_the_residual():
     distance = float(torch.hypot(x.flatten()[strongest] - px, y.flatten()[strongest] - py))
     assert float(left.max()) > 1
     assert distance < 0.2
+
+
+def test_sky_noise_is_that_of_a_tenth_of_the_side_at_top_and_bottom():
+    """Rows of equal steps up and down: 1 in the first row, 2 in the second, and so on, and 1000 within."""
+    step = torch.full((40,), 1000.0)
+    step[:4] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    step[-4:] = torch.tensor([5.0, 6.0, 7.0, 8.0])
+    image = step[:, None] * torch.tensor([0.0, 1.0]).repeat(20)
+    # The mean difference of two normal numbers is 2 / √π of their standard deviation.
+    torch.testing.assert_close(
+        sky_noise(image[None]), torch.tensor([[[4.5 * np.sqrt(np.pi) / 2]]], dtype=torch.float32)
+    )
+    # Without noise it is 0.003 of the peak, of either sign.
+    flat = torch.tensor([-3.0, 2.0])[:, None, None].expand(2, 9, 9)
+    torch.testing.assert_close(sky_noise(flat).flatten(), torch.tensor([0.009, 0.006]))
 
 
 def test_sky_noise_and_odd_images():

@@ -11,6 +11,11 @@ from darklens.simulation.draw import DEVICE_NOISE, NOISE, seed_sequence
 from darklens.simulation.presets import Preset
 
 
+ONE_BY_ONE = {"cpu"}
+"""Devices on which images get their noise one after the other, from a generator each: on a CPU the faster way. On another
+device that would wait for the host at each image. The two ways draw different numbers of the same distribution."""
+
+
 def expected_image(preset: Preset, flux: Tensor, times: Tensor) -> Tensor:
     """Return the expectation of images with noise.
 
@@ -62,8 +67,8 @@ def noise_sigma(preset: Preset, expected: Tensor, times: Tensor) -> Tensor:
 def add_noise(preset: Preset, seed: int, flux: Tensor, *, times: Tensor, ids: np.ndarray) -> Tensor:
     """Return images with noise.
 
-    The noise of an image depends on preset, seed and its number, not on the other images. The numbers of a CPU and of
-    another device differ: a CPU goes through the images one by one, another device draws for all of them at once.
+    The noise of an image depends on preset, seed and its number, not on the other images. On a CPU it consists of other
+    numbers than on another device (see `ONE_BY_ONE`).
 
     Parameters
     ----------
@@ -91,7 +96,7 @@ def add_noise(preset: Preset, seed: int, flux: Tensor, *, times: Tensor, ids: np
     counts = flux * totals[:, None, None]
     twice = preset.noise == "deeplense-twice"
     sigma = (counts.abs() + (background * times).square()[:, None, None]).sqrt() if twice else background[:, None, None]
-    if flux.device.type != "cpu":
+    if flux.device.type not in ONE_BY_ONE:
         from darklens.physics.counters import batched_gaussian_noise, batched_poisson
 
         seeds = _device_seeds(preset, seed, ids).to(flux.device)
@@ -121,4 +126,4 @@ def _device_seeds(preset: Preset, seed: int, ids: np.ndarray) -> Tensor:
     from darklens.physics.counters import split_mix
 
     (state,) = seed_sequence(preset, seed, DEVICE_NOISE).generate_state(1, np.uint64).view(np.int64)
-    return split_mix(torch.tensor(int(state)), torch.from_numpy(np.asarray(ids, dtype=np.int64)))
+    return split_mix(torch.tensor(int(state)), torch.tensor(np.asarray(ids, dtype=np.int64)))

@@ -25,13 +25,11 @@ from darklens.simulation.profiles import Substructure, gather, own_profile
 Deflect = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Light = Callable[[Tensor, Tensor], Tensor]
 
-EAGER_ELEMENTS = {"cpu": 2**22}
-EAGER_ELEMENTS_OF_OTHERS = 2**26
-"""Elements of the largest intermediate tensor in the eager sum over deflectors, by device; images are split for it.
+CPU_ELEMENTS, DEVICE_ELEMENTS = 2**22, 2**26
+"""Elements of the largest intermediate tensor in the eager sum over deflectors; images are split for it.
 
-Too many exceed the memory (2**26 in float32 are 256 MiB, and several such tensors live at once). On a CPU, 2**22 are 16 MiB
-for each of its threads. On other devices 2**26 hold the largest group of a block of `fair-hst` at once.
-"""
+Too many exceed the memory: a tensor of 2**22 elements in float32 takes 16 MiB, for each thread of a CPU, one of 2**26 takes
+256 MiB, and several live at once. 2**26 hold the largest class of a block of the built-in presets without a split."""
 
 
 def main_deflection(preset: Preset, columns: Columns, like: torch.dtype | Tensor, *, shear: bool = True) -> Deflect:
@@ -134,7 +132,7 @@ def substructure_deflection(preset: Preset, label: str, columns: Columns, like: 
     parts = substructure(preset, label, columns, like)
     if parts is None:
         return None
-    most = EAGER_ELEMENTS.get(parts.weights.device.type, EAGER_ELEMENTS_OF_OTHERS)
+    most = CPU_ELEMENTS if parts.weights.device.type == "cpu" else DEVICE_ELEMENTS
 
     def deflect(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         images, deflectors = parts.weights.shape

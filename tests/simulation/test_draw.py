@@ -1,0 +1,158 @@
+import numpy as np
+from astropy.cosmology import FlatLambdaCDM
+from lenstronomy.Cosmo.lens_cosmo import LensCosmo
+from lenstronomy.LensModel.Profiles.tnfw import TNFW
+from numpy.testing import assert_allclose
+from scipy import stats
+
+from darklens.simulation import Simulator, load_preset
+from darklens.simulation.draw import draw_block
+from darklens.simulation.library import resolve_preset
+
+
+def test_catalog_does_not_depend_on_where_it_starts():
+    simulator = Simulator("fair-hst", seed=4)
+    whole = simulator.catalog(200)
+    assert simulator.catalog(50, start=90).equals(whole[90:140])
+
+
+def test_classes_are_balanced():
+    counts = Simulator("model-1").catalog(300)["label"].value_counts()
+    assert sorted(counts["count"].to_list()) == [100, 100, 100]
+
+
+def test_published_vortex_has_its_length_and_mass():
+    rows = Simulator("model-1").catalog(90).filter(label="axion").to_dicts()
+    for row in rows:
+        x, y = np.array(row["subhalo_x"]), np.array(row["subhalo_y"])
+        assert len(x) == 100
+        half = 0.03 * 10 ** (-22 - row["log10_axion_mass"])
+        assert_allclose(np.hypot(x[-1], y[-1]), half, rtol=1e-9)
+        assert_allclose(np.square(row["subhalo_theta_E"]).sum(), row["vortex_theta_E"] ** 2, rtol=1e-9)
+        assert_allclose(row["vortex_theta_E"], 1.2814905676 * 0.03**0.5, rtol=1e-9)
+
+
+def test_published_subhalos_follow_their_recipe():
+    rows = Simulator("model-1", seed=1).catalog(1920).filter(label="cdm")
+    radius = np.hypot(*(np.stack(rows[f"subhalo_{c}"].to_list()) for c in "xy"))
+    assert radius.shape == (640, 25)
+    assert 0.25 <= radius.min() <= radius.max() <= 2.0
+    assert_allclose(radius.mean(), 1.125, atol=5 * 0.505 / np.sqrt(radius.size))
+    # m^0.1 is uniform between 1e6 and 1e10 M☉.
+    power = np.stack(rows["subhalo_mass"].to_list()) ** 0.1
+    low, high = 10**0.6, 10.0
+    assert_allclose(power.mean(), (low + high) / 2, atol=5 * (high - low) / np.sqrt(12 * power.size))
+
+
+def test_fair_subhalos_are_a_poisson_number_of_the_right_total_mass():
+    free = resolve_preset("fair-hst") | {"conserve_mass": False}
+    rows = Simulator(free, seed=1).catalog(3840).filter(label="cdm")
+    counts = np.array([len(v) for v in rows["subhalo_mass"].to_list()])
+    assert_allclose(counts.var() / counts.mean(), 1, atol=5 * np.sqrt(2 / len(counts)))
+    total = np.array([sum(v) for v in rows["subhalo_mass"].to_list()])
+    assert_allclose(total.mean(), 3e10, atol=5 * total.std() / np.sqrt(len(total)))
+
+
+def flat(column):
+    return np.concatenate([values for values in column if values is not None])
+
+
+def test_other_seeds_blocks_and_presets_draw_other_lenses():
+    """A preset of another name and the same content is another data set."""
+    preset = load_preset("model-1")
+    renamed = load_preset(resolve_preset("model-1") | {"name": "model-1-again"})
+    drawn = [draw_block(*key)["source_x"] for key in ((preset, 3, 0), (preset, 4, 0), (preset, 3, 1), (renamed, 3, 0))]
+    for i, values in enumerate(drawn):
+        for other in drawn[:i]:
+            assert not np.isin(values, other).any()
+    assert_allclose(draw_block(preset, 3, 1)["source_x"], drawn[2], rtol=0)
+
+
+def test_published_subhalos_deflect_as_their_mass_with_luminosity_distances():
+    """1e12 M☉ have 1.2814905676″ in the published data, and point masses deflect as the square root of their mass."""
+    block = draw_block(load_preset("model-1"), 2, 1)
+    mass, theta_E = flat(block["subhalo_mass"]), np.concatenate(block["subhalo_theta_E"][1::3])
+    theta_E = flat([v for v, m in zip(block["subhalo_theta_E"], block["subhalo_mass"], strict=True) if m is not None])
+    assert_allclose(theta_E, 1.2814905676 * np.sqrt(mass / 1e12), rtol=1e-9)
+
+
+def test_subhalos_at_angular_distances_have_the_einstein_radius_of_lenstronomy():
+    content = resolve_preset("fair-hst") | {"conserve_mass": False}
+    content["classes"] = {"cdm": {"subhalos": {"profile": "sis", "count": 4, "mass": {"log_uniform": [1e8, 1e10]}}}}
+    block = draw_block(load_preset(content), 2, 0)
+    lens = LensCosmo(z_lens=0.5, z_source=1.0, cosmo=FlatLambdaCDM(H0=70, Om0=0.3, Ob0=0.05))
+    # lenstronomy's constants of nature are rounded to four digits.
+    assert_allclose(lens.mass_in_theta_E(flat(block["subhalo_theta_E"])), flat(block["subhalo_mass"]), rtol=1e-3)
+
+
+def test_truncated_halos_hold_their_mass_by_lenstronomys_deflection_far_away():
+    block = draw_block(load_preset(resolve_preset("fair-hst") | {"conserve_mass": False}), 2, 0)
+    mass, Rs, r_trunc, alpha_Rs = (flat(block[f"subhalo_{name}"]) for name in ("mass", "Rs", "r_trunc", "alpha_Rs"))
+    assert (r_trunc > 2 * Rs).all()
+    assert (r_trunc < 10 * Rs).all()
+    lens = LensCosmo(z_lens=0.5, z_source=1.0, cosmo=FlatLambdaCDM(H0=70, Om0=0.3, Ob0=0.05))
+    far = 1e5
+    for m, *halo in zip(mass[:50], Rs, alpha_Rs, r_trunc, strict=False):
+        alpha, _ = TNFW().derivatives(far, 0.0, *halo)
+        assert_allclose(alpha * far * np.pi * lens.sigma_crit_angle, m, rtol=1e-3)
+
+
+def published_scale():
+    """lenstronomy's ratio of the deflections of a source at 1.0 and at 2.5, in the cosmology of the published data."""
+    cosmology = FlatLambdaCDM(H0=69.7, Om0=0.2814, Ob0=0.0464)
+    return LensCosmo(z_lens=0.5, z_source=1.0, cosmo=cosmology).beta_double_source_plane(0.5, 1.0, 2.5)
+
+
+def test_rescaled_masses_deflect_by_the_factor():
+    """Deflections of point masses go as the square of their Einstein radius, so each radius has the factor's root."""
+    scale = published_scale()
+    assert 0.5 < scale < 0.9
+    block = draw_block(load_preset("model-2"), 2, 0)
+    assert_allclose(block["theta_E"], 1.2814905676 * scale, rtol=1e-9)
+    assert_allclose(block["gamma1"], 0.05 * scale, rtol=1e-9)
+    pairs = zip(block["subhalo_theta_E"], block["subhalo_mass"], strict=True)
+    theta_E = flat([radius for radius, mass in pairs if mass is not None])
+    assert_allclose(theta_E, 1.2814905676 * np.sqrt(flat(block["subhalo_mass"]) / 1e12 * scale), rtol=1e-9)
+    vortex = block["vortex_theta_E"][~np.isnan(block["vortex_theta_E"])]
+    assert_allclose(vortex, 1.2814905676 * np.sqrt(0.03 * scale), rtol=1e-9)
+
+
+def test_rescaled_halos_and_power_laws_deflect_by_the_factor():
+    """The deflection of a halo goes as alpha_Rs, that of a power law as the Einstein radius to the slope less one."""
+    content = resolve_preset("fair-hst") | {"conserve_mass": False}
+    content["deflector"] = content["deflector"] | {"profile": "epl", "gamma": {"uniform": [1.7, 2.4]}}
+    before = draw_block(load_preset(content), 2, 0)
+    convention = {"z_source_convention": 2.5, "convention_cosmology": {"H0": 69.7, "Om0": 0.2814, "Ob0": 0.0464}}
+    after = draw_block(load_preset(content | convention), 2, 0)
+    assert_allclose(flat(after["subhalo_alpha_Rs"]), flat(before["subhalo_alpha_Rs"]) * published_scale(), rtol=1e-9)
+    assert_allclose(flat(after["subhalo_Rs"]), flat(before["subhalo_Rs"]), rtol=0)
+    assert_allclose((after["theta_E"] / before["theta_E"]) ** (before["gamma"] - 1), published_scale(), rtol=1e-9)
+
+
+def assert_uniform(values, low, high):
+    assert stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 1e-3
+
+
+def test_angles_are_uniform_over_the_whole_circle():
+    blocks = [draw_block(load_preset("model-1"), 7, block) for block in range(10)]
+    cdm = [(x, y) for b in blocks for x, y, m in zip(b["subhalo_x"], b["subhalo_y"], b["subhalo_mass"], strict=True)
+           if m is not None]  # fmt: skip
+    x, y = (np.concatenate(values) for values in zip(*cdm, strict=True))
+    assert_uniform(np.arctan2(y, x), -np.pi, np.pi)
+    phi = np.concatenate([b["vortex_phi"] for b in blocks])
+    assert_uniform(phi[~np.isnan(phi)], 0, 2 * np.pi)
+
+
+def test_positions_fill_the_square_of_the_image():
+    blocks = [draw_block(load_preset(resolve_preset("fair-hst") | {"conserve_mass": False}), 7, b) for b in range(3)]
+    for name in ("subhalo_x", "subhalo_y"):
+        assert_uniform(np.concatenate([flat(b[name]) for b in blocks]), -2.56, 2.56)
+
+
+def test_images_of_galaxies_are_turned_and_chosen_evenly(tmp_path):
+    np.save(tmp_path / "galaxies.npy", np.ones((3, 20, 20)))
+    content = resolve_preset("fair-hst") | {"conserve_mass": False}
+    content["source"] = {"profile": "image", "images": str(tmp_path / "galaxies.npy"), "magnitude": 22}
+    blocks = [draw_block(load_preset(content), 7, block) for block in range(10)]
+    assert_uniform(np.concatenate([b["source_phi"] for b in blocks]), 0, 2 * np.pi)
+    assert_uniform(np.concatenate([b["source_image"] for b in blocks]), 0, 1)

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from lenstronomy.SimulationAPI.observation_api import SingleBand
+from numpy.testing import assert_allclose
+
+from darklens.simulation import Simulator, load_preset, noise
+from darklens.simulation.library import resolve_preset
+from darklens.simulation.noise import add_noise, noise_sigma
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_noise_of_model_1_is_applied_twice():
+    simulator = Simulator(resolve_preset("model-1") | {"pixels": 64}, seed=0)
+    row = simulator.catalog(1)
+    expected = simulator.render(row, noise=False)[0, 0]
+    many = row[[0] * 400].with_columns(id=np.arange(400))
+    noisy = simulator.render(many)[:, 0]
+    bright = expected > 100
+    assert bright.sum() > 300
+    variance = simulator.noise_sigma(row, expected[None])[0].square()
+    pull = (noisy.mean(0) - expected)[bright] / (variance[bright] / 400).sqrt()
+    assert pull.abs().max() < 5.5
+    ratio = (noisy.var(0) / variance)[bright]
+    assert abs(ratio.mean() - 1) < 0.02
+    assert torch.equal(noisy, noisy.round())
+    assert noisy.min() >= 0
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_physical_noise_has_the_mean_and_variance_of_the_instrument():
+    simulator = Simulator("model-3-noisy", seed=0)
+    row = simulator.catalog(1)
+    expected = simulator.render(row, noise=False)[0, 0]
+    noisy = simulator.render(row[[0] * 600].with_columns(id=np.arange(600)))[:, 0]
+    sigma = simulator.noise_sigma(row, expected[None])[0]
+    assert ((noisy.mean(0) - expected) / sigma * 600**0.5).abs().max() < 5.5
+    ratio = (noisy.var(0) / sigma.square()).flatten()
+    assert abs(ratio.mean() - 1) < 5 * (2 / 600 / len(ratio)) ** 0.5
+    assert (ratio - 1).abs().max() < 6 * (2 / 600) ** 0.5
+
+
+def test_doubled_models_are_twice_the_noise_free_image():
+    rows = Simulator("model-3", seed=0).catalog(3)
+    doubled = Simulator("model-3").render(rows)
+    assert_allclose(doubled, 2 * Simulator("model-3-noisy").render(rows, noise=False), rtol=1e-6)
+
+
+BAND = {
+    "pixel_scale": 0.08, "exposure_time": 40.0, "magnitude_zero_point": 25.96, "read_noise": 9.0, "ccd_gain": 2.5,
+    "sky_brightness": 21.3, "num_exposures": 5, "seeing": 0.2,
+}  # fmt: skip
+
+
+def stacked():
+    """An instrument of several exposures, in which read-out and photons both matter."""
+    content = resolve_preset("model-3-noisy")
+    content["instrument"] |= {"exposure_time": 40, "exposures": 5, "read_noise": 9, "sky_brightness": 21.3}
+    return load_preset(content)
+
+
+def variance_by_lenstronomy(flux):
+    """Of a stack of exposures: background and photons, which lenstronomy counts for the whole exposure time."""
+    band = SingleBand(**BAND)
+    return band.background_noise**2 + band.flux_noise(flux) ** 2
+
+
+def test_standard_deviation_of_stacked_exposures_is_that_of_lenstronomy():
+    flux = torch.tensor([[[0.0, 3.0], [250.0, 0.2]]], dtype=torch.float64)
+    sigma = noise_sigma(stacked(), flux, torch.tensor([40.0], dtype=torch.float64))
+    assert_allclose(sigma[0], np.sqrt(variance_by_lenstronomy(flux[0].numpy())), rtol=1e-6)
+
+
+@pytest.fixture(params=[{"cpu"}, set()], ids=["one by one", "all at once"])
+def both_ways(request, monkeypatch):
+    """Draw noise as on a CPU, and as on other devices."""
+    monkeypatch.setattr(noise, "ONE_BY_ONE", request.param)
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_noise_of_stacked_exposures_has_the_variance_of_lenstronomys():
+    flux = torch.tensor([0.0, 0.4, 60.0]).repeat(400, 100, 1).float()
+    noisy = add_noise(stacked(), 5, flux, times=torch.full((400,), 40.0), ids=np.arange(400)).double().numpy()
+    drawn = noisy.reshape(-1, 3)
+    expected = variance_by_lenstronomy(np.array([0.0, 0.4, 60.0]))
+    assert_allclose(drawn.mean(0), [0.0, 0.4, 60.0], rtol=0, atol=5 * np.sqrt(expected / len(drawn)).max())
+    assert_allclose(drawn.var(0), expected, rtol=5 * np.sqrt(2 / len(drawn)))
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("name", ["model-1", "model-3-noisy"])
+def test_noise_of_an_image_follows_from_preset_seed_and_number_alone(name):
+    preset = load_preset(name)
+    renamed = load_preset(resolve_preset(name) | {"name": "renamed"})
+    flux = torch.full((1, 30, 40), 3.0).repeat(3, 1, 1) * torch.tensor([1.0, 4.0, 1.0])[:, None, None]
+
+    def draw(preset, seed, ids, chosen=slice(None)):
+        return add_noise(preset, seed, flux[chosen], times=torch.full((3,), 2000.0)[chosen], ids=np.array(ids))
+
+    images = draw(preset, 6, [10, 11, 12])
+    assert_allclose(images[1:], draw(preset, 6, [11, 12], slice(1, None)), rtol=0)
+    others = [images[0], images[2], *(draw(*key)[0] for key in ((preset, 7, [10, 11, 12]), (renamed, 6, [10, 11, 12])))]
+    correlations = np.corrcoef(torch.stack(others).flatten(1).double())
+    assert_allclose(correlations - np.eye(4), 0, atol=5 / np.sqrt(1200))
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_noise_differs_from_seed_to_seed_on_the_same_lens():
+    """And from image to image, when all else in the row is the same."""
+    rows = Simulator("model-3-noisy", 4).catalog(1)
+    twins = rows[[0, 0]].with_columns(id=np.array([0, 9]))
+    first, second = (Simulator("model-3-noisy", seed).render(twins)[:, 0] for seed in (4, 5))
+    sigma = Simulator("model-3-noisy", 4).noise_sigma(twins, first)
+    for difference in (first[0] - first[1], first[0] - second[0], second[0] - second[1]):
+        # The difference of two independent draws has twice their variance.
+        assert float((difference / sigma[0]).square().mean()) == pytest.approx(2, abs=10 / 64)
