@@ -21,6 +21,7 @@ from darklens.data.dataset import read_dataset
 from darklens.inference.model import load_model
 from darklens.simulation import Simulator
 from darklens.simulation import simulator as simulation
+from darklens.training import training_data
 from darklens.training.recipe import load_recipe
 from darklens.workflows import preview
 

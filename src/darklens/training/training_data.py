@@ -60,15 +60,25 @@ class TrainingData:
         per_process = max(1, self.recipe.trainer.batch_size // world_size)
         batches: Any
         if isinstance(self.train, SimulatedDataset):
-            batches = FreshBlocks(blocks_of(self.train_images), max(1, per_process // BLOCK), rank, world_size)
+            batches = FreshBlocks(
+                blocks_of(self.train_images), max(1, per_process // BLOCK), rank, world_size=world_size
+            )
         else:
             epoch = self.recipe.trainer.epoch_images
-            batches = Batches(self.train_images, per_process, self.seed, True, rank, world_size, epoch)
+            batches = Batches(
+                self.train_images,
+                per_process,
+                self.seed,
+                shuffle=True,
+                rank=rank,
+                world_size=world_size,
+                epoch_size=epoch,
+            )
         return batch_loader(self.train, batches, self.recipe.trainer.workers)
 
     def validation_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
         """Validation batches of one process, in order."""
-        batches = Batches(len(self.validation), BATCH, self.seed, False, rank, world_size)
+        batches = Batches(len(self.validation), BATCH, self.seed, shuffle=False, rank=rank, world_size=world_size)
         return batch_loader(self.validation, batches)
 
 
@@ -122,7 +132,10 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
     train, validation = (np.flatnonzero(split == name) for name in ("train", "validation"))
     refuse = recipe.preprocessing.stretch == "minmax"
     crop = recipe.preprocessing.crop
-    parts = [CutoutDataset(cutouts.subset(rows), targets[rows], crop, mask, refuse) for rows in (train, validation)]
+    parts = [
+        CutoutDataset(cutouts.subset(rows), targets[rows], crop, mask=mask, refuse_constant=refuse)
+        for rows in (train, validation)
+    ]
     if len(train) < recipe.trainer.batch_size:
         raise DataError(
             f"{cutouts.info.source}: {len(train)} training images are fewer than a batch of {recipe.trainer.batch_size}; "

@@ -221,7 +221,7 @@ def _images(out: Path, preset: Preset, train: int, test: int, seed: int, say: Ca
         folder = folders[name] = out / "data" / name
         if not folder.exists():
             with progress_bar(f"simulating {name} images") as progress:
-                simulate_dataset(preset, count, 2 * seed + number, folder, progress=progress)
+                simulate_dataset(preset, count, 2 * seed + number, out=folder, progress=progress)
             say(f"{count:,} {name} images of {preset.name} → {folder}")
     return folders
 

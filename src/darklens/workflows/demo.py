@@ -50,7 +50,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         folder = folders[name] = data / f"{name}-{count}-seed{2 * seed + offset}"
         if not folder.exists():
             with progress_bar(f"simulating {name} images") as progress:
-                simulate_dataset(preset, count, 2 * seed + offset, folder, progress=progress)
+                simulate_dataset(preset, count, 2 * seed + offset, out=folder, progress=progress)
         said(f"{count:,} {name} images of {PRESET} → {folder}")
     train(Job(load_recipe(RECIPE, {"trainer.epochs": EPOCHS}), str(folders["train"]), seed), out)
     said("trained")

@@ -178,7 +178,7 @@ def _outlier_figures(
 def _fresh_images(name: str, model: TrainedModel, count: int, trust_code: bool, progress: Progress | None) -> Cutouts:
     """Simulate test images of a preset, of a seed that no training or validation image of the model is of."""
     preset = load_preset(name, trust_code=trust_code)
-    return simulate_cutouts(preset, count, (model.config.data.get("seed") or 0) + TEST_STREAM, progress)
+    return simulate_cutouts(preset, count, (model.config.data.get("seed") or 0) + TEST_STREAM, progress=progress)
 
 
 def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:
