@@ -207,7 +207,7 @@ def _rate(function: Callable[[], int], device: str) -> float:
 def _images(size: Size, out: Path, name: str, count: int) -> Path:
     folder = out / "data" / f"{name}-{count}"
     if not folder.exists():
-        simulate_dataset(load_preset("model-1"), count, {"train": 0, "test": 1}[name], folder, device=size.device)
+        simulate_dataset(load_preset("model-1"), count, {"train": 0, "test": 1}[name], out=folder, device=size.device)
     return folder
 
 

@@ -27,7 +27,7 @@ def main() -> None:
     print(f"{options.recipe}, {machine()}, {torch.get_num_threads()} threads")
     for name in options.presets:
         with tempfile.TemporaryDirectory() as folder:
-            data = simulate_dataset(load_preset(name), 3072, 0, Path(folder) / "data")
+            data = simulate_dataset(load_preset(name), 3072, 0, out=Path(folder) / "data")
             rate = training_rate(Job(load_recipe(options.recipe), str(data)))
         first = rate.step + rate.first
         print(

@@ -46,7 +46,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     save_model(folder, model, "", half=True)
     with tempfile.TemporaryDirectory() as temporary:
-        test = simulate_dataset(load_preset(preset), arguments.images, arguments.seed, Path(temporary) / "test")
+        test = simulate_dataset(load_preset(preset), arguments.images, arguments.seed, out=Path(temporary) / "test")
         run = Path(temporary) / "run"
         shutil.copytree(folder, run / "model")
         measured = evaluate_run(run, test, EvaluationOptions("test", outliers=arguments.outliers))

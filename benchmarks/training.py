@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6400)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = simulate_dataset(load_preset("model-1"), options.images, 0, Path(folder) / "data")
+        data = simulate_dataset(load_preset("model-1"), options.images, 0, out=Path(folder) / "data")
         recipe = load_recipe("substructure/demo", {"trainer.epochs": 1})
         source = open_training_data(str(data), recipe, 0)
         ours, bare = [], []

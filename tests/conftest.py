@@ -39,13 +39,13 @@ def grid() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """192 images of model-3-noisy as a dataset folder."""
-    return simulate_dataset(load_preset("model-3-noisy"), 192, 1, tmp_path_factory.mktemp("data") / "train")
+    return simulate_dataset(load_preset("model-3-noisy"), 192, 1, out=tmp_path_factory.mktemp("data") / "train")
 
 
 @pytest.fixture(scope="session")
 def test_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """96 other images of the same."""
-    return simulate_dataset(load_preset("model-3-noisy"), 96, 2, tmp_path_factory.mktemp("data") / "test")
+    return simulate_dataset(load_preset("model-3-noisy"), 96, 2, out=tmp_path_factory.mktemp("data") / "test")
 
 
 @pytest.fixture(scope="session")

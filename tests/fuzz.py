@@ -99,7 +99,7 @@ def _write_dataset(path: Path, images: np.ndarray) -> Path:
 
     from darklens.data.dataset import DatasetInfo, DatasetWriter
 
-    writer = DatasetWriter(path, images.shape, images.dtype, {})
+    writer = DatasetWriter(path, images.shape, images.dtype, fingerprint={})
     writer.write(0, images)
     catalog = pl.DataFrame(
         {"id": ["0", "1", "2", "3"], "label": ["cdm", "axion", "cdm", "axion"], "z": [0.1, 0.2, 0.3, 1]}

@@ -188,13 +188,13 @@ def test_a_dumb_terminal_gets_lines(use, monkeypatch):
 def test_results_do_not_depend_on_what_is_shown(kind, use, tmp_path):
     preset = load_preset("model-3-noisy")
     images = torch.randn(8, 1, 24, 24, generator=torch.Generator().manual_seed(0)) + 5
-    silent = simulate_dataset(preset, 64, 3, tmp_path / "silent")
+    silent = simulate_dataset(preset, 64, 3, out=tmp_path / "silent")
     fitted = Preprocessing(lens_model=True).fit(images)
     state = torch.random.get_rng_state()
     seen = use(kind)
     with progress_bar("simulating") as advance:
         assert seen.has("simulating")
-        shown = simulate_dataset(preset, 64, 3, tmp_path / "shown", progress=advance)
+        shown = simulate_dataset(preset, 64, 3, out=tmp_path / "shown", progress=advance)
         assert Preprocessing(lens_model=True).fit(images) == fitted
     for name in ("images.npy", "catalog.parquet", "dataset.json"):
         assert (shown / name).read_bytes() == (silent / name).read_bytes(), name

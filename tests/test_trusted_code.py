@@ -269,7 +269,7 @@ def test_preset_in_yaml_and_dataset_json_ask(halo, matter, tmp_path, evidence, m
         assert "nothing was run" in capsys.readouterr().err
     assert not evidence.exists()
     preset = load_preset("more.yaml", trust_code=True)
-    folder = simulate_dataset(preset, 64, 0, tmp_path / "set")
+    folder = simulate_dataset(preset, 64, 0, out=tmp_path / "set")
     assert evidence.exists()
     stored = read_dataset(folder)
     evidence.unlink()

@@ -11,7 +11,15 @@ import polars as pl
 import pytest
 from astropy.io import fits
 
-from darklens.data.bounds import DEFLATE, IMAGE_BYTES, TILES, check_expansion, check_gzip, check_image, check_whole
+from darklens.data.bounds import (
+    DEFLATE_RATIO,
+    IMAGE_BYTES,
+    TILE_RATIO,
+    check_expansion,
+    check_gzip,
+    check_image,
+    check_whole,
+)
 from darklens.data.dataset import DatasetInfo, DatasetWriter, read_dataset
 from darklens.data.layouts import open_data
 from darklens.data.readers.tables import read_parquet
@@ -205,14 +213,14 @@ def test_parquet_that_expands_beyond_bounds_is_refused(tmp_path, monkeypatch):
     pl.DataFrame({"id": ["x"] * 100_000, "label": ["cdm"] * 100_000}).write_parquet(path)
     assert read_parquet(path)["label"].unique().to_list() == ["cdm"]
     monkeypatch.setattr("darklens.data.readers.tables.SMALL", 1000)
-    monkeypatch.setattr("darklens.data.readers.tables.DEFLATE", 1)
+    monkeypatch.setattr("darklens.data.readers.tables.DEFLATE_RATIO", 1)
     with pytest.raises(DataError, match=r"a\.parquet: damaged: its header promises"):
         read_parquet(path)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    writer = DatasetWriter(tmp_path / "set", (2, 1, 8, 8), np.dtype(np.float32), {})
+    writer = DatasetWriter(tmp_path / "set", (2, 1, 8, 8), np.dtype(np.float32), fingerprint={})
     writer.write(0, np.ones((2, 1, 8, 8)))
     return writer.finish(pl.DataFrame({"id": ["0", "1"]}), DatasetInfo("a telescope", ["cdm"], ["VIS"], 0.1))
 
@@ -222,10 +230,10 @@ def folder(tmp_path):
     [
         ({"classes": "cdm"}, r"classes is 'cdm'; expected list\[str\]"),
         ({"classes": [1]}, r"classes is \[1\]; expected list\[str\]"),
-        ({"pixel_scale": "0.1"}, r"pixel_scale is '0.1'; expected float \| None"),
+        ({"pixel_scale": "0.1"}, r"pixel_scale is '0.1'; expected float or null"),
         ({"pixel_scale": True}, "pixel_scale is True"),
         ({"pixel_scale": float("nan")}, "pixel_scale is nan"),
-        ({"seed": 1.5}, r"seed is 1.5; expected int \| None"),
+        ({"seed": 1.5}, r"seed is 1.5; expected int or null"),
         ({"format": "1"}, "format is '1'; expected a whole number"),
         ({"format": 2}, "written by a newer darklens"),
         ({"bands": ["VIS", "Y"]}, "names 2 bands; images.npy has 1"),
@@ -276,10 +284,10 @@ def test_bounds_are_what_they_say(tmp_path):
     worst = len(zlib.compress(bytes(2**24), 9))
     check_expansion(tmp_path, 2**24, worst)
     with pytest.raises(DataError):
-        check_expansion(tmp_path, worst * DEFLATE + 1, worst)
+        check_expansion(tmp_path, worst * DEFLATE_RATIO + 1, worst)
     constant = fits.CompImageHDU(np.zeros((512, 512), np.int16), compression_type="PLIO_1", tile_shape=(512, 512))
     constant.writeto(tmp_path / "a.fits")
-    check_expansion(tmp_path, 512 * 512 * 2, (tmp_path / "a.fits").stat().st_size, TILES)
+    check_expansion(tmp_path, 512 * 512 * 2, (tmp_path / "a.fits").stat().st_size, ratio=TILE_RATIO)
     check_whole(tmp_path, 10, 10)
     with pytest.raises(DataError, match="truncated: 9 bytes where its header promises 10"):
         check_whole(tmp_path, 10, 9)

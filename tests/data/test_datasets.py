@@ -41,14 +41,14 @@ def test_simulated_folder_holds_images_and_whole_truth(dataset):
 
 
 def test_counts_are_stored_as_integers(tmp_path):
-    folder = simulate_dataset(load_preset("model-1"), 3, 0, tmp_path / "a")
+    folder = simulate_dataset(load_preset("model-1"), 3, 0, out=tmp_path / "a")
     assert read_dataset(folder).images.dtype == np.uint16
-    folder = simulate_dataset(load_preset("model-1"), 3, 0, tmp_path / "b", noise=False)
+    folder = simulate_dataset(load_preset("model-1"), 3, 0, out=tmp_path / "b", noise=False)
     assert read_dataset(folder).images.dtype == np.float32
 
 
 def test_interrupted_simulation_ends_with_the_same_bytes(tmp_path):
-    whole = simulate_dataset(load_preset("model-3-noisy"), 3000, 5, tmp_path / "whole")
+    whole = simulate_dataset(load_preset("model-3-noisy"), 3000, 5, out=tmp_path / "whole")
 
     class Stop(Exception):
         pass
@@ -57,11 +57,13 @@ def test_interrupted_simulation_ends_with_the_same_bytes(tmp_path):
         raise Stop
 
     with pytest.raises(Stop):
-        simulate_dataset(load_preset("model-3-noisy"), 3000, 5, tmp_path / "again", progress=stop)
+        simulate_dataset(load_preset("model-3-noisy"), 3000, 5, out=tmp_path / "again", progress=stop)
     assert not (tmp_path / "again").exists()
     assert json.loads((tmp_path / "again.partial" / "progress.json").read_text())["done"] == 1024
     seen = []
-    simulate_dataset(load_preset("model-3-noisy"), 3000, 5, tmp_path / "again", progress=lambda d, t: seen.append(d))
+    simulate_dataset(
+        load_preset("model-3-noisy"), 3000, 5, out=tmp_path / "again", progress=lambda d, t: seen.append(d)
+    )
     assert seen[0] == 2048, "it goes on where it stopped"
     assert digest(tmp_path / "again") == digest(whole)
     assert not (tmp_path / "again.partial").exists()
@@ -84,15 +86,15 @@ def test_killed_simulation_resumes(tmp_path):
 
 
 def test_partial_folder_of_other_settings_is_not_mixed(tmp_path):
-    DatasetWriter(tmp_path / "a", (4, 1, 2, 2), np.dtype("f4"), {"seed": 1})
+    DatasetWriter(tmp_path / "a", (4, 1, 2, 2), np.dtype("f4"), fingerprint={"seed": 1})
     with pytest.raises(DataError, match="left by a run with other settings"):
-        DatasetWriter(tmp_path / "a", (4, 1, 2, 2), np.dtype("f4"), {"seed": 2})
+        DatasetWriter(tmp_path / "a", (4, 1, 2, 2), np.dtype("f4"), fingerprint={"seed": 2})
 
 
 def test_existing_folder_is_never_overwritten(dataset):
     before = digest(dataset)
     with pytest.raises(DataError, match="exists already, and nothing is overwritten"):
-        simulate_dataset(load_preset("model-3"), 6, 0, dataset)
+        simulate_dataset(load_preset("model-3"), 6, 0, out=dataset)
     assert digest(dataset) == before
 
 
@@ -102,7 +104,7 @@ def test_full_disk_is_said_and_nothing_left(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(DataError, match="No space left on device"):
-        simulate_dataset(load_preset("model-3"), 6, 0, tmp_path / "a")
+        simulate_dataset(load_preset("model-3"), 6, 0, out=tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,7 +156,9 @@ def test_batches_cover_each_epoch_once_over_processes():
     assert list(again) == list(parts[0])
     again.set_epoch(4)
     assert list(again) != list(parts[0])
-    ordered = [row for r in range(2) for batch in Batches(103, 8, 0, False, r, 2) for row in batch]
+    ordered = [
+        row for r in range(2) for batch in Batches(103, 8, 0, shuffle=False, rank=r, world_size=2) for row in batch
+    ]
     assert sorted(ordered) == list(range(103))
 
 
@@ -162,7 +166,7 @@ def test_fresh_blocks_never_repeat():
     seen = []
     for epoch in range(3):
         for rank in range(2):
-            blocks = FreshBlocks(12, 2, rank, 2)
+            blocks = FreshBlocks(12, 2, rank, world_size=2)
             blocks.set_epoch(epoch)
             seen += [number for batch in blocks for number in batch]
     assert sorted(seen) == list(range(36))

@@ -116,7 +116,7 @@ def pairs(tmp_path_factory):
     rng = np.random.default_rng(0)
     images = rng.normal(0, 1, (64, 1, 8, 8)).astype(np.float32)
     targets = 2 * images.repeat(2, axis=2).repeat(2, axis=3)
-    writer = DatasetWriter(tmp_path_factory.mktemp("pairs") / "set", images.shape, np.dtype(np.float32), {})
+    writer = DatasetWriter(tmp_path_factory.mktemp("pairs") / "set", images.shape, np.dtype(np.float32), fingerprint={})
     writer.write(0, images)
     return writer.finish(pl.DataFrame({"id": [str(i) for i in range(64)]}), DatasetInfo("pairs"), targets)
 
@@ -149,7 +149,7 @@ def test_predicted_images_are_evaluated(pairs, tmp_path):
     options |= {"task.name": f"{HERE}:Enlarge", "network.name": f"{HERE}:Convolution"}
     run = train(Job(load_recipe("substructure/demo", options), str(pairs)), tmp_path / "run")
     other = np.random.default_rng(2).normal(0, 1, (5, 1, 8, 8)).astype(np.float32)
-    writer = DatasetWriter(tmp_path / "test", other.shape, np.dtype(np.float32), {})
+    writer = DatasetWriter(tmp_path / "test", other.shape, np.dtype(np.float32), fingerprint={})
     writer.write(0, other)
     truth = 2 * other.repeat(2, axis=2).repeat(2, axis=3)
     writer.finish(pl.DataFrame({"id": list("abcde")}), DatasetInfo("others"), truth)
@@ -207,7 +207,7 @@ def test_second_stream_is_asked_for_and_not_given_in_vain(dataset, unlabelled, t
 
 def test_unlabelled_rows_follow_from_seed_and_step_alone():
     def rows(epochs, seed=3, **place):
-        sampler = TwoStreamBatches(Batches(64, 8, seed, True), 10, 4, seed=seed, **place)
+        sampler = TwoStreamBatches(Batches(64, 8, seed, shuffle=True), 10, 4, seed=seed, **place)
         found = []
         for epoch in epochs:
             sampler.set_epoch(epoch)

@@ -1,4 +1,4 @@
-"""Augmentation of batches on their device, by exact symmetries of the square: no interpolation, so noise stays noise."""
+"""Augment batches by exact symmetries of the square: no pixel is interpolated, so the noise keeps its statistics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,22 @@ Augmentation = Literal["dihedral", "flips", "none"]
 
 
 def augment(images: Tensor, kind: Augmentation, generator: Generator) -> Tensor:
-    """Apply a random symmetry to each image (N, C, H, W).
+    """Apply a random symmetry of the square to each image, and return the images.
 
-    ``dihedral`` draws from all eight of the square, ``flips`` from the four without a transposition. The generator is
-    on the CPU whatever the device of the images, so a seed means the same everywhere.
+    Parameters
+    ----------
+    images
+        (N, C, H, W), on any device.
+    kind
+        ``dihedral`` draws from all eight symmetries, ``flips`` from the four without a transposition, as ``dihedral``
+        does for images that are not square; ``none`` returns the images unchanged.
+    generator
+        Source of the random numbers, on the CPU whatever the device of the images, so that a seed means the same on all.
+
+    Returns
+    -------
+    Tensor
+        (N, C, H, W), the same type and device.
     """
     if kind == "none":
         return images
@@ -28,7 +40,11 @@ def augment(images: Tensor, kind: Augmentation, generator: Generator) -> Tensor:
 
 
 def transform(images: Tensor, symmetry: int) -> Tensor:
-    """One of the eight symmetries of the square on the last two axes: bits flip x, flip y, transpose."""
+    """Return images (…, H, W) after one of the eight symmetries of the square, 0 to 7.
+
+    The bit of 1 in the number flips x, the last axis; that of 2 flips y; that of 4 then exchanges the two, which makes the
+    shape (…, W, H).
+    """
     axes = [axis for bit, axis in ((1, -1), (2, -2)) if symmetry & bit]
     flipped = images.flip(axes) if axes else images
     return flipped.transpose(-1, -2) if symmetry & 4 else flipped

@@ -1,4 +1,7 @@
-"""Batches for training: from disk, or simulated as it goes. Which images a step sees follows from seed and epoch alone."""
+"""Make the batches that a network is trained on, from a dataset on disk or simulated during training.
+
+Which images a step sees follows from seed and epoch alone.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,33 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from darklens.data.checks import check_finite, constant_images
 from darklens.data.dataset import Cutouts, Images
+from darklens.data.seeds import make_generator
+from darklens.data.sizes import central_window
 from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError
 from darklens.simulation import BLOCK, Simulator
 from darklens.simulation.columns import to_frame
 
 Batch = dict[str, Tensor]
-"""``image`` (N, C, H, W), ``target``, and the ``row`` of each in its dataset if images come again."""
+"""``image`` (N, C, H, W), ``target`` (N,) or (N, outputs), and the ``row`` (N,) of each in its dataset. Simulated images,
+which are never seen twice, have no ``row``."""
 
 
 class CutoutDataset(Dataset[Batch]):
-    """Images and targets of a dataset, fetched a batch at a time.
+    """Images and targets of a dataset, read a batch at a time.
 
-    ``targets`` is (N,) of label numbers, (N, K) of values, or images (N, C, H, W), which are read when they are asked
-    for; ``crop`` reads the central square only.
+    Parameters
+    ----------
+    cutouts
+        The dataset, N images.
+    targets
+        Label numbers (N,), values (N, K), or images (N, C, H, W), which are read when they are asked for.
+    crop
+        Side in pixels of the central square that is read; None reads all.
+    mask
+        Set pixels that are nan or infinite to 0 instead of refusing them.
+    refuse_constant
+        Refuse images in which every band holds one value only, which a stretch to 0..1 cannot scale.
     """
 
     def __init__(
@@ -34,6 +50,7 @@ class CutoutDataset(Dataset[Batch]):
         cutouts: Cutouts,
         targets: Images,
         crop: int | None = None,
+        *,
         mask: bool = False,
         refuse_constant: bool = False,
     ):
@@ -43,8 +60,8 @@ class CutoutDataset(Dataset[Batch]):
         self.targets = targets
         self.mask, self.refuse_constant = mask, refuse_constant
         height, width = self.images.shape[-2:]
-        side = crop if crop is not None and crop < min(height, width) else None
-        self._window = None if side is None else ((height - side) // 2, (width - side) // 2, side)
+        cropped = crop is not None and crop < max(height, width)
+        self._window = central_window(height, width, crop) if crop is not None and cropped else None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,7 +76,7 @@ class CutoutDataset(Dataset[Batch]):
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
             images = images.astype(np.float32)
         return {
-            "image": torch.from_numpy(check_finite(images, ids, self.source, self.mask)),
+            "image": torch.from_numpy(check_finite(images, ids, self.source, mask=self.mask)),
             "target": torch.from_numpy(np.ascontiguousarray(self.targets[rows])),
             "row": torch.from_numpy(rows),
         }
@@ -67,15 +84,14 @@ class CutoutDataset(Dataset[Batch]):
     def _read(self, rows: np.ndarray) -> np.ndarray:
         if self._window is None:
             return self.images[rows]
-        top, left, side = self._window
-        window = (slice(None), slice(top, top + side), slice(left, left + side))
         if isinstance(self.images, np.ndarray):  # of a memory map, only the crop is read
-            return self.images[(rows, *window)]
-        return self.images[rows][(slice(None), *window)]
+            return self.images[(rows, slice(None), *self._window)]
+        height, width = self._window
+        return self.images[rows][..., height, width]
 
 
 class SimulatedDataset(Dataset[Batch]):
-    """Images simulated when they are asked for: image *i* of the preset and seed, targets from its truths.
+    """Images that are simulated during training, a batch of whole blocks at a time.
 
     Parameters
     ----------
@@ -108,10 +124,25 @@ class SimulatedDataset(Dataset[Batch]):
 
 
 class Batches(Sampler[list[int]]):
-    """Row numbers of each batch, shuffled anew in every epoch, and shared out over processes.
+    """Row numbers of the images of each batch, shuffled anew in every epoch and divided among processes.
 
-    Row numbers follow from ``seed`` and epoch alone. Incomplete batches are dropped when shuffling. ``epoch_size`` rows
-    make an epoch, by default all: shorter ones go on where the last stopped, so that every row has its turn.
+    They follow from seed and epoch alone. Shuffled batches are all of full size; what is left over is dropped.
+
+    Parameters
+    ----------
+    size
+        Number of images N in the dataset.
+    batch_size
+        Images in a batch of one process.
+    seed
+        Seed of the order, 0 or above.
+    shuffle
+        Draw a random order for each pass over the dataset; otherwise rows come in order, and the last batch is short.
+    rank, world_size
+        Number of this process, counted from 0, and of all processes.
+    epoch_size
+        Images in an epoch, at most N; None takes all. A shorter epoch goes on where the last one stopped, so that every
+        image has its turn.
     """
 
     def __init__(
@@ -119,6 +150,7 @@ class Batches(Sampler[list[int]]):
         size: int,
         batch_size: int,
         seed: int,
+        *,
         shuffle: bool,
         rank: int = 0,
         world_size: int = 1,
@@ -130,7 +162,7 @@ class Batches(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of each epoch."""
+        """Choose the epoch whose batches come next; Lightning calls this at the start of each."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -140,34 +172,45 @@ class Batches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         if not self.shuffle:
-            yield from self._of_pass(np.arange(self.size), range(len(self)))
+            yield from self._batches_of_pass(np.arange(self.size), range(len(self)))
             return
         per_pass = max(1, self.size // (self.batch_size * self.world_size))
         number, end = self.epoch * len(self), (self.epoch + 1) * len(self)
         while number < end:
-            gone, first = divmod(number, per_pass)
+            passes, first = divmod(number, per_pass)
             last = min(per_pass, first + end - number)
-            order = np.random.default_rng(np.random.SeedSequence([self.seed, 11, gone])).permutation(self.size)
-            yield from self._of_pass(order, range(first, last))
+            order = make_generator(self.seed, "batch order", passes).permutation(self.size)
+            yield from self._batches_of_pass(order, range(first, last))
             number += last - first
 
-    def _of_pass(self, order: np.ndarray, batches: range) -> Iterator[list[int]]:
-        mine = order[self.rank :: self.world_size]
+    def _batches_of_pass(self, order: np.ndarray, batches: range) -> Iterator[list[int]]:
+        """Some of the batches of a pass over the dataset in the given order."""
+        own_rows = order[self.rank :: self.world_size]
         for i in batches:
             # Sorted rows read faster from disk; their order in a batch means nothing.
-            yield np.sort(mine[i * self.batch_size : (i + 1) * self.batch_size]).tolist()
+            yield np.sort(own_rows[i * self.batch_size : (i + 1) * self.batch_size]).tolist()
 
 
 class FreshBlocks(Sampler[list[int]]):
-    """Numbers of simulated blocks: never the same twice, whatever epoch or process."""
+    """Numbers of the simulated blocks of each batch: no block comes twice, in any epoch or process.
 
-    def __init__(self, blocks_per_epoch: int, blocks_per_batch: int, rank: int = 0, world_size: int = 1):
+    Parameters
+    ----------
+    blocks_per_epoch
+        Blocks of all processes in an epoch.
+    blocks_per_batch
+        Blocks in a batch of one process.
+    rank, world_size
+        Number of this process, counted from 0, and of all processes.
+    """
+
+    def __init__(self, blocks_per_epoch: int, blocks_per_batch: int, rank: int = 0, *, world_size: int = 1):
         self.blocks_per_epoch, self.blocks_per_batch = blocks_per_epoch, blocks_per_batch
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of each epoch."""
+        """Choose the epoch whose batches come next; Lightning calls this at the start of each."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -181,12 +224,26 @@ class FreshBlocks(Sampler[list[int]]):
 
 
 def batch_loader(dataset: Dataset[Batch], batches: Sampler[list[int]], workers: int = 0) -> DataLoader[Batch]:
-    """A loader whose every item is a whole batch."""
-    # The batches are made whole by the dataset; pinning helps the copy to a GPU and nothing else.
+    """Return a loader of whole batches.
+
+    Parameters
+    ----------
+    dataset
+        Returns a batch for the list of numbers that a sampler gives.
+    batches
+        Sampler of such lists.
+    workers
+        Processes that read ahead; 0 reads in this process.
+
+    Returns
+    -------
+    DataLoader
+        Yields batches, in pinned memory where there is a GPU.
+    """
     return DataLoader(
         dataset,
         sampler=batches,
-        batch_size=None,
+        batch_size=None,  # the dataset returns whole batches already
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
@@ -195,5 +252,5 @@ def batch_loader(dataset: Dataset[Batch], batches: Sampler[list[int]], workers: 
 
 
 def blocks_of(images: int) -> int:
-    """Blocks that hold this many images."""
+    """Return how many whole blocks a number of images has, at least 1."""
     return max(1, images // BLOCK)

@@ -1,4 +1,4 @@
-"""Pixels that no network should see: counted, named, and refused unless the user says what to do."""
+"""Check the pixels of images: count those that are nan or infinite, and find images that hold one value only."""
 
 from __future__ import annotations
 
@@ -9,8 +9,24 @@ import numpy as np
 from darklens.errors import DataError
 
 
-def check_finite(images: np.ndarray, ids: Sequence[str], source: str, mask: bool = False) -> np.ndarray:
-    """The images, with pixels that are nan or infinite set to 0 if ``mask``.
+def check_finite(images: np.ndarray, ids: Sequence[str], source: str, *, mask: bool = False) -> np.ndarray:
+    """Refuse images with pixels that are nan or infinite, or set such pixels to 0, and return the images.
+
+    Parameters
+    ----------
+    images
+        (N, C, H, W), of any numeric type.
+    ids
+        Identifier of each image, (N,), for errors.
+    source
+        File or dataset that they come from, for errors.
+    mask
+        Set such pixels to 0 instead of refusing them.
+
+    Returns
+    -------
+    np.ndarray
+        (N, C, H, W) of the same type; the array itself if all of its pixels are finite.
 
     Raises
     ------
@@ -25,6 +41,8 @@ def check_finite(images: np.ndarray, ids: Sequence[str], source: str, mask: bool
     if not suspicious.any():
         return images
     bad = ~np.isfinite(images)
+    if not bad.any():  # finite float64 pixels whose sum is not
+        return images
     if not mask:
         first = int(np.flatnonzero(bad.reshape(len(images), -1).any(1))[0])
         raise DataError(
@@ -35,6 +53,6 @@ def check_finite(images: np.ndarray, ids: Sequence[str], source: str, mask: bool
 
 
 def constant_images(images: np.ndarray) -> np.ndarray:
-    """Which images (N, C, H, W) hold one value only in every band, (N,) bool."""
+    """Return which images (N, C, H, W) hold one value only in every band, (N,) bool."""
     flat = images.reshape(len(images), images.shape[1], -1)
     return (flat.max(-1) == flat.min(-1)).all(1)

@@ -1,7 +1,7 @@
-"""The dataset: images, a catalogue with a row an image, and a word on what they are.
+"""Read and write datasets: images, a catalogue with a row for each image, and a description.
 
 On disk it is a folder that any tool can read: ``images.npy`` (N, C, H, W), ``catalog.parquet`` and ``dataset.json``
-(``targets.npy`` beside them for super-resolution). It is written under another name and moved into place whole.
+(``targets.npy`` beside them for super-resolution). It is written under another name, and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -25,25 +25,53 @@ from darklens.paths import LOCK, OWNER, check_absent, only_one
 from darklens.schema import from_keys, known_keys, read_versioned
 
 FORMAT = 1
+"""Version of ``dataset.json``: higher by one where older versions of darklens could not read it."""
 
 
 class Images(Protocol):
     """Images that can be fetched by row numbers, as float or integer arrays (n, C, H, W)."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape (N, C, H, W)."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype: ...
+    def dtype(self) -> np.dtype:
+        """Return the type of the pixels."""
+        ...
 
     def __getitem__(self, rows: Any, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a dataset is: the content of ``dataset.json``.
+    """Description of a dataset, the content of ``dataset.json``.
 
-    ``pixel_scale`` is in arcsec, ``zero_points`` in AB magnitudes of one unit of ``unit``, a value for each band.
+    Parameters
+    ----------
+    source
+        Where the images come from: a path, or ``preset:NAME``.
+    classes
+        Names of the classes, in the order of the label numbers.
+    bands
+        Names of the bands, in the order of the channels.
+    pixel_scale
+        Side of a pixel, arcsec; None if unknown.
+    zero_points
+        AB magnitude of one ``unit`` of flux, for each band; None if unknown.
+    unit
+        Unit of the pixels, such as ``counts`` or ``e-/s``; None if unknown.
+    layout
+        Name of the layout that was found, a key of `darklens.data.layouts.LAYOUTS` or ``ALIASES``.
+    seed, noise, preset
+        Of a simulated dataset: its seed, whether it has noise, and all values of its preset.
+    notes
+        Sentences on what was guessed or left out in reading.
+    versions, checksum
+        Versions of the packages that wrote ``images.npy``, and its SHA-256.
+    format
+        Version of this description.
     """
 
     source: str
@@ -64,9 +92,25 @@ class DatasetInfo:
 
 @dataclass
 class Cutouts:
-    """A dataset, wherever its images come from: they are read when they are asked for.
+    """Images, whatever they are stored in, with their catalogue; pixels are read when they are indexed.
 
-    ``path`` is where it lies, for errors, if that is not the source that ``info`` names.
+    Parameters
+    ----------
+    images
+        Images (N, C, H, W).
+    catalog
+        A row for each image, with a column ``id``.
+    info
+        Description of the dataset.
+    targets
+        Images that super-resolution is to predict, (N, C, H', W'); None otherwise.
+    path
+        Where the dataset is, for errors; None if that is the source that ``info`` names.
+
+    Raises
+    ------
+    DataError
+        If images and rows differ in number.
     """
 
     images: Images
@@ -84,21 +128,23 @@ class Cutouts:
 
     @property
     def where(self) -> str:
-        """What errors name: the path, or else the source."""
+        """Return what errors name: the path, or else the source."""
         return self.info.source if self.path is None else str(self.path)
 
     @property
     def ids(self) -> list[str]:
-        """Identifiers as text, in the order of the images."""
+        """Return the identifiers as text, in the order of the images."""
         return self.catalog["id"].cast(pl.String).to_list()
 
     def labels(self, classes: Sequence[str]) -> np.ndarray:
-        """Label numbers (N,) after a list of classes.
+        """Return the label number of each image, (N,) int64: the place of its class in a list of names.
+
+        The two sets of names that DeepLense has for its classes (`SYNONYMS`) are taken for each other.
 
         Raises
         ------
         DataError
-            If there are no labels, or one is not among ``classes`` (DeepLense's two sets of names are one).
+            If there are no labels, or one is not among ``classes``.
         """
         if "label" not in self.catalog.columns:
             raise DataError(
@@ -116,7 +162,13 @@ class Cutouts:
         return np.array([numbers[name] for name in names], dtype=np.int64)
 
     def values(self, column: str) -> np.ndarray:
-        """A numeric column as float64 (N,), nan where it has no value."""
+        """Return a numeric column as float64 (N,), nan where it has no value.
+
+        Raises
+        ------
+        DataError
+            If there is no such column, or it does not hold numbers.
+        """
         if column not in self.catalog.columns:
             numeric = [c for c, t in self.catalog.schema.items() if t.is_numeric()]
             raise DataError(f"{self.where}: no column {column!r}; numbers are in {', '.join(numeric) or 'none'}")
@@ -125,7 +177,7 @@ class Cutouts:
         return self.catalog[column].cast(pl.Float64).to_numpy()
 
     def subset(self, rows: np.ndarray) -> Cutouts:
-        """Some of the images, still read when asked for."""
+        """Return the images of some rows (n,), with their catalogue; pixels are still read when they are indexed."""
         targets = None if self.targets is None else ImageSubset(self.targets, rows)
         return Cutouts(ImageSubset(self.images, rows), self.catalog[rows], self.info, targets, self.path)
 
@@ -135,21 +187,32 @@ SYNONYMS = {
     "cdm": ("sphere", "sub"), "sphere": ("cdm", "sub"),
     "axion": ("vort", "vortex"), "vort": ("axion", "vortex"),
 }  # fmt: skip
+"""Other names of each class of DeepLense, which its releases use for the same."""
 
 
 @dataclass(frozen=True)
 class ImageSubset:
-    """A selection of rows of other images."""
+    """Some rows of other images.
+
+    Parameters
+    ----------
+    images
+        Images (N, C, H, W).
+    rows
+        Numbers (n,) of the rows, in any order.
+    """
 
     images: Images
     rows: np.ndarray
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Return the shape (N, C, H, W)."""
         return (len(self.rows), *self.images.shape[1:])
 
     @property
     def dtype(self) -> np.dtype:
+        """Return the type of the pixels."""
         return self.images.dtype
 
     def __getitem__(self, rows: Any) -> np.ndarray:
@@ -158,16 +221,24 @@ class ImageSubset:
 
 @dataclass(frozen=True)
 class ConcatenatedImages:
-    """The images of several shards, one after the other."""
+    """The images of several datasets (shards) as one, in their order.
+
+    Parameters
+    ----------
+    parts
+        Images (N_i, C, H, W), equal but for their number.
+    """
 
     parts: Sequence[Images]
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Return the shape (N, C, H, W)."""
         return (sum(p.shape[0] for p in self.parts), *self.parts[0].shape[1:])
 
     @property
     def dtype(self) -> np.dtype:
+        """Return the smallest type that holds the pixels of all."""
         return np.result_type(*(p.dtype for p in self.parts))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
@@ -183,7 +254,7 @@ class ConcatenatedImages:
 
 
 def read_dataset(path: Path) -> Cutouts:
-    """A dataset folder, or a folder of such folders (shards); images are memory-mapped.
+    """Open a dataset folder, or a folder of such folders (shards), and return it; images are memory-mapped.
 
     Raises
     ------
@@ -242,19 +313,36 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
 
 
 class DatasetWriter:
-    """Write a dataset folder a batch at a time, and go on where an interrupted run stopped.
+    """Write a dataset folder a batch at a time, and continue one that was interrupted.
 
-    Everything goes to ``<path>.partial``, which one process holds for itself; `finish` moves it into place. A partial
-    folder of another ``fingerprint`` is refused rather than mixed.
+    Everything goes to ``<path>.partial``, which is locked against other processes; `finish` renames it. ``done`` is the
+    number of images that are written already.
+
+    Parameters
+    ----------
+    path
+        The folder to write.
+    shape
+        (N, C, H, W) of all images.
+    dtype
+        Type of the pixels.
+    fingerprint
+        All settings that the images depend on, as JSON can hold them: a partial folder of others is refused, not continued.
+
+    Raises
+    ------
+    DataError
+        If the folder exists, cannot be written, or is being written by another process, or if its partial folder has
+        another fingerprint.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, fingerprint: dict[str, Any]):
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, *, fingerprint: dict[str, Any]):
         check_absent(path)
         self.path, self.shape = path, shape
         self.partial = path.with_name(path.name + ".partial")
         self._fingerprint = fingerprint | {"shape": list(shape), "dtype": np.dtype(dtype).str}
-        self._held = ExitStack()
-        self._held.enter_context(only_one(self.partial, "writing images"))
+        self._lock = ExitStack()
+        self._lock.enter_context(only_one(self.partial, "writing images"))
         self.done = self._resume()
         images = self.partial / "images.npy"
         try:
@@ -286,17 +374,37 @@ class DatasetWriter:
         _write_text(state, json.dumps(content))
 
     def write(self, start: int, images: np.ndarray) -> None:
-        """Put images at row ``start``; `checkpoint` makes them count."""
+        """Write images (n, C, H, W) from row ``start`` on; an interruption before the next `checkpoint` loses them."""
         self.images[start : start + len(images)] = images
 
     def checkpoint(self, done: int) -> None:
-        """All rows below ``done`` are written: a resumed run starts there."""
+        """Record that all rows below ``done`` are written: an interrupted run is continued there."""
         self.images.flush()
         self._progress(done)
         self.done = done
 
     def finish(self, catalog: pl.DataFrame, info: DatasetInfo, targets: np.ndarray | None = None) -> Path:
-        """Write catalogue and description, and move the folder into place."""
+        """Write catalogue and description, rename the folder, and return its path.
+
+        Parameters
+        ----------
+        catalog
+            A row for each image.
+        info
+            Description; versions and checksum are added.
+        targets
+            Images (N, C, H', W') that super-resolution is to predict; None writes none.
+
+        Returns
+        -------
+        Path
+            The finished folder.
+
+        Raises
+        ------
+        DataError
+            If it exists by now, or cannot be written.
+        """
         self.images.flush()
         del self.images
         try:
@@ -310,25 +418,25 @@ class DatasetWriter:
                 (self.partial / name).unlink(missing_ok=True)
             shutil.rmtree(self.path, ignore_errors=True)  # an empty folder gives way
             self.partial.rename(self.path)
-            self._held.close()
+            self._lock.close()
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         return self.path
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove the partial folder."""
         shutil.rmtree(self.partial, ignore_errors=True)
-        self._held.close()
+        self._lock.close()
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file, as ``sha256:`` and 64 hexadecimal digits."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Versions that a figure may depend on."""
+    """Return the versions of the packages that images and figures may depend on, by name."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("darklens", "torch", "numpy", "polars", "astropy")}

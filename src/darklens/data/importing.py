@@ -1,4 +1,4 @@
-"""Turn any layout into a dataset folder, with every pixel checked on the way."""
+"""Convert images of any layout to a dataset folder, and check every pixel."""
 
 from __future__ import annotations
 
@@ -15,24 +15,48 @@ from darklens.data.splits import split_rows
 
 Progress = Callable[[int, int], None]
 CHUNK = 256
+"""Images that are read and written at once. Measured on 8192 images of 64 × 64 pixels: the same time from 16 to 1024, twice
+the time at 4096. A larger number takes more memory."""
 
 
 def import_data(
     cutouts: Cutouts,
     out: Path,
+    *,
     mask: bool = False,
     fractions: Mapping[str, float] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a dataset folder; nothing is left behind if a pixel or file is bad.
+    """Write images and their catalogue as a dataset folder, and return its path.
+
+    Nothing is left behind if a pixel or a file is refused.
 
     Parameters
     ----------
+    cutouts
+        The opened images.
+    out
+        The folder to write.
     mask
         Set pixels that are nan or infinite to 0 instead of refusing them.
     fractions
-        Add a stratified split, such as ``{"train": 0.8, "validation": 0.1, "test": 0.1}``.
+        Add a stratified split, such as ``{"train": 0.8, "validation": 0.1, "test": 0.1}``; None adds none.
+    seed
+        Seed of the split, 0 or above.
+    progress
+        Called after each `CHUNK` with the images written and their total.
+
+    Returns
+    -------
+    Path
+        The folder ``out``. Integers keep their type; all other pixels become float32.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read, a pixel is nan or infinite and not masked, ``out`` exists or cannot be written, or a
+        split would be empty.
     """
     catalog = cutouts.catalog.with_columns(pl.col("id").cast(pl.String))
     if fractions is not None:
@@ -40,13 +64,13 @@ def import_data(
         catalog = catalog.with_columns(pl.Series("split", split, dtype=pl.String))
     dtype = cutouts.images.dtype if cutouts.images.dtype.kind in "iu" else np.dtype(np.float32)
     source = cutouts.info.source
-    writer = DatasetWriter(out, tuple(cutouts.images.shape), dtype, {"source": source, "mask": mask})
+    writer = DatasetWriter(out, tuple(cutouts.images.shape), dtype, fingerprint={"source": source, "mask": mask})
     try:
         for start in range(0, len(cutouts), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(cutouts)))
             with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
                 images = cutouts.images[rows].astype(dtype)
-            writer.write(start, check_finite(images, cutouts.ids[start : start + CHUNK], source, mask))
+            writer.write(start, check_finite(images, cutouts.ids[start : start + CHUNK], source, mask=mask))
             if progress:
                 progress(int(rows[-1]) + 1, len(cutouts))
         targets = None if cutouts.targets is None else np.asarray(cutouts.targets[np.arange(len(cutouts))], np.float32)

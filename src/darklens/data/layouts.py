@@ -1,7 +1,7 @@
-"""Recognise what a path holds, in every layout that DeepLense and surveys use, and open it as one `Cutouts`.
+"""Detect the layout of images on disk, among those that DeepLense and surveys use, and open them as one `Cutouts`.
 
-Each layout is a function that returns the opened images, or None if the path is not of its kind. `open_data` asks them
-in order, or the one that the user names.
+Each layout is a function that returns the opened images, or None if the path does not have that layout. `open_data` tries
+them in order, or calls the one that the user names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import polars as pl
 from darklens.data.dataset import Cutouts, DatasetInfo, Images, read_dataset
 from darklens.data.options import DataOptions
 from darklens.data.readers.catalogs import join_catalog, read_catalog
-from darklens.data.readers.files import COLOURS, NpyFiles, PngFiles, is_channels_last
+from darklens.data.readers.files import BANDS_LAST, NpyFiles, PngFiles, is_channels_last
 from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout
 from darklens.data.readers.stacks import Hdf5Stack, open_npy_stack
 from darklens.data.readers.tables import read_csv
@@ -29,14 +29,15 @@ from darklens.paths import check_present
 from darklens.usercode import is_reference, load_function
 
 CLASS_NAMES = ["no_sub", "cdm", "axion", "no", "sphere", "vort", "vortex", "sub", "nonlenses", "lenses"]
+"""Names of classes that are recognised, in the order of the label numbers that they get."""
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 IMAGE_SUFFIXES = {".npy": "npy", ".png": "png", ".fits": "fits", ".fit": "fits", ".fits.gz": "fits", ".fits.fz": "fits"}
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
-LEAKS = {
+TRUTH_COLUMNS = {
     "z_lens", "z_source", "mag_source", "ein_area", "n_crit", "n_pix_source", "source_flux", "lens_flux",
     "n_source_im", "mag_eff", "sb_contrast", "color_diff", "halo_mass", "star_mass", "mag_lens", "n_sources",
 }  # fmt: skip
-"""Columns of the Bologna challenge that are truths of the simulation: no observer knows them, and they tell the label."""
+"""Columns of the Bologna challenge that are truths of the simulation: no observer knows them, and they reveal the label."""
 
 Opener = Callable[[Path, DataOptions], Cutouts | None]
 
@@ -50,7 +51,7 @@ def open_data(
     crop: int | None = None,
     pad: int | None = None,
 ) -> Cutouts:
-    """Open what lies at a path; images are read when they are asked for.
+    """Open the images at a path, whatever their layout, and return them; pixels are read when they are indexed.
 
     Parameters
     ----------
@@ -65,10 +66,15 @@ def open_data(
     crop, pad
         Bring images to this many pixels a side: crop larger ones, pad smaller ones (see `darklens.data.sizes.OneSize`).
 
+    Returns
+    -------
+    Cutouts
+        Images (N, C, H, W), their catalogue, and a description with notes on what was guessed.
+
     Raises
     ------
     DataError
-        If there is nothing, or nothing known, or it is damaged.
+        If there is nothing, no layout is recognised, or a file is damaged.
     """
     where = Path(path)
     check_present(where)
@@ -83,7 +89,7 @@ def open_data(
         openers = {layout: load_function(layout) if own else LAYOUTS[ALIASES.get(layout, layout)]}
     for opener in openers.values():
         if (found := opener(where, options)) is not None:
-            return _of_one_size(_with_catalog(found, where, options.catalog), crop, pad)
+            return _resized(_with_catalog(found, where, options.catalog), crop, pad)
     if layout is not None:
         raise DataError(f"{where}: does not have the layout {layout!r}")
     sample = ", ".join(sorted(p.name for p in where.iterdir())[:5]) if where.is_dir() else where.name
@@ -93,13 +99,13 @@ def open_data(
 
 
 def open_with(path: str | Path, options: DataOptions) -> Cutouts:
-    """Open what lies at a path as options say; masking is for whoever reads the pixels. See `open_data`."""
+    """Open the images at a path with the given options, and return them; see `open_data`. Pixels are not masked yet."""
     chosen = options.given()
     chosen.pop("mask", None)
     return open_data(path, **chosen)
 
 
-def _of_one_size(found: Cutouts, crop: int | None, pad: int | None) -> Cutouts:
+def _resized(found: Cutouts, crop: int | None, pad: int | None) -> Cutouts:
     """The images cropped or padded as the user asks; those of single files are so already."""
     size = OneSize(crop, pad)
     if size.side is None or found.images.shape[-2:] == (size.side, size.side):
@@ -116,11 +122,11 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
     if catalog is None:
         return found
     table, mapping = read_catalog(catalog)
-    joined, said = join_catalog(found.catalog, table, str(catalog))
-    notes = [*found.info.notes, f"{catalog.name}: {said}"]
+    joined, matches = join_catalog(found.catalog, table, str(catalog))
+    notes = [*found.info.notes, f"{catalog.name}: {matches}"]
     notes += [f"{catalog.name}: {theirs} read as {ours}" for theirs, ours in mapping.items()]
-    if leaks := sorted(LEAKS & set(table.columns)):
-        notes.append(f"columns no observer knows, which tell the label: {', '.join(leaks)}; do not train on them")
+    if truths := sorted(TRUTH_COLUMNS & set(table.columns)):
+        notes.append(f"columns no observer knows, which tell the label: {', '.join(truths)}; do not train on them")
     classes = found.info.classes
     if "label" in joined.columns:
         joined = joined.with_columns(_labels(joined["label"]))
@@ -129,12 +135,12 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
 
 
 def _labels(column: pl.Series) -> pl.Series:
-    """Labels as text; one that is not a number is none."""
+    """Labels as text; nan becomes null."""
     return (column.fill_nan(None) if column.dtype.is_float() else column).cast(pl.String)
 
 
 def order_classes(names: set[str]) -> list[str]:
-    """Class names in the field's order, unknown ones after them by alphabet."""
+    """Return class names in the order of `CLASS_NAMES`, and unknown ones after them in alphabetical order."""
     return sorted(names, key=lambda n: (CLASS_NAMES.index(n) if n in CLASS_NAMES else len(CLASS_NAMES), n))
 
 
@@ -233,7 +239,7 @@ def _labelled_stack(path: Path, options: DataOptions) -> Cutouts | None:
 
 
 def _is_one_image(shape: Sequence[int]) -> bool:
-    return shape[0] <= max(COLOURS) or is_channels_last(shape)
+    return shape[0] <= max(BANDS_LAST) or is_channels_last(shape)
 
 
 def _bands(path: Path, options: DataOptions) -> Cutouts | None:
@@ -280,7 +286,7 @@ def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:
     """A folder of files without labels, unless the files are named for classes (as DeepLense's samples are)."""
     if not path.is_dir() or not (files := _files(path)):
         return None
-    kinds = {kind_of(p) for p in files}
+    kinds = {file_kind(p) for p in files}
     if len(kinds) > 1:
         raise DataError(f"{path}: mixes {', '.join(sorted(k for k in kinds if k))} files; one kind to a dataset")
     catalog = pl.DataFrame({"id": [p.name.partition(".")[0] for p in files]})
@@ -292,9 +298,9 @@ def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:
 
 
 def _single_file(path: Path, options: DataOptions) -> Cutouts | None:
-    if not path.is_file() or kind_of(path) is None:
+    if not path.is_file() or file_kind(path) is None:
         return None
-    if kind_of(path) == "npy" and not read_header(path)[1].hasobject:
+    if file_kind(path) == "npy" and not read_header(path)[1].hasobject:
         stack, notes = open_npy_stack(path, options.channels)
         ids = [path.stem] if len(stack) == 1 else [f"{path.stem}:{i}" for i in range(len(stack))]
         return Cutouts(stack, pl.DataFrame({"id": ids}), DatasetInfo(str(path), layout="array", notes=notes))
@@ -306,7 +312,7 @@ def _file_images(
     paths: list[Path], catalog: pl.DataFrame, where: Path, layout: str, classes: list[str], options: DataOptions
 ) -> Cutouts:
     size = OneSize(options.crop, options.pad)
-    kind = kind_of(paths[0])
+    kind = file_kind(paths[0])
     catalog = catalog.with_columns(pl.Series("path", [str(p) for p in paths]))
     info = DatasetInfo(str(where), classes, layout=layout)
     images: Images
@@ -331,19 +337,19 @@ def _file_images(
     return Cutouts(images, catalog, info)
 
 
-def kind_of(path: Path) -> str | None:
-    """npy, png or fits by a file's name, or None."""
+def file_kind(path: Path) -> str | None:
+    """Return ``npy``, ``png`` or ``fits`` by the suffix of a file's name, or None for any other."""
     name = path.name.lower()
     return next((kind for suffix, kind in IMAGE_SUFFIXES.items() if name.endswith(suffix)), None)
 
 
 def _files(folder: Path, suffix: str | None = None) -> list[Path]:
     found = (p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    return sorted(p for p in found if (p.suffix == suffix if suffix else kind_of(p) is not None))
+    return sorted(p for p in found if (p.suffix == suffix if suffix else file_kind(p) is not None))
 
 
 def _has_images(folder: Path) -> bool:
-    return any(kind_of(p) is not None for p in folder.iterdir() if p.is_file())
+    return any(file_kind(p) is not None for p in folder.iterdir() if p.is_file())
 
 
 def _is_band_folders(folders: Sequence[Path]) -> bool:
@@ -351,7 +357,7 @@ def _is_band_folders(folders: Sequence[Path]) -> bool:
     if any(folder.name in CLASS_NAMES for folder in folders):
         return False
     numbers = [{re.sub(r".*?(\d{3,})\.\w+$", r"\1", p.name) for p in _files(folder)} for folder in folders]
-    return len(numbers) > 1 and all(n == numbers[0] for n in numbers) and kind_of(_files(folders[0])[0]) == "fits"
+    return len(numbers) > 1 and all(n == numbers[0] for n in numbers) and file_kind(_files(folders[0])[0]) == "fits"
 
 
 LAYOUTS: dict[str, Opener] = {
@@ -365,6 +371,6 @@ LAYOUTS: dict[str, Opener] = {
     "files": _flat_files,
     "file": _single_file,
 }
-"""Layouts by name, in the order in which they are tried."""
+"""Functions that open a layout, by its name, in the order in which they are tried."""
 ALIASES = {"splits": "classes", "lens-finding": "classes", "fits": "files", "array": "file"}
-"""Names that `look` gives to variants of a layout, and that may be asked for as well."""
+"""Names that `open_data` gives to variants of a layout, and that it takes as well."""

@@ -1,4 +1,4 @@
-"""Smooth lenses that were fitted to a dataset's images, so that one that comes again is not fitted again."""
+"""Keep the smooth lenses that were fitted to the images of a dataset, so that no image is fitted twice in a training."""
 
 from __future__ import annotations
 
@@ -9,15 +9,33 @@ from torch import Tensor
 
 
 class LensFitCache:
-    """Parameters of lenses by the row of their image; unknown ones are not a number."""
+    """Fitted lens parameters by the row of their image.
+
+    Parameters
+    ----------
+    parameters
+        Parameters (rows, P) from a checkpoint, on the CPU; nan where no lens is fitted yet. None begins without any.
+    """
 
     def __init__(self, parameters: Tensor | None = None):
         self.parameters = torch.empty(0, 0) if parameters is None else parameters
 
     def get_or_fit(self, rows: Tensor, images: Tensor, fit: Callable[[Tensor], Tensor]) -> Tensor:
-        """Parameters (N, P) of the lenses in ``images`` (N, C, H, W), which are ``rows`` (N,) of the dataset.
+        """Return the lens parameters of images; fit those that are not in the cache, and add them to it.
 
-        Those not known yet are what ``fit`` says of their images.
+        Parameters
+        ----------
+        rows
+            Row of each image in its dataset, (N,) integers.
+        images
+            (N, C, H, W), on any device.
+        fit
+            Returns the parameters (n, P) of images (n, C, H, W).
+
+        Returns
+        -------
+        Tensor
+            Parameters (N, P), on the device of the images.
         """
         rows = rows.cpu()
         known = torch.zeros(len(rows), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""How a user wants images to be read, as one value that travels from the command line to the reader. No PyTorch here."""
+"""Options of reading images, as one value from the command line to the reader. Imports no PyTorch, so help is fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Choices in reading a folder or file of images; the default leaves all to detection.
+    """Options of reading a folder or file of images; by default all is detected.
 
     Parameters
     ----------
@@ -37,6 +37,6 @@ class DataOptions:
     mask: bool = False
 
     def given(self) -> dict[str, Any]:
-        """Return the options that differ from their defaults, by name: what a command line has to say."""
+        """Return the options that differ from their defaults, by name, as keyword arguments."""
         pairs = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
         return {field.name: value for field, value in pairs if value != field.default}

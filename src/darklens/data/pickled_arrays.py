@@ -16,6 +16,7 @@ import numpy as np
 from darklens.errors import UnsafePickleError
 
 MAX_DIMENSIONS = 32
+"""Axes that an array may have, numpy's own limit before version 2."""
 SIMPLE_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|O8?")
 
 
@@ -32,19 +33,39 @@ class Symbol(NamedTuple):
 
 @dataclass
 class PickledDtype:
-    """A dtype under construction: ``code`` such as ``f8``, then its byte order."""
+    """A dtype under construction.
+
+    Parameters
+    ----------
+    code
+        Kind and bytes, such as ``f8``.
+    order
+        Byte order, one of ``<``, ``>``, ``|`` and ``=``.
+    """
 
     code: str
     order: str = "="
 
     def numpy(self) -> np.dtype:
-        """The dtype as numpy knows it."""
+        """Return the dtype as numpy knows it."""
         return np.dtype(self.order + self.code if self.code[0] != "O" else "O")
 
 
 @dataclass
 class PickledArray:
-    """An array under construction: ``data`` are its bytes, or the list of its items if they are objects."""
+    """An array under construction.
+
+    Parameters
+    ----------
+    shape
+        Its shape.
+    dtype
+        Type of its items; None until it is known.
+    data
+        Its bytes, or the list of its items if they are objects; None until they are known.
+    order
+        ``C`` if the last axis varies fastest in the data, ``F`` if the first does.
+    """
 
     shape: tuple[int, ...] = (0,)
     dtype: np.dtype | None = None

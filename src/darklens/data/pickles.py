@@ -1,4 +1,4 @@
-"""Interpret the pickle of an array of images and numbers, without running anything in it.
+"""Interpret the pickle of an array of images and numbers, without running any code in it.
 
 A pickle is a program. The one interpreted here may build lists, tuples, numbers, text, bytes and numpy arrays of plain
 numbers; whatever else it asks for is refused by name. What it builds can be no larger than the pickle itself.
@@ -19,9 +19,11 @@ from darklens.data.pickled_arrays import FUNCTIONS, PickledArray, PickledDtype, 
 from darklens.errors import UnsafePickleError
 
 MAX_OPERATIONS = 4_000_000
-"""More than an image of 1000 × 1000 pixels takes if each is pickled alone. A larger limit costs up to 200 bytes each."""
+"""Operations that a pickle may have: more than an image of 1000 × 1000 pixels takes if each is pickled alone. A larger
+limit lets a damaged file take up to 200 bytes of memory for each; a smaller one refuses large images of single numbers."""
 MAX_DEPTH = 16
-"""Levels of lists in lists; a pair of image and mass has two, an image as lists of numbers three."""
+"""Levels of lists in lists; a pair of image and mass has two, an image as lists of numbers three. Beyond it a pickle is
+refused, before Python's limit of recursion (1000) ends in an error without the file's name."""
 
 OPERATIONS = {operation.code: operation for operation in pickletools.opcodes}
 VALUES = {
@@ -33,7 +35,7 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
 GETS = ("GET", "BINGET", "LONG_BINGET")
-NOTHING = ("PROTO", "FRAME")
+IGNORED = ("PROTO", "FRAME")
 MARK = object()
 
 
@@ -86,7 +88,7 @@ class _Machine:
             stack.append(self.memo[argument])
         elif name in TUPLES:
             stack[-TUPLES[name] :] = [tuple(self._top(TUPLES[name]))]
-        elif name not in NOTHING:
+        elif name not in IGNORED:
             operation = getattr(self, f"_{name.lower()}", None)
             if operation is None:
                 _refuse(name)

@@ -1,6 +1,6 @@
-"""What happens to an image between the detector and the network: crop, stretch, scale, lens model, size, channels.
+"""Prepare images for the network: crop, stretch, scale, fit a lens model, resize, repeat channels.
 
-It is stored with the trained model, so whoever predicts never has to know it.
+The settings are stored with the trained model, so that prediction prepares images as the training did.
 """
 
 from __future__ import annotations
@@ -12,31 +12,36 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from darklens.data.sizes import central_window
 from darklens.errors import DataError
 from darklens.physics.coordinates import bin_pixels
 from darklens.physics.smoothfit import SmoothPrior, fit_smooth_lens, learn_prior, residual, sky_noise, smooth_image
 from darklens.progress import progress_bar
 
-LENSES = 256
-"""Training images from which the distribution of lenses is learned."""
-LENS_PIXELS = 40
-"""Pixels across that are enough to fit a smooth lens."""
+PRIOR_IMAGES = 256
+"""Training images from which the distribution of lenses is learned. Measured on the preset model-1: from 32 to 512 images
+the median error of the Einstein radius (0.016″ to 0.018″) and the scatter of what the fit leaves (1.235) stay the same, and
+the time grows from 2 s to 40 s. With fewer the distribution may be too narrow for a more varied survey; not measured."""
+FIT_PIXELS = 40
+"""Pixels a side that images have at least after binning for the fit. Measured on the preset model-1 (150 pixels): what
+the fit leaves scatters by 1.448 at 20, 1.250 at 30, 1.236 at 40, 1.233 at 60 and without binning, in units of the noise,
+and the time of 128 fits is 0.2, 0.4, 0.9, 2.6 and 139 s. A smaller number is less accurate, a larger one slower."""
 
 Stretch = Literal["none", "sqrt", "asinh", "minmax"]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Crop, stretch and scale images.
+    """Crop, stretch and scale images, and add what a lens model leaves of them.
 
-    Attributes
+    Parameters
     ----------
     crop
         Side of the central square that is kept, pixels; None keeps all.
     stretch
-        ``minmax`` scales each image to 0..1, as the published systems do; ``sqrt`` makes the noise of counts even;
-        ``asinh`` is linear for noise and logarithmic for signal (``softening`` is where it bends, fitted to the noise
-        if None); ``none`` keeps values.
+        ``minmax`` scales each image to 0..1, as the published systems do; ``sqrt``, the root of the absolute value with
+        the sign of the value, makes the noise of counts even; ``asinh``, of the value over ``softening``, is linear for
+        noise and logarithmic for signal; ``none`` keeps values.
     resize
         Side in pixels to which the image is then interpolated; None keeps it.
     repeat_channels
@@ -44,8 +49,12 @@ class Preprocessing:
         already are left as they are.
     lens_model
         Fit a smooth lens to every image, and add two channels: what the fit leaves, in units of the noise, and the fit.
+        The images must be square.
     lens_band
         The channel that the lens is fitted to; None fits it to the sum of all.
+    softening
+        Brightness at which ``asinh`` turns from linear to logarithmic, in the images' unit; None takes the standard
+        deviation of the noise, fitted to training images by `fit`.
     center, scale
         Subtracted and divided by after the stretch; fitted to training images by `fit`.
     lens_prior
@@ -64,11 +73,27 @@ class Preprocessing:
     lens_prior: dict[str, Any] | None = None
 
     def fit(self, images: Tensor) -> Preprocessing:
-        """The same with all that training images (N, C, H, W) decide: softening, center and scale, and the lens prior."""
+        """Return these settings with all that follows from training images: softening, center, scale and the lens prior.
+
+        Parameters
+        ----------
+        images
+            Training images (N, C, H, W), as they come from the detector.
+
+        Returns
+        -------
+        Preprocessing
+            Settings that can be applied to images.
+
+        Raises
+        ------
+        DataError
+            If a lens model is asked for that does not fit the number of channels.
+        """
         cropped = self._crop(images.float())
         if self.lens_model:
             self._check_channels(images.shape[-3])
-            pixels, binned = _to_fit(self._in_noise(cropped[:LENSES]))
+            pixels, binned = _to_fit(self._in_noise(cropped[:PRIOR_IMAGES]))
             with progress_bar("learning the distribution of lenses") as advance:
                 prior = learn_prior(pixels, binned=binned, progress=advance)
             return replace(self, lens_model=False).fit(images)._with_lens(prior)
@@ -76,13 +101,27 @@ class Preprocessing:
             return self
         softening = self.softening
         if self.stretch == "asinh" and softening is None:
-            # The median absolute deviation of pixels, most of which are sky, from their median.
+            # The median absolute deviation of pixels, most of which are sky, from their median; times 1.4826 it is the
+            # standard deviation of a normal distribution.
             softening = 1.4826 * float((cropped - cropped.median()).abs().median()) or 1.0
         stretched = replace(self, softening=softening)._stretch(cropped)
         return replace(self, softening=softening, center=float(stretched.mean()), scale=float(stretched.std()) or 1.0)
 
     def __call__(self, images: Tensor, lenses: Tensor | None = None) -> Tensor:
-        """Images (N, C, H, W) as the network wants them, float32; ``lenses`` (N, P) is what `lenses` found in them."""
+        """Return images prepared for the network.
+
+        Parameters
+        ----------
+        images
+            (N, C, H, W), as they come from the detector.
+        lenses
+            Lens parameters (N, P) of these images as `lenses` returns them; None fits them if they are needed.
+
+        Returns
+        -------
+        Tensor
+            Float32 of the shape that `output_shape` gives.
+        """
         cropped = self._crop(images.float())
         stretched = (self._stretch(cropped) - self.center) / self.scale
         if self.lens_model:
@@ -95,7 +134,13 @@ class Preprocessing:
         return stretched.expand(-1, self.repeat_channels, -1, -1) if repeated else stretched
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Shape (C, H, W) that the network gets from images (…, C, H, W)."""
+        """Return the shape (C, H, W) that the network gets from images of a shape (…, C, H, W).
+
+        Raises
+        ------
+        DataError
+            If the settings do not fit the number of channels.
+        """
         channels, height, width = shape[-3:]
         height, width = (min(n, self.crop or n) for n in (height, width))
         if self.resize is not None:
@@ -120,7 +165,10 @@ class Preprocessing:
         return replace(self, lens_model=True, lens_prior=table)
 
     def lenses(self, images: Tensor) -> Tensor:
-        """Parameters (N, P) of the smooth lenses that fit images (N, C, H, W) best."""
+        """Return the parameters (N, P) of the smooth lenses that fit images (N, C, H, W) best.
+
+        They are those of `darklens.physics.smoothfit.PARAMETERS`, in that order.
+        """
         return self._lenses(self._in_noise(self._crop(images.float())))
 
     @property
@@ -143,16 +191,16 @@ class Preprocessing:
             lenses = self._lenses(scaled)
         with torch.autocast(images.device.type, enabled=False):
             model = smooth_image(lenses, images.shape[-1], self._prior.blur)
-            left = residual(scaled, model)
-        # Both about as large as the image itself after scaling.
-        return left[:, None].clamp(-30, 30) / 2, model[:, None].clamp_min(0).sqrt() / 3
+            residuals = residual(scaled, model)
+        # Both about as large as the image itself after scaling: noise has a standard deviation of 0.5, and a model of
+        # 81 times the noise is 3. A choice, not tuned; the limit of 30 keeps bad pixels from dominating the batch norm.
+        return residuals[:, None].clamp(-30, 30) / 2, model[:, None].clamp_min(0).sqrt() / 3
 
     def _crop(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        if self.crop is None or self.crop >= min(height, width):
+        if self.crop is None:
             return images
-        top, left = (height - self.crop) // 2, (width - self.crop) // 2
-        return images[..., top : top + self.crop, left : left + self.crop]
+        rows, columns = central_window(images.shape[-2], images.shape[-1], self.crop)
+        return images[..., rows, columns]
 
     def _in_noise(self, images: Tensor) -> Tensor:
         """The band of images (N, C, H, W) that the lens is fitted to, in units of its sky noise, (N, H, W)."""
@@ -173,6 +221,6 @@ class Preprocessing:
 
 def _to_fit(scaled: Tensor) -> tuple[Tensor, int]:
     """Images (N, H, W) on no more pixels than a fit needs, and how many make one of these."""
-    factor = max(1, scaled.shape[-1] // LENS_PIXELS)
+    factor = max(1, scaled.shape[-1] // FIT_PIXELS)
     side = scaled.shape[-1] // factor * factor
     return bin_pixels(scaled[:, :side, :side], factor), factor**2

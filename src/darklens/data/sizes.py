@@ -13,14 +13,26 @@ from darklens.data.dataset import Images
 from darklens.errors import DataError
 
 LARGEST = 16_384
-"""Pixels a side that images can be brought to."""
+"""Pixels a side that images can be brought to: 1 GiB in float32. A choice, not tuned; without it a mistyped number would
+take all memory."""
 
 
 @dataclass(frozen=True)
 class OneSize:
-    """Bring images to one number of pixels a side: the content of ``--crop`` and ``--pad``.
+    """Crop or pad images to one number of pixels a side: the options ``--crop`` and ``--pad``.
 
-    Larger images are cropped if ``crop`` is given, smaller ones padded if ``pad`` is. Both are equal if both are given.
+    Parameters
+    ----------
+    crop
+        Side to which larger images are cropped, pixels; None refuses larger ones if ``pad`` is given.
+    pad
+        Side to which smaller images are padded, pixels; None refuses smaller ones if ``crop`` is given. Equal to ``crop``
+        if both are given.
+
+    Raises
+    ------
+    DataError
+        If a side is below 1 or above `LARGEST`, or the two differ.
     """
 
     crop: int | None = None
@@ -38,18 +50,23 @@ class OneSize:
 
     @property
     def side(self) -> int | None:
-        """Pixels a side that images have afterwards; None if they are left as they are."""
+        """Return the side that images have afterwards, pixels; None if they are left as they are."""
         return self.crop if self.crop is not None else self.pad
 
     def __call__(self, images: np.ndarray, name: str) -> np.ndarray:
-        """Return images (…, H, W) of this size.
+        """Return images (…, H, W) cropped or padded to this size.
 
         Parameters
         ----------
         images
-            What to crop or pad.
+            Images (…, H, W).
         name
-            The file or set, for errors.
+            The file or dataset they come from, for errors.
+
+        Returns
+        -------
+        np.ndarray
+            (…, side, side) of the same type; the images themselves if no size is given.
 
         Raises
         ------
@@ -71,14 +88,32 @@ class OneSize:
         return crop_or_pad(images, self.side)
 
 
+def central_window(height: int, width: int, side: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the central ``side`` × ``side`` pixels of an image; an axis that is shorter is whole.
+
+    Parameters
+    ----------
+    height, width
+        Of the image, pixels.
+    side
+        Of the window, pixels. Where an odd number of pixels is cut, one more is cut at the end of the axis.
+
+    Returns
+    -------
+    tuple of slice
+        Rows and columns.
+    """
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    return slice(top, min(height, top + side)), slice(left, min(width, left + side))
+
+
 def crop_or_pad(images: np.ndarray, side: int) -> np.ndarray:
     """Return the central ``side`` × ``side`` pixels of images (…, H, W); where there are fewer, a border is added.
 
     The border has the median of each image's own edge.
     """
-    height, width = images.shape[-2:]
-    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    images = images[..., top : top + side, left : left + side]
+    rows, columns = central_window(images.shape[-2], images.shape[-1], side)
+    images = images[..., rows, columns]
     height, width = images.shape[-2:]
     if (height, width) == (side, side):
         return images
@@ -94,7 +129,17 @@ def crop_or_pad(images: np.ndarray, side: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Resized:
-    """Images of one size, cropped or padded when they are fetched."""
+    """Images that are cropped or padded to one size when they are read.
+
+    Parameters
+    ----------
+    images
+        Images (N, C, H, W) of another size.
+    size
+        The size that they are brought to.
+    name
+        The file or dataset they come from, for errors.
+    """
 
     images: Images
     size: OneSize
@@ -102,11 +147,13 @@ class Resized:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Return the shape (N, C, side, side)."""
         side = self.size.side
         return self.images.shape if side is None else (*self.images.shape[:-2], side, side)
 
     @property
     def dtype(self) -> np.dtype:
+        """Return the type of the pixels, which cropping and padding keep."""
         return self.images.dtype
 
     def __getitem__(self, rows: Any) -> np.ndarray:

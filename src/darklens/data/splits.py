@@ -1,4 +1,4 @@
-"""Training, validation and test: stratified, seeded, and stored with the data or the run."""
+"""Split the images of a dataset into training, validation and test sets, stratified by class."""
 
 from __future__ import annotations
 
@@ -7,22 +7,43 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
+from darklens.data.seeds import make_generator
 from darklens.errors import DataError
 
 FRACTIONS = {"train": 0.9, "validation": 0.1}
+"""Split of a dataset that has none. A convention, not tuned: a larger share for validation makes the choice of the best
+epoch and the calibration less noisy, and leaves fewer images to train on."""
 
 
 def split_rows(
-    catalog: pl.DataFrame, fractions: Mapping[str, float], seed: int, stratify: str | None = "label"
+    catalog: pl.DataFrame, fractions: Mapping[str, float], seed: int, *, stratify: str | None = "label"
 ) -> np.ndarray:
-    """The split of each row, (N,) text.
+    """Assign each row at random to a split, in the same fractions within each class, and return the splits' names.
 
-    Each class is shared out in the same ``fractions`` (which sum to 1), at random by ``seed``. Raises DataError if a
-    split would be empty.
+    Parameters
+    ----------
+    catalog
+        A row for each of N images.
+    fractions
+        Fraction of each split by its name; each above 0, their sum 1.
+    seed
+        Seed of the random assignment, 0 or above.
+    stratify
+        Column with the class; a column that is not there, or None, makes all rows one class.
+
+    Returns
+    -------
+    np.ndarray
+        Name of the split of each row, (N,), text as Python objects.
+
+    Raises
+    ------
+    DataError
+        If the fractions are not above 0 or do not sum to 1, or a split would be empty.
     """
     if abs(sum(fractions.values()) - 1) > 1e-9 or min(fractions.values()) <= 0:
         raise DataError(f"split fractions must be above 0 and sum to 1; got {dict(fractions)}")
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 7]))
+    rng = make_generator(seed, "split")
     names = list(fractions)
     split = np.empty(len(catalog), dtype=object)
     groups = catalog[stratify].to_numpy() if stratify in catalog.columns else np.zeros(len(catalog))
@@ -37,7 +58,29 @@ def split_rows(
 
 
 def ensure_split(catalog: pl.DataFrame, seed: int, fractions: Mapping[str, float] = FRACTIONS) -> pl.DataFrame:
-    """The catalogue with a column ``split``: its own, completed with validation rows where it has none, or a new one."""
+    """Return the catalogue with a column ``split`` that has training and validation rows.
+
+    A column that is there is kept; if it has no validation rows, `FRACTIONS` of its training rows become such.
+
+    Parameters
+    ----------
+    catalog
+        A row for each image.
+    seed
+        Seed of the random assignment, 0 or above.
+    fractions
+        Fraction of each split by its name, for a catalogue without the column.
+
+    Returns
+    -------
+    pl.DataFrame
+        The rows in the same order.
+
+    Raises
+    ------
+    DataError
+        If the catalogue's own column has no training rows, or a split would be empty.
+    """
     if "split" not in catalog.columns:
         return catalog.with_columns(pl.Series("split", split_rows(catalog, fractions, seed).tolist(), dtype=pl.String))
     if "validation" in catalog["split"].to_list():

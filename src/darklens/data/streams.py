@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 from darklens.data.batches import Batch
 from darklens.data.checks import check_finite
 from darklens.data.dataset import Cutouts
+from darklens.data.seeds import make_generator
 
 
 class UnlabelledImages(Dataset[Batch]):
@@ -35,11 +36,17 @@ class UnlabelledImages(Dataset[Batch]):
         rows = np.asarray(rows)
         ids = [self.cutouts.ids[row] for row in rows]
         images = np.asarray(self.cutouts.images[rows], dtype=np.float32)
-        return {"image": torch.from_numpy(check_finite(images, ids, self.cutouts.where, self.mask))}
+        return {"image": torch.from_numpy(check_finite(images, ids, self.cutouts.where, mask=self.mask))}
 
 
 class TwoStreams(Dataset[Batch]):
-    """Batches of one dataset with the images of another as ``unlabelled``; asked for by a pair of row numbers."""
+    """Batches of one dataset with the images of another as ``unlabelled``; asked for by a pair of lists of rows.
+
+    Parameters
+    ----------
+    labelled, unlabelled
+        The two datasets.
+    """
 
     def __init__(self, labelled: Dataset[Batch], unlabelled: Dataset[Batch]):
         self.labelled, self.unlabelled = labelled, unlabelled
@@ -95,7 +102,6 @@ class TwoStreamBatches(Sampler[tuple[list[int], list[int]]]):
         first = self.epoch * len(self)
         for step, rows in enumerate(self.labelled, first):
             number, within = divmod(step, per_pass)
-            # 13 keeps the stream apart from that of the first dataset (11) and of splits (7).
-            rng = np.random.default_rng(np.random.SeedSequence([self.seed, 13, number]))
+            rng = make_generator(self.seed, "unlabelled order", number)
             mine = rng.permutation(self.size)[self.rank :: self.world_size]
             yield rows, np.sort(mine[within * self.batch_size : (within + 1) * self.batch_size]).tolist()

@@ -1,4 +1,4 @@
-"""Read ``.npy`` files of strangers, pickled object arrays included, without running anything in them.
+"""Read ``.npy`` files of unknown origin, pickled object arrays included, without running any code in them.
 
 DeepLense stores axion images as pickled pairs ``[image, axion_mass]``. A pickle is a program; `darklens.data.pickles`
 interprets the few operations that build arrays and numbers, and refuses all others.
@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from darklens.data.bounds import check_whole, naming, reason
+from darklens.data.bounds import check_whole, named_errors, reason
 from darklens.data.pickles import load_pickle
 from darklens.errors import DataError, UnsafePickleError
 
 HEADER_BYTES = 2**14
-"""numpy refuses headers of more than 10 000 characters."""
+"""Bytes of a file in which its header is looked for; numpy itself refuses headers of more than 10 000 characters."""
 NUMBERS = "biuf"
 """Kinds of dtypes that an image, a label or a mass can have: booleans, integers, floats."""
 
 
 def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Return shape, dtype and offset of the data of a ``.npy`` file of numbers or objects.
+    """Read the header of a ``.npy`` file of numbers or objects, and return shape, dtype and offset of the data in bytes.
 
     Raises
     ------
@@ -53,7 +53,9 @@ def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, int]:
 
 
 def load_npy(path: Path, mmap: bool = False) -> np.ndarray:
-    """Return a ``.npy`` array of numbers, or an object array that is built without running its pickle.
+    """Read a ``.npy`` file, and return its array of numbers, or an object array that is built without running its pickle.
+
+    ``mmap`` maps arrays of numbers into memory, read-only, instead of reading them.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def load_npy(path: Path, mmap: bool = False) -> np.ndarray:
     """
     _, dtype, offset = read_header(path)
     if not dtype.hasobject:
-        with naming(path, "cannot be read"):
+        with named_errors(path, "cannot be read"):
             return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     try:
         return load_pickle(path.read_bytes()[offset:])
@@ -75,7 +77,13 @@ def load_npy(path: Path, mmap: bool = False) -> np.ndarray:
 
 
 def split_pair(array: np.ndarray, path: Path) -> tuple[np.ndarray, float | None]:
-    """Return image and mass of a DeepLense file: a plain image, or a pickled ``[image, mass]``. Raises DataError."""
+    """Split the array of a DeepLense file, a plain image or a pair ``[image, mass]``, and return image and mass or None.
+
+    Raises
+    ------
+    DataError
+        If an object array is no such pair.
+    """
     if array.dtype != object:
         return array, None
     parts = list(array.reshape(-1)) if array.ndim else [array.item()]

@@ -135,7 +135,7 @@ def prediction_table(
 def _read(cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool) -> np.ndarray:
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
         images = np.asarray(cutouts.images[rows], dtype=np.float32)
-    return check_finite(images, [ids[row] for row in rows], cutouts.where, mask)
+    return check_finite(images, [ids[row] for row in rows], cutouts.where, mask=mask)
 
 
 def _readable(

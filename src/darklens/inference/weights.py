@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from darklens.data.bounds import naming
+from darklens.data.bounds import named_errors
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError
 from darklens.inference.config import ModelConfig, numbers_in
@@ -37,17 +37,17 @@ def load_network(folder: Path, config: ModelConfig) -> tuple[nn.Module, OutlierS
     shape = Preprocessing(**config.preprocessing).output_shape((config.channels, config.pixels, config.pixels))
     if not is_reference(config.network.get("name")):  # a network of the user's own may need memory to be built
         _check_fit(folder, config, shape[0], state)
-    with naming(folder, "its weights are damaged, or not of this network", ModelError):
+    with named_errors(folder, "its weights are damaged, or not of this network", ModelError):
         network = _build(folder, config, shape[0]).eval()
         network.load_state_dict(state)
-    with naming(folder, "its network cannot take images of its size", ModelError), torch.inference_mode():
+    with named_errors(folder, "its network cannot take images of its size", ModelError), torch.inference_mode():
         output = network(torch.zeros(1, *shape))
         if tuple(output.shape[:2]) != (expected := (1, len(config.outputs))):
             raise ModelError(f"{folder}: its network puts out {tuple(output.shape)}; expected {expected}")
     outliers = None
     if (folder / OUTLIERS).is_file():
         tensors = _read(folder / OUTLIERS)
-        with naming(folder / OUTLIERS, "damaged", ModelError):
+        with named_errors(folder / OUTLIERS, "damaged", ModelError):
             outliers = OutlierScore.from_tensors(tensors)
             layer = last_linear(network)
             outliers.check(layer.in_features if layer is not None else 1, 5 * shape[0])
@@ -58,7 +58,7 @@ def _check_fit(folder: Path, config: ModelConfig, channels: int, state: dict[str
     most = max([LARGEST_OPTION, len(state), *(n for tensor in state.values() for n in tensor.shape)])
     if too_large := [number for number in numbers_in(config.network) if not abs(number) <= most]:
         raise ModelError(f"{folder}: its network has an option {too_large[0]:g}, more than its weights are for")
-    with naming(folder, "its network cannot be built", ModelError), torch.device("meta"):
+    with named_errors(folder, "its network cannot be built", ModelError), torch.device("meta"):
         own = {name: tuple(tensor.shape) for name, tensor in _build(folder, config, channels).state_dict().items()}
     if own != {name: tuple(tensor.shape) for name, tensor in state.items()}:
         raise ModelError(f"{folder}: its weights are damaged, or not of this network: {_difference(own, state)}")
@@ -87,5 +87,5 @@ def _build(folder: Path, config: ModelConfig, channels: int) -> nn.Module:
 def _read(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    with naming(path, "its weights are damaged, or not of this network", ModelError):
+    with named_errors(path, "its weights are damaged, or not of this network", ModelError):
         return load_file(path)

@@ -85,10 +85,20 @@ class TrainingData:
         per_process = max(1, self.recipe.trainer.batch_size // world_size)
         batches: Any
         if isinstance(self.train, SimulatedDataset):
-            batches = FreshBlocks(blocks_of(self.train_images), max(1, per_process // BLOCK), rank, world_size)
+            batches = FreshBlocks(
+                blocks_of(self.train_images), max(1, per_process // BLOCK), rank, world_size=world_size
+            )
         else:
             epoch = self.recipe.trainer.epoch_images
-            batches = Batches(self.train_images, per_process, self.seed, True, rank, world_size, epoch)
+            batches = Batches(
+                self.train_images,
+                per_process,
+                self.seed,
+                shuffle=True,
+                rank=rank,
+                world_size=world_size,
+                epoch_size=epoch,
+            )
         if self.unlabelled is None:
             return batch_loader(self.train, batches, self.recipe.trainer.workers)
         size = min(per_process, len(self.unlabelled) // world_size)
@@ -97,7 +107,7 @@ class TrainingData:
 
     def validation_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
         """Return the validation batches of one of Lightning's processes, in order."""
-        batches = Batches(len(self.validation), BATCH, self.seed, False, rank, world_size)
+        batches = Batches(len(self.validation), BATCH, self.seed, shuffle=False, rank=rank, world_size=world_size)
         return batch_loader(self.validation, batches)
 
 
@@ -183,7 +193,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
     for rows in (train, validation):
         subset = cutouts.subset(rows)
         wanted: Any = subset.targets if task.needs.pairs else targets[rows]
-        parts.append(CutoutDataset(subset, wanted, crop, mask, refuse))
+        parts.append(CutoutDataset(subset, wanted, crop, mask=mask, refuse_constant=refuse))
     if len(train) < recipe.trainer.batch_size:
         raise DataError(
             f"{cutouts.info.source}: {len(train)} training images are fewer than a batch of {recipe.trainer.batch_size}; "

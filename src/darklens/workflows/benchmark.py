@@ -277,7 +277,7 @@ def _images(plan: _Plan, say: Callable[[str], None]) -> dict[str, Path]:
         folder = folders[name] = plan.out / "data" / name
         if not folder.exists():
             with progress_bar(f"simulating {name} images") as progress:
-                simulate_dataset(preset, count, 2 * choices.seed + number, folder, progress=progress)
+                simulate_dataset(preset, count, 2 * choices.seed + number, out=folder, progress=progress)
             say(f"{count:,} {name} images of {preset.name} → {folder}")
     return folders
 

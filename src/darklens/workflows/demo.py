@@ -53,7 +53,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         folder = folders[name] = data / f"{name}-{count}-seed{2 * seed + offset}"
         if not folder.exists():
             with progress_bar(f"simulating {name} images") as progress:
-                simulate_dataset(preset, count, 2 * seed + offset, folder, progress=progress)
+                simulate_dataset(preset, count, 2 * seed + offset, out=folder, progress=progress)
         progress_message(f"{count:,} {name} images of {PRESET} → {folder}")
     recipe = load_recipe(RECIPE, {"trainer.epochs": EPOCHS})
     train(Job(recipe, str(folders["train"]), seed), out)

@@ -123,7 +123,7 @@ def _open(
         # Of a seed that no training or validation image of the model is of.
         preset = load_preset(str(data).removeprefix("preset:"), trust_code=trust_code)
         seed = (model.config.data.get("seed") or 0) + TEST_STREAM
-        cutouts = simulate_cutouts(preset, evaluation.count, seed, progress)
+        cutouts = simulate_cutouts(preset, evaluation.count, seed, progress=progress)
     else:
         cutouts = _test_rows(open_with(data, options), model, run)
     truth = model.task.targets(cutouts)

@@ -64,7 +64,7 @@ def simulate(
         say(f"{count:,} images: {guess.bytes / 2**20:,.0f} MiB, at most {duration(guess.seconds)}{faster}")
         return
     with progress_bar("simulating") as advance:
-        simulate_dataset(loaded, count, seed, out, noise, device, advance)
+        simulate_dataset(loaded, count, seed, out=out, noise=noise, device=device, progress=advance)
     say(f"{count:,} images of {loaded.name} → {out}", training_command(out, count, {}))
 
 
@@ -139,7 +139,7 @@ def import_(
 
     cutouts = open_with(source, options)
     with progress_bar("importing") as advance:
-        import_data(cutouts, out, options.mask, fractions, seed, advance)
+        import_data(cutouts, out, mask=options.mask, fractions=fractions, seed=seed, progress=advance)
     notes = "".join(f"\n  {note}" for note in cutouts.info.notes)
     say(
         f"{len(cutouts):,} images ({cutouts.info.layout}) → {out}{notes}",

@@ -1,4 +1,4 @@
-"""Catalogues that users bring: CSV, Parquet, FITS and other tables, with the columns they call by their own names."""
+"""Read catalogues of users (CSV, Parquet, FITS and other tables), recognise their columns, and join them to images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from darklens.data.bounds import naming
+from darklens.data.bounds import named_errors
 from darklens.data.readers.tables import check_names, read_csv, read_parquet
 from darklens.errors import DataError
 from darklens.paths import check_present
@@ -22,7 +22,7 @@ ALIASES = {
 
 
 def read_catalog(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
-    """A table and how its columns were understood (its name → ours), ``id`` as text.
+    """Read a table, and return it with the columns that were recognised (its name → ours); ``id`` becomes text.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def read_catalog(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
     taken = [c for c in frame.columns if c in mapping.values() and c not in mapping]
     frame = frame.drop(taken).rename(mapping)
     check_names(frame, path)
-    with naming(path, "cannot be read as a catalogue"):
+    with named_errors(path, "cannot be read as a catalogue"):
         frame = frame.with_columns(pl.col("id").cast(pl.String).str.strip_chars())
     if (repeated := frame.filter(pl.col("id").is_duplicated())["id"]).len():
         raise DataError(f"{path}: {repeated.len()} rows share their id with another, the first is {repeated[0]!r}")
@@ -56,7 +56,7 @@ def _read(path: Path) -> pl.DataFrame:
     if path.suffix in SUFFIXES:
         from astropy.table import Table
 
-        with naming(path, "cannot be read as a table"):
+        with named_errors(path, "cannot be read as a table"):
             table = Table.read(path)
             columns = {}
             for name in table.colnames:
@@ -68,9 +68,26 @@ def _read(path: Path) -> pl.DataFrame:
 
 
 def join_catalog(frame: pl.DataFrame, catalog: pl.DataFrame, source: str) -> tuple[pl.DataFrame, str]:
-    """Add a catalogue's columns to the rows of images, by id; and a sentence on what matched.
+    """Add the columns of a catalogue to the rows of images with the same id, and return them with a note.
 
-    An id matches as it is, or as the file name's part before the first dot. Raises DataError if nothing matches.
+    Parameters
+    ----------
+    frame
+        A row for each of N images.
+    catalog
+        The table to add, with a text column ``id`` without repetitions. Columns that images have already are left out.
+    source
+        Where the catalogue comes from, for errors.
+
+    Returns
+    -------
+    tuple of pl.DataFrame and str
+        The N rows in the same order, null where the catalogue has no row, and a sentence on how many matched.
+
+    Raises
+    ------
+    DataError
+        If no id matches.
     """
     keyed = frame.with_columns(pl.col("id").cast(pl.String))
     extra = catalog.select("id", *[c for c in catalog.columns if c not in frame.columns])
@@ -81,5 +98,5 @@ def join_catalog(frame: pl.DataFrame, catalog: pl.DataFrame, source: str) -> tup
             f"the catalogue like {extra['id'][0]!r}"
         )
     joined = keyed.join(extra, on="id", how="left", maintain_order="left")
-    said = f"{matched:,} of {len(frame):,} images have a row in the catalogue"
-    return joined, said
+    matches = f"{matched:,} of {len(frame):,} images have a row in the catalogue"
+    return joined, matches

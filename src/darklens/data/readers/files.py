@@ -1,4 +1,4 @@
-"""Images that lie one in a file, read when they are asked for: ``.npy`` and PNG."""
+"""Read images that are stored one in a file, ``.npy`` and PNG, when they are indexed."""
 
 from __future__ import annotations
 
@@ -8,33 +8,53 @@ from typing import Any, Literal
 
 import numpy as np
 
-from darklens.data.bounds import check_expansion, check_image, naming
+from darklens.data.bounds import check_expansion, check_image, named_errors
 from darklens.data.sizes import OneSize, sizes_message
 from darklens.data.unpickle import load_npy, read_header, split_pair
 from darklens.errors import DataError
 from darklens.progress import progress_bar
 
-LOOKED_AT = 20_000
-"""Files whose sizes are counted when a folder has several: all of most folders, in a few seconds."""
-COLOURS = (3, 4)
-"""Numbers in the last place of an image's shape that are taken for bands: more are as likely columns of pixels."""
+COUNTED_FILES = 20_000
+"""Files whose sizes are counted for the error message of a folder with several sizes. Measured: 10 s for
+as many FITS or PNG files. A larger number makes the message slow, a smaller one makes it incomplete."""
+BANDS_LAST = (3, 4)
+"""Lengths of an image's last axis that are taken for bands. A guess, which `channels_note` reports: more of them would take
+narrow images for bands, fewer would take colour images for stacks of narrow ones."""
 
 
-def is_channels_last(shape: Sequence[int], said: Literal["first", "last"] | None = None) -> bool:
-    """Return whether an image of this shape (three numbers) has its bands in the last place.
+Channels = Literal["first", "last"]
 
-    Without the user's word it is guessed: three or four in the last place, and more than that in the first.
+
+def is_channels_last(shape: Sequence[int], channels: Channels | None = None) -> bool:
+    """Return whether an image of a shape (three numbers) has its bands on the last axis.
+
+    ``channels`` is the user's choice. Without it the answer is a guess: yes if the last axis has length three or four, and
+    the first is longer than four.
     """
-    return said == "last" if said is not None else shape[-1] in COLOURS and shape[0] > max(COLOURS)
+    return channels == "last" if channels is not None else shape[-1] in BANDS_LAST and shape[0] > max(BANDS_LAST)
 
 
 def channels_note(shape: Sequence[int], name: str) -> str:
-    """Return a sentence on an image or stack whose last place was taken for its bands."""
+    """Return a note on an image or stack whose last axis was taken for its bands, and how to choose otherwise."""
     return f"{name}: the shape {tuple(shape)} is read as {shape[-1]} bands in the last place; --channels first if it is not"
 
 
-def as_channels(image: np.ndarray, path: Path, said: Literal["first", "last"] | None = None) -> np.ndarray:
-    """Return an image (H, W), (C, H, W) or (H, W, C) as (C, H, W).
+def as_channels(image: np.ndarray, path: Path, channels: Channels | None = None) -> np.ndarray:
+    """Bring an image to the axes (C, H, W), and return it.
+
+    Parameters
+    ----------
+    image
+        (H, W), (C, H, W) or (H, W, C).
+    path
+        The file it comes from, for errors.
+    channels
+        Which axis has the bands, first or last; None guesses (see `is_channels_last`).
+
+    Returns
+    -------
+    np.ndarray
+        (C, H, W), a view of the image.
 
     Raises
     ------
@@ -45,25 +65,27 @@ def as_channels(image: np.ndarray, path: Path, said: Literal["first", "last"] | 
         raise DataError(f"{path}: an array of shape {image.shape}; expected one image, (H, W) or (C, H, W)")
     if image.ndim == 2:
         return image[None]
-    return np.moveaxis(image, -1, 0) if is_channels_last(image.shape, said) else image
+    return np.moveaxis(image, -1, 0) if is_channels_last(image.shape, channels) else image
 
 
 class ImageFiles:
-    """Images of equal shape, one a file; subclasses say how a file is read.
+    """Images of equal shape, one in each file; subclasses define how a file is read.
 
     Parameters
     ----------
     paths
-        The files.
+        The N files.
     image_shape
         (C, H, W) of the first.
     dtype
-        Of all.
+        Type of the pixels of all.
     size
-        Images of differing size are brought to this one.
+        Size to which images are cropped or padded.
     """
 
-    def __init__(self, paths: Sequence[Path], image_shape: tuple[int, ...], dtype: np.dtype, size: OneSize = OneSize()):
+    def __init__(
+        self, paths: Sequence[Path], image_shape: tuple[int, ...], dtype: np.dtype, *, size: OneSize = OneSize()
+    ):
         self.paths = list(paths)
         self.size = size
         self.image_shape = image_shape if size.side is None else (image_shape[0], size.side, size.side)
@@ -71,6 +93,7 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Return the shape (N, C, H, W)."""
         return (len(self.paths), *self.image_shape)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
@@ -84,23 +107,23 @@ class ImageFiles:
         return out
 
     def read(self, path: Path) -> np.ndarray:
-        """One image (C, H, W)."""
+        """Return the image (C, H, W) of a file."""
         raise NotImplementedError
 
     def shape_of(self, path: Path) -> tuple[int, ...]:
-        """Shape (C, H, W) of an image, by its header alone where the format has one."""
+        """Return the shape (C, H, W) of the image of a file, from its header alone where the format has one."""
         return self.read(path).shape
 
     def _sizes(self, odd: tuple[int, ...]) -> str:
-        """Which sizes there are, how many of each, and what to do."""
-        shapes = count_shapes(self.paths[:LOOKED_AT], self.shape_of)
+        """A message on which sizes there are, how many of each, and what to do."""
+        shapes = count_shapes(self.paths[:COUNTED_FILES], self.shape_of)
         return sizes_message(shapes) if len(shapes) > 1 else f"shape {odd}; the others have {self.image_shape}"
 
 
 def count_shapes(
     paths: Sequence[Path], shape_of: Callable[[Path], tuple[int, ...]]
 ) -> dict[tuple[int, ...], list[str]]:
-    """Return the names of the files of each shape; files that cannot be read are left out."""
+    """Return the names of the files of each shape; files that cannot be read are left out. ``shape_of`` reads a shape."""
     shapes: dict[tuple[int, ...], list[str]] = {}
     for path in paths:
         try:
@@ -111,14 +134,26 @@ def count_shapes(
 
 
 class NpyFiles(ImageFiles):
-    """``.npy`` files: plain images, or pickled pairs of image and mass. All headers are checked at once.
+    """``.npy`` files, each a plain image or a pickled pair of image and mass. All headers are checked when they are opened.
 
-    ``notes`` say what was guessed, ``masses`` has one value or None a file.
+    ``notes`` are sentences on what was guessed, ``masses`` has a value for each file, None where it has no mass.
+
+    Parameters
+    ----------
+    paths
+        The N files.
+    size
+        Size to which images are cropped or padded.
+    channels
+        Which axis has the bands, first or last; None guesses (see `is_channels_last`).
+
+    Raises
+    ------
+    DataError
+        If a file is damaged or holds no image, or if sizes differ and no ``size`` is given.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], size: OneSize = OneSize(), channels: Literal["first", "last"] | None = None
-    ):
+    def __init__(self, paths: Sequence[Path], size: OneSize = OneSize(), channels: Channels | None = None):
         self.channels = channels
         first, mass = split_pair(load_npy(paths[0]), paths[0])
         if first.dtype.kind not in "fiub":
@@ -130,7 +165,7 @@ class NpyFiles(ImageFiles):
         self.masses: list[float | None] = []
         self._shapes: dict[Path, tuple[int, ...]] = {}
         shape = as_channels(first, paths[0], channels).shape
-        super().__init__(paths, shape, np.dtype(np.result_type(first.dtype, np.float32)), size)
+        super().__init__(paths, shape, np.dtype(np.result_type(first.dtype, np.float32)), size=size)
         with progress_bar(f"reading the headers of {len(paths):,} files") as advance:
             for number, path in enumerate(paths, 1):
                 self._inspect(path)
@@ -139,7 +174,7 @@ class NpyFiles(ImageFiles):
             raise DataError(f"{paths[0].parent}: {self._sizes(shape)}")
 
     def _inspect(self, path: Path) -> None:
-        """Keep shape and mass of a file."""
+        """Read the header of a file, and store its shape and mass."""
         shape, dtype, _ = read_header(path)
         mass = None
         if dtype.hasobject:
@@ -151,24 +186,40 @@ class NpyFiles(ImageFiles):
         self._shapes[path] = tuple(shape) if len(shape) != 2 else (1, *shape)
 
     def read(self, path: Path) -> np.ndarray:
+        """Return the image (C, H, W) of a file, without its mass."""
         return as_channels(split_pair(load_npy(path), path)[0], path, self.channels)
 
     def shape_of(self, path: Path) -> tuple[int, ...]:
+        """Return the shape (C, H, W) of the image of a file, which was read when it was opened."""
         return self._shapes[path]
 
 
 class PngFiles(ImageFiles):
-    """PNG images: grey as one band, colour as three. Whatever is not PNG is refused, whatever its name."""
+    """PNG images, grey as one band and colour as three. Files of another format are refused, whatever their name.
+
+    Parameters
+    ----------
+    paths
+        The N files.
+    size
+        Size to which images are cropped or padded.
+
+    Raises
+    ------
+    DataError
+        If the first file is no readable PNG.
+    """
 
     def __init__(self, paths: Sequence[Path], size: OneSize = OneSize()):
         first = self.read(paths[0])
         # Files of one folder may have 1, 8 or 16 bits.
-        super().__init__(paths, first.shape, np.dtype(np.uint16), size)
+        super().__init__(paths, first.shape, np.dtype(np.uint16), size=size)
 
     def read(self, path: Path) -> np.ndarray:
+        """Return the image of a file, (1, H, W) grey or (3, H, W) colour, without transparency."""
         from PIL import Image
 
-        with naming(path, "not a readable PNG"), Image.open(path, formats=["PNG"]) as image:
+        with named_errors(path, "not a readable PNG"), Image.open(path, formats=["PNG"]) as image:
             # The size is known before the pixels are decompressed: at least a bit, at most four bytes each.
             check_expansion(path, image.width * image.height // 8, path.stat().st_size)
             check_image(path, image.width * image.height * 4)

@@ -1,7 +1,7 @@
-"""FITS cutouts: one or many bands in the HDUs of a file, with WCS, zero point, noise map and PSF.
+"""Read FITS cutouts: one or many bands in the HDUs of a file, with WCS, zero point, noise map and PSF.
 
-Pixels are read by fitsio, which is several times faster than astropy; headers mean what astropy says they mean, and
-the pixel scale comes from the WCS alone.
+Pixels are read by fitsio, which is several times faster than astropy; headers are interpreted by astropy, and the pixel
+scale comes from the WCS alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from darklens.data.bounds import TILES, check_expansion, check_image, check_whole, is_gzip, naming
+from darklens.data.bounds import TILE_RATIO, check_expansion, check_image, check_whole, is_gzip, named_errors
 from darklens.data.readers.files import ImageFiles
 from darklens.data.readers.fits_checks import check_before_opening
 from darklens.data.sizes import OneSize
@@ -25,15 +25,36 @@ NOT_IMAGES = ("PSF", "RMS", "MASK", "VAR", "VARIANCE", "WHT", "WEIGHT", "FLAG", 
 IMAGE_SUFFIXES = ("_BGSUB", "_FLUX", "_SCI", "_IMAGE")
 ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZP", "MAG_ZP")
 NO_DATA = 1e10
-"""Noise maps hold huge values where a pixel has no data."""
+"""Values of a noise map above this mark pixels without data. In three Euclid Q1 cutouts such pixels have 1e16 and more, and
+all others at most 151. A smaller limit masks noisy pixels, a larger one takes pixels without data for measured ones."""
 
 
 @dataclass
 class FitsCutout:
     """One object in one or several bands of equal size.
 
-    ``images`` is (C, H, W) float32; ``rms`` and ``mask`` (True: no data) have that shape where every band has a noise
-    map; ``psf`` maps bands to kernels. ``pixel_scale`` is in arcsec, ``zero_points`` in AB magnitudes.
+    Parameters
+    ----------
+    path
+        The file.
+    images
+        Pixels (C, H, W), float32, in the file's unit.
+    bands
+        Names of the bands, in the order of the channels.
+    pixel_scale
+        Side of a pixel, arcsec; None without a WCS.
+    zero_points
+        AB magnitude of one unit of flux, for each band; None if unknown.
+    rms
+        Standard deviation of the noise, (C, H, W), in the unit of the pixels; None unless every band has a noise map.
+    mask
+        Whether a pixel has no data, (C, H, W); None without ``rms``.
+    psf
+        Kernel of the point-spread function by band.
+    wcs
+        The first band's coordinates, an `astropy.wcs.WCS`.
+    position
+        Right ascension and declination of the centre of the image, degrees.
     """
 
     path: Path
@@ -50,7 +71,19 @@ class FitsCutout:
 
 @dataclass(frozen=True)
 class BandHdu:
-    """Where a band's pixels are: HDU number, and plane of a cube or None."""
+    """Where the pixels of a band are in a file.
+
+    Parameters
+    ----------
+    name
+        Of the band.
+    hdu
+        Number of the HDU, counted from 0.
+    plane
+        Index on the first axis of a cube; None if the HDU holds one plane.
+    shape
+        (H, W) of the plane.
+    """
 
     name: str
     hdu: int
@@ -59,7 +92,13 @@ class BandHdu:
 
 
 def read_fits_cutout(path: Path) -> FitsCutout:
-    """Everything that a FITS cutout holds. Raises DataError if it has no image or is damaged."""
+    """Read all bands, noise maps, PSFs and coordinates of a FITS cutout, and return them.
+
+    Raises
+    ------
+    DataError
+        If it has no image or is damaged.
+    """
     import fitsio
     from astropy.io.fits import Header
     from astropy.wcs import WCS
@@ -77,7 +116,7 @@ def read_fits_cutout(path: Path) -> FitsCutout:
     if all(r is not None for r in rms):
         cutout.rms = np.stack([r for r in rms if r is not None]).astype(np.float32)
         cutout.mask = ~np.isfinite(cutout.rms) | (cutout.rms > NO_DATA) | ~np.isfinite(images)
-    with naming(path, "its header is damaged"):
+    with named_errors(path, "its header is damaged"):
         cutout.zero_points = [zero_point(header) for header in headers]
         if "CTYPE1" in headers[0]:
             cutout.wcs = wcs = WCS(headers[0], naxis=2)
@@ -90,14 +129,17 @@ def read_fits_cutout(path: Path) -> FitsCutout:
 
 
 def pixel_scale(wcs: Any) -> float:
-    """Side of a pixel in arcsec: the root of its area, whatever mixture of CD, PC and CDELT the header has."""
+    """Return the side of a pixel in arcsec, the root of its area, from any mixture of CD, PC and CDELT in the header."""
     from astropy.wcs.utils import proj_plane_pixel_scales
 
     return float(math.sqrt(np.prod(proj_plane_pixel_scales(wcs.celestial)))) * 3600
 
 
 def zero_point(header: Any) -> float | None:
-    """AB zero point of a header: named directly, or from HST's PHOTFLAM and PHOTPLAM."""
+    """Return the AB zero point of a header, named (`ZERO_POINT_KEYS`) or from HST's PHOTFLAM and PHOTPLAM; None without.
+
+    HST's is the formula of the ACS Data Handbook, chapter 5: -2.5 log10 PHOTFLAM - 5 log10 PHOTPLAM - 2.408.
+    """
     for key in ZERO_POINT_KEYS:
         if isinstance(header.get(key), int | float):
             return float(header[key])
@@ -107,9 +149,12 @@ def zero_point(header: Any) -> float | None:
 
 
 def find_bands(file: Any, path: Path) -> list[BandHdu]:
-    """Return the image HDUs of an open file that are bands, in their order; all of the first one's size.
+    """Return the image HDUs of an open file that are bands, in their order, if they have the size of the first.
 
-    Raises DataError if there are none, or they are too large in all.
+    Raises
+    ------
+    DataError
+        If there are none, or they are too large in all.
     """
     found: list[BandHdu] = []
     for number in range(len(file)):
@@ -138,7 +183,22 @@ def find_bands(file: Any, path: Path) -> list[BandHdu]:
 
 
 class FitsFiles(ImageFiles):
-    """FITS cutouts of equal layout, one a file; bands as in the first unless ``bands`` names them."""
+    """FITS cutouts, one in each file, that have the same bands.
+
+    Parameters
+    ----------
+    paths
+        The N files.
+    bands
+        Names of the bands to read; None takes those of the first file.
+    size
+        Size to which images are cropped or padded.
+
+    Raises
+    ------
+    DataError
+        If the first file cannot be read, or lacks a named band.
+    """
 
     def __init__(self, paths: Sequence[Path], bands: Sequence[str] | None = None, size: OneSize = OneSize()):
         with _open(paths[0]) as file:
@@ -147,14 +207,16 @@ class FitsFiles(ImageFiles):
             raise DataError(f"{paths[0]}: no band {', '.join(missing)}; there are {', '.join(found)}")
         self.bands = list(bands) if bands is not None else list(found)
         shape = (len(self.bands), *found[self.bands[0]].shape)
-        super().__init__(paths, shape, np.dtype(np.float32), size)
+        super().__init__(paths, shape, np.dtype(np.float32), size=size)
 
     def shape_of(self, path: Path) -> tuple[int, ...]:
+        """Return the shape (C, H, W) of the bands in a file, from its headers."""
         with _open(path) as file:
             found = find_bands(file, path)
         return (len(self.bands), *found[0].shape)
 
     def read(self, path: Path) -> np.ndarray:
+        """Return the bands (C, H, W) of a file, found by their names."""
         with _open(path) as file:
             # By name in each file: files of one survey may differ in which HDUs they have, and in their order.
             found = {band.name: band for band in find_bands(file, path)}
@@ -166,7 +228,13 @@ class FitsFiles(ImageFiles):
 
 
 class BandFiles(ImageFiles):
-    """One file for each band of an object. Coarser bands are resampled to the first one's pixels, flux kept."""
+    """Objects with a file for each band. Other bands are resampled to the pixels of the first; their flux is kept.
+
+    Parameters
+    ----------
+    objects
+        The files of each of N objects, in the order of the bands; each file holds one image.
+    """
 
     def __init__(self, objects: Sequence[Sequence[Path]]):
         self.objects = [list(paths) for paths in objects]
@@ -175,6 +243,7 @@ class BandFiles(ImageFiles):
         self._index = {paths[0]: paths for paths in self.objects}
 
     def read(self, path: Path) -> np.ndarray:
+        """Return the bands (C, H, W) of an object, named by the file of its first band."""
         return np.stack([_match(_single(p), self.image_shape[1:]) for p in self._index[path]])
 
 
@@ -197,7 +266,7 @@ def _single(path: Path) -> np.ndarray:
 def _open(path: Path) -> Iterator[Any]:
     import fitsio
 
-    with naming(path, "not a readable FITS file"):
+    with named_errors(path, "not a readable FITS file"):
         check_before_opening(path)
         with fitsio.FITS(str(path)) as file:
             yield file
@@ -220,7 +289,7 @@ def _pixels(file: Any, number: int, path: Path) -> np.ndarray:
         raise ValueError(f"HDU {number} is no image")
     promised, size = math.prod(info["dims"]) * abs(info["img_type"]) // 8, path.stat().st_size
     if info["is_compressed_image"]:
-        check_expansion(path, promised, size, TILES)
+        check_expansion(path, promised, size, ratio=TILE_RATIO)
     elif is_gzip(path):
         check_expansion(path, promised, size)
     else:

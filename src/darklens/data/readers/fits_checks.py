@@ -1,4 +1,4 @@
-"""Checks of a FITS file before cfitsio opens it."""
+"""Check a FITS file before cfitsio opens it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from darklens.errors import DataError
 
 CARD, BLOCK = 80, 2880
 PIECE = 1024 * BLOCK
-"""Bytes that are looked at together; a multiple of blocks, so that no card is cut."""
+"""Bytes that are searched together, 2.9 MB: a multiple of blocks, so that no card is cut. A choice, not tuned; it bounds
+the memory that a search takes."""
 SIDE = re.compile(rb"ZNAXIS\d", re.IGNORECASE)  # as cfitsio reads names
 WHOLE_SIDE = re.compile(rb"ZNAXIS\d+ *= *[1-9]\d* *(/.*)?", re.IGNORECASE)
 
 
 def check_before_opening(path: Path) -> None:
-    """Refuse what is neither FITS nor gzip, and images in tiles with a side of nothing.
+    """Refuse files that are neither FITS nor gzip, and compressed images with a side that is no whole number above 0.
 
-    cfitsio would unpack other archives too, and it divides by the sides of images in tiles, which ends the process.
+    cfitsio would unpack other archives too, and it divides by the sides of compressed images: by 0 ends the process.
 
     Raises
     ------

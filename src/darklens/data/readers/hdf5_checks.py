@@ -1,4 +1,4 @@
-"""Checks of an HDF5 file before its library reads values from it: sizes, and loops that the library does not end."""
+"""Check an HDF5 file before its library reads values from it: sizes, and text over which the library would loop forever."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from darklens.data.bounds import TILES, check_expansion, check_image, check_whole
+from darklens.data.bounds import TILE_RATIO, check_expansion, check_image, check_whole
 from darklens.errors import DataError
 
 HEAP = b"GCOL\x01\x00\x00\x00"
@@ -33,7 +33,7 @@ def check_stored(data: Any, path: Path) -> None:
     if data.chunks is None:
         check_whole(path, promised, stored)
     else:
-        check_expansion(path, promised, stored, TILES)
+        check_expansion(path, promised, stored, ratio=TILE_RATIO)
         check_image(path, math.prod(data.chunks) * data.dtype.itemsize)
 
 

@@ -1,33 +1,38 @@
-"""Images that lie in one array: ``.npy`` stacks and HDF5 files."""
+"""Read images that are stored in one array: ``.npy`` stacks and HDF5 files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from darklens.data.bounds import naming
-from darklens.data.readers.files import COLOURS, channels_note, is_channels_last
+from darklens.data.bounds import named_errors
+from darklens.data.readers.files import BANDS_LAST, Channels, channels_note, is_channels_last
 from darklens.data.readers.hdf5_checks import check_stored, check_text
 from darklens.data.unpickle import load_npy
 from darklens.errors import DataError
 
 
-def open_npy_stack(path: Path, channels: Literal["first", "last"] | None = None) -> tuple[np.ndarray, list[str]]:
-    """Return a ``.npy`` of one image or many as (N, C, H, W), memory-mapped, and notes on what was guessed.
+def open_npy_stack(path: Path, channels: Channels | None = None) -> tuple[np.ndarray, list[str]]:
+    """Open a ``.npy`` of one image or many, and return it as (N, C, H, W) with notes on what was guessed.
 
     A three-dimensional array is one image if its first axis has at most four planes (C, H, W) or its last three or four
-    (H, W, C), or if the user says where the bands are; else a stack of images of one band, (N, H, W).
+    (H, W, C), or if ``channels`` is given; else a stack of images of one band, (N, H, W).
 
     Parameters
     ----------
     path
         The file.
     channels
-        Where the bands are, if it is not to be guessed.
+        Which axis has the bands of an image, first or last; None guesses (see `is_channels_last`).
+
+    Returns
+    -------
+    tuple of np.ndarray and list of str
+        Images (N, C, H, W), memory-mapped, and notes.
 
     Raises
     ------
@@ -46,19 +51,33 @@ def _as_stack(array: np.ndarray, path: Path, has_bands: bool) -> np.ndarray:
     if array.ndim == 4:
         return array
     if array.ndim == 3:
-        return array[None] if has_bands or array.shape[0] <= max(COLOURS) else array[:, None]
+        return array[None] if has_bands or array.shape[0] <= max(BANDS_LAST) else array[:, None]
     if array.ndim == 2:
         return array[None, None]
     raise DataError(f"{path}: an array of shape {array.shape} is no image (H, W) and no stack (N, C, H, W)")
 
 
 class Hdf5Stack:
-    """A stack in an HDF5 file, opened anew in each process; rows are read in order, as HDF5 asks.
+    """Images in a dataset of an HDF5 file. Each process opens the file for itself; rows are read in ascending order.
 
-    ``channels`` says where the bands are, if it is not to be guessed; ``notes`` say what was.
+    ``notes`` are sentences on what was guessed.
+
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        The dataset in it; None takes the largest of three or four axes.
+    channels
+        Which axis has the bands of an image, first or last; None guesses (see `is_channels_last`).
+
+    Raises
+    ------
+    DataError
+        If it is no readable HDF5 file, has no such dataset, or promises more than it stores.
     """
 
-    def __init__(self, path: Path, name: str | None = None, channels: Literal["first", "last"] | None = None):
+    def __init__(self, path: Path, name: str | None = None, channels: Channels | None = None):
         self.path = path
         with self._open() as file:
             self.name = name or self._largest(file)
@@ -76,7 +95,7 @@ class Hdf5Stack:
     def _open(self) -> Iterator[Any]:
         import h5py
 
-        with naming(self.path, "not a readable HDF5 file"), h5py.File(self.path, "r") as file:
+        with named_errors(self.path, "not a readable HDF5 file"), h5py.File(self.path, "r") as file:
             yield file
 
     def _largest(self, file: Any) -> str:
@@ -95,7 +114,7 @@ class Hdf5Stack:
         return max(found, key=lambda name: found[name])
 
     def columns(self) -> dict[str, np.ndarray]:
-        """One-dimensional datasets with a value for each image: labels, ids, truths."""
+        """Return the one-dimensional datasets with a value for each image, (N,), such as labels and truths, by name."""
         import h5py
 
         columns: dict[str, np.ndarray] = {}
@@ -119,7 +138,7 @@ class Hdf5Stack:
 
         wanted = np.atleast_1d(np.arange(self.shape[0])[rows])
         unique, inverse = np.unique(wanted, return_inverse=True)
-        with naming(self.path, "not a readable HDF5 file"):
+        with named_errors(self.path, "not a readable HDF5 file"):
             if self._file is None:
                 self._file = h5py.File(self.path, "r")
             images = self._file[self.name][unique][inverse]

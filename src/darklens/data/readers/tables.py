@@ -1,4 +1,4 @@
-"""Read Parquet and CSV tables of strangers: bounded in memory, and refused by name if they are damaged."""
+"""Read Parquet and CSV tables of unknown origin: bounded in memory, and with errors that name the file."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from typing import Any
 
 import polars as pl
 
-from darklens.data.bounds import DEFLATE, TABLE_BYTES, check_expansion, naming
+from darklens.data.bounds import DEFLATE_RATIO, TABLE_BYTES, check_expansion, named_errors
 from darklens.errors import DataError
 
 BATCH_ROWS = 4096
-"""Rows that are decoded before the size of the table is looked at."""
+"""Rows that are decoded before the size of the table is checked. Measured on a million rows of ten columns:
+6.3 s at 256 rows, 0.9 s at 4096 and at 65 536; more only raises the memory that a damaged file can take."""
 SMALL = 2**26
-"""Bytes that any table may take: runs of one value in Parquet are shorter than deflate makes them."""
+"""Bytes that any table may take, 64 MiB: Parquet stores runs of one value in fewer bytes than deflate needs, so the ratio
+of deflate alone would refuse small valid files. A choice; a larger value lets a small damaged file take that much."""
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
-    """Return a Parquet file as a table. It is decoded by Arrow, whose errors on damaged files can be caught.
+    """Read a Parquet file, and return it as a table.
+
+    It is decoded by Arrow, whose errors on damaged files can be caught.
 
     Raises
     ------
@@ -27,14 +31,14 @@ def read_parquet(path: Path) -> pl.DataFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with naming(path, "cannot be read as Parquet"):
-        limit = min(TABLE_BYTES, max(SMALL, path.stat().st_size * DEFLATE))
+    with named_errors(path, "cannot be read as Parquet"):
+        limit = min(TABLE_BYTES, max(SMALL, path.stat().st_size * DEFLATE_RATIO))
         batches: list[Any] = []
         size = 0
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(BATCH_ROWS):
                 size += batch.nbytes
-                check_expansion(path, size, limit, 1)
+                check_expansion(path, size, limit, ratio=1)
                 batches.append(batch)
             table = pa.Table.from_batches(batches, schema=file.schema_arrow)
         table.validate(full=True)
@@ -44,15 +48,30 @@ def read_parquet(path: Path) -> pl.DataFrame:
 
 
 def read_csv(path: Path, header: bool = True) -> pl.DataFrame:
-    """Return a CSV file as a table: types found in its values, or all text if it has no header. Raises DataError."""
-    with naming(path, "cannot be read as a table"):
+    """Read a CSV file, and return it as a table.
+
+    Types are inferred from the first 10 000 rows; lines that begin with # are comments. A table without a header has
+    columns of text only.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    with named_errors(path, "cannot be read as a table"):
         if header:
             return pl.read_csv(path, infer_schema_length=10_000, comment_prefix="#")
         return pl.read_csv(path, has_header=False, infer_schema=False)
 
 
 def check_names(frame: pl.DataFrame, path: Path) -> None:
-    """Refuse a table whose identifiers, labels or splits are lists or bytes. Raises DataError."""
+    """Refuse a table whose columns ``id``, ``label`` or ``split`` hold lists, structures or bytes.
+
+    Raises
+    ------
+    DataError
+        If so; it names the column.
+    """
     for name in ("id", "label", "split"):
         kind = frame.schema.get(name)
         if kind is not None and (kind.is_nested() or kind in (pl.Binary, pl.Object)):
