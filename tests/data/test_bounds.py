@@ -1,13 +1,9 @@
-"""Files that promise more than they hold, or hold something else than they promise, are refused before they are read."""
+"""Files that promise more than they can hold, and gzip files that expand too far, are refused."""
 
 import gzip
-import json
-import struct
 import zlib
 
-import h5py
 import numpy as np
-import polars as pl
 import pytest
 from astropy.io import fits
 
@@ -20,115 +16,7 @@ from darklens.data.bounds import (
     check_image,
     check_whole,
 )
-from darklens.data.dataset import DatasetInfo, DatasetWriter, read_dataset
-from darklens.data.layouts import open_data
-from darklens.data.readers.tables import read_parquet
-from darklens.data.unpickle import load_npy, read_header, split_pair
 from darklens.errors import DataError
-
-
-def write_npy(path, header: bytes, data: bytes = b""):
-    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data)
-    return path
-
-
-HEADERS = {
-    b"{'descr': '<f8', 'fortran_order': False, 'shape': (2, 3": "not a .npy file",
-    b"{'descr': '<f8', 'fortran_order': False, 'shape': (-2, -3), }\n": "promises the shape",
-    b"{'descr': '<f8', 'fortran_order': False, 'shape': (4294967296, 4294967296), }\n": "truncated: .* promises 147573952",
-    b"{'descr': '<c16', 'fortran_order': False, 'shape': (2, 2), }\n": "holds complex128, not numbers",
-    b"{'descr': '|V9', 'fortran_order': False, 'shape': (2, 2), }\n": "holds .*V9, not numbers",
-    b"{'descr': '<M8[s]', 'fortran_order': False, 'shape': (2, 2), }\n": "holds datetime64",
-    b"[" * 5000: "not a .npy file",
-}
-
-
-@pytest.mark.parametrize("header", HEADERS, ids=range(len(HEADERS)))
-def test_npy_headers_that_lie_are_refused(tmp_path, header):
-    path = write_npy(tmp_path / "a.npy", header, bytes(64))
-    with pytest.raises(DataError, match=rf"a\.npy: .*{HEADERS[header]}"):
-        read_header(path)
-    with pytest.raises(DataError, match=r"a\.npy"):
-        open_data(path)
-
-
-def test_npy_header_of_four_gigabytes_is_not_read(tmp_path):
-    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x02\x00\xff\xff\xff\xff{'descr'")
-    with pytest.raises(
-        DataError, match=r"a\.npy: not a \.npy file \(EOF: reading array header, expected 4294967295 bytes"
-    ):
-        load_npy(tmp_path / "a.npy")
-
-
-@pytest.mark.parametrize(
-    "parts", [["a", 1.0], [np.zeros((4, 4)), "x"], [[[1.0], [1.0, 2.0]], 1.0], [np.zeros((4, 4)), 1j]]
-)
-def test_pairs_of_anything_but_numbers_are_refused(tmp_path, parts):
-    pair = np.empty(2, dtype=object)
-    pair[0], pair[1] = parts
-    with pytest.raises(DataError, match=r"expected \[image, mass\]"):
-        split_pair(pair, tmp_path / "a.npy")
-
-
-def fits_header(**cards) -> bytes:
-    text = "".join(f"{key:8}= {value:>20}".ljust(80) for key, value in cards.items()) + "END"
-    return text.ljust(-(-len(text) // 2880) * 2880).encode()
-
-
-@pytest.mark.parametrize("sides", [(64, 2_000_000_000), (2_000_000_000, 64), (4000, 4000)])
-def test_fits_headers_that_promise_more_than_the_file_are_refused(tmp_path, sides):
-    header = fits_header(SIMPLE="T", BITPIX=-32, NAXIS=2, NAXIS1=sides[1], NAXIS2=sides[0])
-    (tmp_path / "a.fits").write_bytes(header + bytes(2880))
-    with pytest.raises(DataError, match=r"a\.fits: (truncated: 5760 bytes where|an image of)"):
-        open_data(tmp_path / "a.fits")
-
-
-def test_compressed_fits_that_promise_more_than_tiles_can_hold_are_refused(tmp_path):
-    path = tmp_path / "a.fits"
-    packed = fits.CompImageHDU(np.zeros((16, 16), np.int32), compression_type="RICE_1")
-    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(path)
-    assert open_data(path).images[[0]].shape == (1, 1, 16, 16)
-    text = path.read_bytes()
-    for key in (b"ZNAXIS1", b"ZTILE1"):
-        old = key.ljust(8) + b"=                   16"
-        assert old in text
-        text = text.replace(old, old.replace(b"      16", b"20000000"))
-    path.write_bytes(text)
-    with pytest.raises(
-        DataError, match=rf"a\.fits: damaged: its header promises 1,280,000,000 bytes, and {len(text):,} "
-    ):
-        open_data(path).images[[0]]
-
-
-@pytest.mark.parametrize(
-    "value",
-    [b"=                    0", b"=0                  16", b"=                    F", b"=                  0.5"],
-)
-@pytest.mark.parametrize("suffix", [".fits", ".fits.gz"])
-def test_compressed_fits_with_a_side_of_nothing_are_refused(tmp_path, value, suffix):
-    """cfitsio divides by it, which ends the process."""
-    packed = fits.CompImageHDU(np.zeros((16, 16), np.int32), compression_type="RICE_1")
-    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(tmp_path / "whole.fits")
-    text = (tmp_path / "whole.fits").read_bytes().replace(b"ZNAXIS2 =                   16", b"znaxis2 " + value)
-    path = tmp_path / f"a{suffix}"
-    path.write_bytes(text if suffix == ".fits" else gzip.compress(text))
-    with pytest.raises(DataError, match=rf"a{suffix}: damaged: its header says 'znaxis2 {value.decode()}'; expected"):
-        open_data(path)
-
-
-@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\x1f\x9d\x90", b"BZh9", b"XIMPLE"])
-def test_archives_and_other_files_named_fits_are_refused(tmp_path, start):
-    (tmp_path / "a.fits").write_bytes(start + bytes(5756))
-    with pytest.raises(DataError, match=r"a\.fits: not a readable FITS file: it does not begin with SIMPLE"):
-        open_data(tmp_path / "a.fits")
-
-
-def test_text_that_is_not_ascii_in_fits_headers_is_refused_by_name(tmp_path):
-    path = tmp_path / "a.fits"
-    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8)), name="VIS")]).writeto(path)
-    path.write_bytes(path.read_bytes().replace(b"NAXIS1  =                    8", b"NAXIS1  =           \xff        8"))
-    with pytest.raises(DataError, match=r"a\.fits: .*decode"):
-        open_data(path)
 
 
 def test_gzip_that_expands_beyond_bounds_is_refused(tmp_path, monkeypatch):

@@ -75,3 +75,41 @@ def test_bands_are_read_by_name_whatever_their_order_in_a_file(tmp_path):
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8)), name="G")]).writeto(tmp_path / "d.fits")
     with pytest.raises(DataError, match=r"d\.fits: no band R, I, which a\.fits has; it has G"):
         open_data(tmp_path).images[:]
+
+
+def fits_header(**cards) -> bytes:
+    text = "".join(f"{key:8}= {value:>20}".ljust(80) for key, value in cards.items()) + "END"
+    return text.ljust(-(-len(text) // 2880) * 2880).encode()
+
+
+@pytest.mark.parametrize("sides", [(64, 2_000_000_000), (2_000_000_000, 64), (4000, 4000)])
+def test_fits_headers_that_promise_more_than_the_file_are_refused(tmp_path, sides):
+    header = fits_header(SIMPLE="T", BITPIX=-32, NAXIS=2, NAXIS1=sides[1], NAXIS2=sides[0])
+    (tmp_path / "a.fits").write_bytes(header + bytes(2880))
+    with pytest.raises(DataError, match=r"a\.fits: (truncated: 5760 bytes where|an image of)"):
+        open_data(tmp_path / "a.fits")
+
+
+def test_compressed_fits_that_promise_more_than_tiles_can_hold_are_refused(tmp_path):
+    path = tmp_path / "a.fits"
+    packed = fits.CompImageHDU(np.zeros((16, 16), np.int32), compression_type="RICE_1")
+    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(path)
+    assert open_data(path).images[[0]].shape == (1, 1, 16, 16)
+    text = path.read_bytes()
+    for key in (b"ZNAXIS1", b"ZTILE1"):
+        old = key.ljust(8) + b"=                   16"
+        assert old in text
+        text = text.replace(old, old.replace(b"      16", b"20000000"))
+    path.write_bytes(text)
+    with pytest.raises(
+        DataError, match=rf"a\.fits: damaged: its header promises 1,280,000,000 bytes, and {len(text):,} "
+    ):
+        open_data(path).images[[0]]
+
+
+def test_text_that_is_not_ascii_in_fits_headers_is_refused_by_name(tmp_path):
+    path = tmp_path / "a.fits"
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8)), name="VIS")]).writeto(path)
+    path.write_bytes(path.read_bytes().replace(b"NAXIS1  =                    8", b"NAXIS1  =           \xff        8"))
+    with pytest.raises(DataError, match=r"a\.fits: .*decode"):
+        open_data(path)

@@ -1,13 +1,12 @@
-import h5py
+"""Layouts of images on disk: detected, opened, and refused with a reason."""
+
 import numpy as np
 import polars as pl
 import pytest
 from astropy.io import fits
-from astropy.table import Table
 from conftest import EXAMPLES, SHARED
 from PIL import Image
 
-from darklens.data.importing import import_data
 from darklens.data.layouts import LAYOUTS, open_data
 from darklens.errors import DataError
 
@@ -93,29 +92,6 @@ def test_one_array_with_labels(tmp_path):
         open_data(tmp_path)
 
 
-def test_hdf5_stack(tmp_path):
-    images = RNG.random((10, 8, 8)).astype(np.float32)
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["images"] = images
-        file["label"] = np.array([b"lens", b"other"] * 5)
-        file["z"] = np.linspace(0, 1, 10)
-    data = open_data(tmp_path / "a.h5")
-    assert data.info.classes == ["lens", "other"]
-    np.testing.assert_array_equal(data.images[[7, 2, 2]][:, 0], images[[7, 2, 2]])
-    assert data.values("z")[-1] == 1
-
-
-def test_png_files(tmp_path):
-    Image.fromarray(RNG.integers(0, 255, (8, 8), dtype=np.uint8)).save(tmp_path / "a.png")
-    Image.fromarray(RNG.integers(0, 255, (8, 8), dtype=np.uint8)).save(tmp_path / "b.png")
-    assert open_data(tmp_path).images.shape == (2, 1, 8, 8)
-    colour = RNG.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    Image.fromarray(colour).save(tmp_path / "c.png")
-    np.testing.assert_array_equal(open_data(tmp_path / "c.png").images[[0]][0], np.moveaxis(colour, -1, 0))
-    with pytest.raises(DataError, match=r"c\.png: images differ in their bands: .*1×8×8 \(2, .*3×8×8 \(1, "):
-        open_data(tmp_path).images[:]
-
-
 def test_challenge_bands_and_catalogue_with_leaks(tmp_path):
     for number in (100001, 100002, 100003):
         for band, side in (("EUC_VIS", 20), ("EUC_J", 10)):
@@ -134,28 +110,6 @@ def test_challenge_bands_and_catalogue_with_leaks(tmp_path):
     assert any("no observer knows" in note and "mag_lens" in note for note in data.info.notes)
 
 
-def test_fits_folder_with_catalogue(tmp_path):
-    for i in range(3):
-        fits.writeto(tmp_path / f"obj{i}.fits", np.full((8, 8), float(i), dtype=np.float32))
-    Table({"SourceID": ["obj0", "obj1", "obj9"], "RIGHT_ASCENSION": [1.0, 2.0, 3.0]}).write(tmp_path / "c.ecsv")
-    data = open_data(tmp_path)
-    assert data.catalog["ra"].to_list() == [1.0, 2.0, None]
-    assert any("2 of 3 images have a row" in note for note in data.info.notes)
-    assert any("RIGHT_ASCENSION read as ra" in note for note in data.info.notes)
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet", "fits"])
-def test_catalogue_formats(tmp_path, suffix):
-    save_images(tmp_path / "cutouts", ["a", "b"])
-    table = Table({"object_id": ["a", "b"], "mag_g": [20.5, 21.5]})
-    path = tmp_path / f"objects.{suffix}"
-    if suffix == "parquet":
-        pl.DataFrame({"object_id": ["a", "b"], "mag_g": [20.5, 21.5]}).write_parquet(path)
-    else:
-        table.write(path)
-    assert open_data(tmp_path / "cutouts", catalog=path).values("mag_g").tolist() == [20.5, 21.5]
-
-
 def test_published_samples_read_as_they_are():
     data = open_data(EXAMPLES / "deeplense")
     assert data.catalog["label"].to_list() == ["axion", "cdm", "no_sub"]
@@ -169,16 +123,6 @@ def test_shared_samples_read_as_they_are():
         data = open_data(SHARED / "euclid_q1" / f"{path}.fits")
         assert data.images.shape == (1, bands, side, side)
         assert data.info.pixel_scale == pytest.approx(0.1)
-
-
-def test_shards_are_one_dataset(dataset, test_set, tmp_path):
-    (tmp_path / "a").symlink_to(dataset)
-    (tmp_path / "b").symlink_to(test_set)
-    data = open_data(tmp_path)
-    assert len(data) == 288
-    np.testing.assert_array_equal(
-        data.images[[200, 3]], [*open_data(test_set).images[[8]], *open_data(dataset).images[[3]]]
-    )
 
 
 BAD = {
@@ -211,25 +155,9 @@ def test_nothing_and_nothing_known(tmp_path):
         open_data(tmp_path, layout="x")
 
 
-def test_import_writes_what_it_read(class_folders, tmp_path):
-    source = open_data(class_folders)
-    out = import_data(source, tmp_path / "out", fractions={"train": 0.5, "validation": 0.25, "test": 0.25}, seed=3)
-    data = open_data(out)
-    np.testing.assert_array_equal(data.images[:], source.images[:].astype(np.float32))
-    assert data.info.classes == source.info.classes
-    counts = data.catalog.group_by("label", "split").len().sort("label", "split")["len"].to_list()
-    assert counts == [1, 2, 1] * 3
-    assert data.catalog["log10_axion_mass"].null_count() == 8
-
-
-def test_bad_pixels_are_refused_or_masked(tmp_path):
-    images = save_images(tmp_path / "in" / "cdm", ["a", "b"])
-    save_images(tmp_path / "in" / "no_sub", ["a"])
-    images[1, 2, 3], images[1, 4, 5] = np.nan, np.inf
-    np.save(tmp_path / "in" / "cdm" / "b.npy", images[1])
-    data = open_data(tmp_path / "in")
-    with pytest.raises(DataError, match="image cdm/b has 2 pixels that are nan or infinite"):
-        import_data(data, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == [tmp_path / "in"], "nothing is left behind"
-    out = import_data(data, tmp_path / "out", mask=True)
-    assert np.isfinite(open_data(out).images[:]).all()
+@pytest.mark.parametrize("labels", [[0, np.nan, 1], [0, np.inf, 1], ["a", "b", "c"]])
+def test_labels_that_are_no_numbers_are_refused(tmp_path, labels):
+    np.save(tmp_path / "images.npy", np.ones((3, 1, 8, 8)))
+    np.save(tmp_path / "labels.npy", np.array(labels))
+    with pytest.raises(DataError, match=r"labels\.npy: (labels of type float64, or nan|holds <U1, not numbers)"):
+        open_data(tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from darklens.data.layouts import open_data
-from darklens.data.unpickle import load_npy, split_pair
+from darklens.data.unpickle import load_npy, read_header, split_pair
 from darklens.errors import DataError, UnsafePickleError
 
 
@@ -77,3 +77,46 @@ def test_truncated_files_are_named(tmp_path):
     (tmp_path / "b.npy").write_bytes((tmp_path / "b.npy").read_bytes()[:-40])
     with pytest.raises(DataError, match="damaged or cut off"):
         load_npy(tmp_path / "b.npy")
+
+
+def write_npy(path, header: bytes, data: bytes = b""):
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data)
+    return path
+
+
+HEADERS = {
+    b"{'descr': '<f8', 'fortran_order': False, 'shape': (2, 3": "not a .npy file",
+    b"{'descr': '<f8', 'fortran_order': False, 'shape': (-2, -3), }\n": "promises the shape",
+    b"{'descr': '<f8', 'fortran_order': False, 'shape': (4294967296, 4294967296), }\n": "truncated: .* promises 147573952",
+    b"{'descr': '<c16', 'fortran_order': False, 'shape': (2, 2), }\n": "holds complex128, not numbers",
+    b"{'descr': '|V9', 'fortran_order': False, 'shape': (2, 2), }\n": "holds .*V9, not numbers",
+    b"{'descr': '<M8[s]', 'fortran_order': False, 'shape': (2, 2), }\n": "holds datetime64",
+    b"[" * 5000: "not a .npy file",
+}
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=range(len(HEADERS)))
+def test_npy_headers_that_lie_are_refused(tmp_path, header):
+    path = write_npy(tmp_path / "a.npy", header, bytes(64))
+    with pytest.raises(DataError, match=rf"a\.npy: .*{HEADERS[header]}"):
+        read_header(path)
+    with pytest.raises(DataError, match=r"a\.npy"):
+        open_data(path)
+
+
+def test_npy_header_of_four_gigabytes_is_not_read(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x02\x00\xff\xff\xff\xff{'descr'")
+    with pytest.raises(
+        DataError, match=r"a\.npy: not a \.npy file \(EOF: reading array header, expected 4294967295 bytes"
+    ):
+        load_npy(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    "parts", [["a", 1.0], [np.zeros((4, 4)), "x"], [[[1.0], [1.0, 2.0]], 1.0], [np.zeros((4, 4)), 1j]]
+)
+def test_pairs_of_anything_but_numbers_are_refused(tmp_path, parts):
+    pair = np.empty(2, dtype=object)
+    pair[0], pair[1] = parts
+    with pytest.raises(DataError, match=r"expected \[image, mass\]"):
+        split_pair(pair, tmp_path / "a.npy")

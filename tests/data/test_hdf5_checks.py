@@ -1,0 +1,45 @@
+"""HDF5 files that promise more than they store, or whose text has no end, are refused."""
+
+import struct
+
+import h5py
+import numpy as np
+import pytest
+
+from darklens.data.layouts import open_data
+from darklens.errors import DataError
+
+
+def test_hdf5_that_promises_more_than_it_stores_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", (1000, 500, 500), np.float64)  # nothing written: nothing stored
+    with pytest.raises(DataError, match=r"a\.h5: truncated: 0 bytes where its header promises 2000000000"):
+        open_data(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.create_dataset("images", (1000, 5000, 5000), np.float64, chunks=(1, 50, 50), compression="gzip")
+        file["images"][0, :50, :50] = 1
+    with pytest.raises(DataError, match=r"b\.h5: damaged: its header promises 200,000,000,000 bytes"):
+        open_data(tmp_path / "b.h5")
+
+
+def test_hdf5_whose_values_lie_elsewhere_is_refused(tmp_path):
+    (tmp_path / "secret").write_bytes(bytes(4 * 64))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", (4, 8, 8), "u1", external=[(str(tmp_path / "secret"), 0, 256)])
+    with pytest.raises(DataError, match=r"a\.h5: dataset /images keeps its values in other files"):
+        open_data(tmp_path / "a.h5")
+
+
+def test_hdf5_text_without_end_is_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=np.ones((2, 8, 8)))
+        file.create_dataset("label", data=["a", "b"])
+    assert open_data(path).catalog["label"].to_list() == ["a", "b"]
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    first_free = content.index(struct.pack("<HHIQ", 0, 0, 0, 4096 - 16 - 2 * 24), heap)
+    content[first_free + 8 : first_free + 16] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.h5: damaged: its text, at byte {heap}, has no end"):
+        open_data(path)

@@ -1,0 +1,89 @@
+"""Images of any layout as a dataset folder."""
+
+import numpy as np
+import pytest
+
+from darklens.data import importing
+from darklens.data.importing import import_data
+from darklens.data.layouts import open_data
+from darklens.errors import DataError
+
+RNG = np.random.default_rng(0)
+
+
+def save_images(folder, names, shape=(16, 16)):
+    folder.mkdir(parents=True, exist_ok=True)
+    images = RNG.normal(5, 1, (len(names), *shape)).astype(np.float32)
+    for name, image in zip(names, images, strict=True):
+        np.save(folder / f"{name}.npy", image)
+    return images
+
+
+def test_import_writes_what_it_read(class_folders, tmp_path):
+    source = open_data(class_folders)
+    out = import_data(source, tmp_path / "out", fractions={"train": 0.5, "validation": 0.25, "test": 0.25}, seed=3)
+    data = open_data(out)
+    np.testing.assert_array_equal(data.images[:], source.images[:].astype(np.float32))
+    assert data.info.classes == source.info.classes
+    counts = data.catalog.group_by("label", "split").len().sort("label", "split")["len"].to_list()
+    assert counts == [1, 2, 1] * 3
+    assert data.catalog["log10_axion_mass"].null_count() == 8
+
+
+def test_bad_pixels_are_refused_or_masked(tmp_path):
+    images = save_images(tmp_path / "in" / "cdm", ["a", "b"])
+    save_images(tmp_path / "in" / "no_sub", ["a"])
+    images[1, 2, 3], images[1, 4, 5] = np.nan, np.inf
+    np.save(tmp_path / "in" / "cdm" / "b.npy", images[1])
+    data = open_data(tmp_path / "in")
+    with pytest.raises(DataError, match="image cdm/b has 2 pixels that are nan or infinite"):
+        import_data(data, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [tmp_path / "in"], "nothing is left behind"
+    out = import_data(data, tmp_path / "out", mask=True)
+    images[1, 2, 3] = images[1, 4, 5] = 0
+    stored = open_data(out)
+    np.testing.assert_array_equal(stored.images[[stored.ids.index("cdm/a"), stored.ids.index("cdm/b")]][:, 0], images)
+
+
+def test_what_float32_cannot_hold_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((6, 8, 8), 1e39))
+    with pytest.raises(DataError, match=r"image a:0 has 64 pixels that are nan or infinite"):
+        import_data(open_data(tmp_path / "a.npy"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_are_imported_chunk_by_chunk_with_progress(tmp_path, monkeypatch):
+    monkeypatch.setattr(importing, "CHUNK", 4)
+    images = RNG.integers(0, 60_000, (10, 2, 3, 5)).astype(np.uint16)
+    np.save(tmp_path / "a.npy", images)
+    seen = []
+    source = open_data(tmp_path / "a.npy")
+    out = import_data(source, tmp_path / "out", progress=lambda *done: seen.append(done))
+    assert seen == [(4, 10), (8, 10), (10, 10)]
+    stored = np.load(out / "images.npy")
+    assert stored.dtype == np.uint16
+    np.testing.assert_array_equal(stored, images)
+    data = open_data(out)
+    assert "split" not in data.catalog.columns
+    assert (data.info.layout, data.info.seed, data.info.source) == ("dataset", None, str(tmp_path / "a.npy"))
+    assert data.ids == [f"a:{i}" for i in range(10)]
+
+
+def test_the_split_of_an_import_follows_from_its_seed(tmp_path):
+    np.save(tmp_path / "a.npy", RNG.normal(0, 1, (40, 1, 2, 2)))
+    halves = {"train": 0.5, "test": 0.5}
+    made = {
+        name: open_data(import_data(open_data(tmp_path / "a.npy"), tmp_path / name, fractions=halves, seed=seed))
+        for name, seed in (("one", 1), ("same", 1), ("other", 2))
+    }
+    splits = {name: data.catalog["split"].to_list() for name, data in made.items()}
+    assert splits["one"] == splits["same"] != splits["other"]
+    assert made["other"].info.seed == 2
+
+
+def test_pairs_keep_their_targets(tmp_path):
+    high = save_images(tmp_path / "in" / "HR", ["a", "b"], (1, 6, 8))
+    low = save_images(tmp_path / "in" / "LR", ["a", "b"], (1, 3, 4))
+    data = open_data(import_data(open_data(tmp_path / "in"), tmp_path / "out"))
+    np.testing.assert_array_equal(data.images[:], low)
+    np.testing.assert_array_equal(data.targets[:], high)

@@ -1,0 +1,160 @@
+"""Crop, stretch, scale, resize and repeat, against closed forms and other libraries."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+from scipy.stats import median_abs_deviation
+
+from darklens.data.preprocessing import Preprocessing
+from darklens.errors import DataError
+from darklens.physics.smoothfit import broad_prior, sky_noise
+from darklens.simulation import Simulator
+
+RNG = np.random.default_rng(4)
+IMAGES = RNG.normal(-2, 3, (6, 2, 9, 13)).astype(np.float32)
+"""Signed, not square, and with a sky that is not 0."""
+
+
+def apply(images, **settings):
+    return Preprocessing(**settings)(torch.from_numpy(images)).numpy()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"stretch": "none"}, lambda x: x),
+        ({"stretch": "sqrt"}, lambda x: np.copysign(np.sqrt(np.abs(x)), x)),
+        ({"stretch": "asinh", "softening": 2.5}, lambda x: np.arcsinh(x / 2.5)),
+        ({"stretch": "asinh"}, np.arcsinh),
+        ({"stretch": "sqrt", "center": -0.7, "scale": 3.5}, lambda x: (np.copysign(np.sqrt(np.abs(x)), x) + 0.7) / 3.5),
+    ],
+    ids=["none", "sqrt", "asinh", "asinh of 1", "sqrt and scale"],
+)
+def test_stretches_are_their_closed_forms(settings, expected):
+    assert_allclose(apply(IMAGES, **settings), expected(IMAGES), rtol=1e-5, atol=1e-6)
+
+
+def test_minmax_scales_each_image_over_all_its_bands():
+    low, high = IMAGES.min((1, 2, 3), keepdims=True), IMAGES.max((1, 2, 3), keepdims=True)
+    assert_allclose(apply(IMAGES, stretch="minmax"), (IMAGES - low) / (high - low), rtol=1e-5, atol=1e-6)
+    assert (
+        apply(np.full((1, 1, 3, 3), -4, dtype=np.float32), stretch="minmax").tolist() == np.zeros((1, 1, 3, 3)).tolist()
+    )
+    fitted = Preprocessing(stretch="minmax").fit(torch.from_numpy(IMAGES))
+    assert fitted == Preprocessing(stretch="minmax")
+
+
+def test_center_and_scale_are_mean_and_deviation_of_the_stretched_training_images():
+    fitted = Preprocessing(stretch="sqrt", crop=5).fit(torch.from_numpy(IMAGES))
+    stretched = np.copysign(np.sqrt(np.abs(IMAGES[:, :, 2:7, 4:9])), IMAGES[:, :, 2:7, 4:9]).astype(np.float64)
+    assert fitted.center == pytest.approx(stretched.mean(), rel=1e-5)
+    assert fitted.scale == pytest.approx(stretched.std(ddof=1), rel=1e-5)
+    assert fitted.center < -0.5
+
+
+def test_softening_is_the_noise_of_the_sky_unless_it_is_given():
+    images = RNG.normal(12, 0.8, (20, 1, 16, 16)).astype(np.float32)
+    images[:, :, 7:9, 7:9] += 500
+    fitted = Preprocessing(stretch="asinh").fit(torch.from_numpy(images))
+    assert fitted.softening == pytest.approx(median_abs_deviation(images, axis=None, scale="normal"), rel=1e-3)
+    assert fitted.softening == pytest.approx(0.8, rel=0.05)
+    stretched = np.arcsinh(images / fitted.softening).astype(np.float64)
+    assert (fitted.center, fitted.scale) == pytest.approx((stretched.mean(), stretched.std(ddof=1)), rel=1e-4)
+    given = Preprocessing(stretch="asinh", softening=3.0).fit(torch.from_numpy(images))
+    assert given.softening == 3.0
+    assert given.center == pytest.approx(np.arcsinh(images.astype(np.float64) / 3).mean(), rel=1e-5)
+
+
+def test_constant_training_images_leave_a_scale_of_one():
+    constant = torch.full((3, 1, 4, 4), -4.0)
+    fitted = Preprocessing(stretch="sqrt").fit(constant)
+    assert (fitted.center, fitted.scale) == (-2, 1)
+    assert Preprocessing(stretch="asinh").fit(constant).softening == 1
+
+
+@pytest.mark.parametrize(
+    ("crop", "rows", "columns"),
+    [
+        (4, slice(2, 6), slice(4, 8)),
+        (9, slice(0, 9), slice(2, 11)),
+        (11, slice(0, 9), slice(1, 12)),
+        (20, slice(0, 9), slice(0, 13)),
+    ],
+)
+def test_crop_keeps_the_centre(crop, rows, columns):
+    settings = Preprocessing(stretch="none", crop=crop)
+    assert_array_equal(settings(torch.from_numpy(IMAGES)), IMAGES[:, :, rows, columns])
+    assert settings.output_shape(IMAGES.shape) == IMAGES[0, :, rows, columns].shape
+
+
+@pytest.mark.parametrize("side", [6, 20])
+def test_resizing_is_that_of_pillow(side):
+    images = RNG.normal(0, 1, (2, 1, 12, 12)).astype(np.float32)
+    resized = apply(images, stretch="none", resize=side)
+    for image, expected in zip(resized[:, 0], images[:, 0], strict=True):
+        assert_allclose(image, Image.fromarray(expected).resize((side, side), Image.Resampling.BILINEAR), atol=1e-5)
+    assert_array_equal(apply(images, stretch="none", resize=12), images)
+
+
+def test_one_channel_is_repeated_and_as_many_are_left():
+    assert_array_equal(apply(IMAGES[:, :1], stretch="none", repeat_channels=3), np.repeat(IMAGES[:, :1], 3, axis=1))
+    assert_array_equal(apply(IMAGES, stretch="none", repeat_channels=2), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "expected"),
+    [
+        ({}, (2, 9, 13), (2, 9, 13)),
+        ({"crop": 8}, (7, 2, 9, 13), (2, 8, 8)),
+        ({"crop": 8, "resize": 5}, (2, 9, 13), (2, 5, 5)),
+        ({"repeat_channels": 3}, (1, 9, 13), (3, 9, 13)),
+        ({"repeat_channels": 3}, (3, 9, 13), (3, 9, 13)),
+        ({"lens_model": True}, (2, 16, 16), (4, 16, 16)),
+        ({"lens_model": True, "lens_band": 1, "crop": 12}, (2, 16, 16), (4, 12, 12)),
+    ],
+)
+def test_shape_of_the_networks_input(settings, shape, expected):
+    assert Preprocessing(**settings).output_shape(shape) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "channels", "message"),
+    [
+        ({"repeat_channels": 3}, 2, r"takes 3 channels .*these images have 2\. --preprocessing\.repeat_channels 1"),
+        ({"lens_model": True, "repeat_channels": 3}, 1, "lens_model adds two channels of its own"),
+        ({"lens_model": True, "lens_band": 2}, 2, "lens_band 2: these images have 2 channels, counted from 0"),
+        ({"lens_model": True, "lens_band": -1}, 2, "lens_band -1"),
+    ],
+)
+def test_settings_that_do_not_fit_the_channels_are_refused(settings, channels, message):
+    with pytest.raises(DataError, match=message):
+        Preprocessing(**settings).output_shape((channels, 16, 16))
+
+
+def test_lens_channels_are_what_the_fit_leaves_and_the_fit():
+    images, _ = Simulator("model-3-noisy", seed=8).block(0)
+    images = images[:8]
+    prior = broad_prior()
+    table = {"mean": prior.mean.tolist(), "precision": prior.precision.tolist(), "blur": 0.03}
+    settings = Preprocessing(lens_model=True, stretch="none", lens_prior=table, center=0.5, scale=0.2)
+    found = settings.lenses(images)
+    prepared = settings(images, found)
+    assert prepared.shape == (8, 3, 64, 64)
+    assert torch.equal(prepared, settings(images))
+    assert_allclose(prepared[:, 0], (images[:, 0] - 0.5) / 0.2, rtol=1e-5, atol=1e-5)
+    # Half of the residual over the noise of sky and photons, and a third of the root of the model.
+    left, model = 2 * prepared[:, 1], (3 * prepared[:, 2]) ** 2
+    assert float(left.abs().max()) < 30
+    again, positive = left * torch.sqrt(1 + 0.15 * model) + model, model > 0
+    assert float(positive.float().mean()) > 0.3
+    assert_allclose(again[positive], (images[:, 0] / sky_noise(images[:, 0]))[positive], atol=2e-3)
+    assert np.corrcoef(model.flatten(), images.flatten())[0, 1] > 0.9
+    # Lenses that are given are those that are used.
+    other = settings(images, found.flip(0))
+    assert torch.equal(other[:, 0], prepared[:, 0])
+    assert_allclose(other[:, 2], prepared[:, 2].flip(0), rtol=1e-4, atol=1e-4)
+    images[2, 0, 3, 40], images[3, 0, 3, 40] = 1e6, -1e6
+    struck = settings(images, found)[:, 1]
+    assert (float(struck[2, 3, 40]), float(struck[3, 3, 40])) == (15, -15)

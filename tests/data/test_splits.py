@@ -1,0 +1,81 @@
+"""Splits: stratified, seeded, and never across a stored test set."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from darklens.data.splits import ensure_split, split_rows
+from darklens.errors import DataError
+
+FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+
+
+def test_split_is_stratified():
+    catalog = pl.DataFrame({"id": range(300), "label": ["a"] * 200 + ["b"] * 100})
+    split = split_rows(catalog, FRACTIONS, seed=1)
+    assert [(split[:200] == name).sum() for name in FRACTIONS] == [160, 20, 20]
+    assert [(split[200:] == name).sum() for name in FRACTIONS] == [80, 10, 10]
+
+
+def test_split_without_classes_shares_out_all_rows_together():
+    catalog = pl.DataFrame({"id": range(20), "label": ["a"] * 15 + ["b"] * 5, "side": ["x"] * 10 + ["y"] * 10})
+    halves = {"train": 0.5, "test": 0.5}
+    both = split_rows(catalog, halves, 3, stratify="side")
+    assert [(both[:10] == "train").sum(), (both[10:] == "train").sum()] == [5, 5]
+    alone = split_rows(catalog, halves, 3, stratify=None)
+    assert (alone == "train").sum() == 10
+    np.testing.assert_array_equal(alone, split_rows(catalog.drop("label"), halves, 3))
+    assert (alone[:10] == "train").sum() != 5, "a seed at which the halves are not even"
+
+
+@pytest.mark.parametrize(("seed", "test"), [(4, [1, 2, 9]), (5, [6, 7, 8])])
+def test_split_follows_from_the_seed_as_it_does_in_stored_runs(seed, test):
+    """The rows are the last three of ``default_rng(SeedSequence([seed, 7])).permutation(10)``."""
+    split = split_rows(pl.DataFrame({"id": range(10)}), {"train": 0.7, "test": 0.3}, seed)
+    assert np.flatnonzero(split == "test").tolist() == test
+
+
+@pytest.mark.parametrize(
+    "fractions",
+    [
+        {"train": 0.8, "test": 0.1},
+        {"train": 0.8, "test": 0.3},
+        {"train": 1.2, "test": -0.2},
+        {"train": 1.0, "test": 0.0},
+    ],
+)
+def test_fractions_that_cannot_be_are_refused(fractions):
+    with pytest.raises(DataError, match="must be above 0 and sum to 1; got"):
+        split_rows(pl.DataFrame({"id": range(100)}), fractions, 0)
+
+
+def test_splits_that_would_be_empty_are_refused():
+    catalog = pl.DataFrame({"id": range(3), "label": ["a"] * 3})
+    with pytest.raises(DataError, match=r"3 images are too few to split into .*: test would be empty"):
+        split_rows(catalog, FRACTIONS, 0)
+
+
+def test_a_catalogue_without_split_gets_a_tenth_for_validation():
+    catalog = pl.DataFrame({"id": range(60), "label": ["a", "b", "b"] * 20})
+    one, same, other = (ensure_split(catalog, seed) for seed in (1, 1, 2))
+    assert one.columns == ["id", "label", "split"]
+    counts = one.group_by("label", "split").len().sort("label", "split")["len"].to_list()
+    assert counts == [18, 2, 36, 4]
+    assert one.equals(same)
+    assert not one.equals(other)
+
+
+def test_test_rows_of_a_stored_split_are_never_trained_on():
+    catalog = pl.DataFrame({"id": range(60), "label": ["a", "b"] * 30, "split": ["train"] * 40 + ["test"] * 20})
+    split, other = (ensure_split(catalog, seed)["split"].to_list() for seed in (0, 1))
+    assert split[40:] == other[40:] == ["test"] * 20
+    assert split[:40].count("validation") == other[:40].count("validation") == 4
+    assert split[:40].count("train") == 36
+    assert split != other
+
+
+def test_a_stored_split_with_validation_rows_is_kept():
+    catalog = pl.DataFrame({"id": range(5), "split": ["train", "validation", None, "test", "train"]})
+    assert ensure_split(catalog, seed=0).equals(catalog)
+    with pytest.raises(DataError, match="column 'split' names no row 'train'"):
+        ensure_split(catalog.filter(pl.col("split") == "test"), seed=0)

@@ -1,0 +1,171 @@
+"""Simulated datasets: whole truths, the same bytes after any interruption, nothing overwritten."""
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from darklens.data import synthesis
+from darklens.data.dataset import read_dataset
+from darklens.data.synthesis import estimate, image_dtype, simulate_cutouts, simulate_dataset, simulated_info
+from darklens.errors import DataError
+from darklens.simulation import Simulator, load_preset
+
+
+def digest(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+def test_simulated_folder_holds_images_and_whole_truth(dataset):
+    data = read_dataset(dataset)
+    assert data.images.shape == (192, 1, 64, 64)
+    assert data.info.classes == ["no_sub", "cdm", "axion"]
+    assert data.info.checksum == "sha256:" + hashlib.sha256((dataset / "images.npy").read_bytes()).hexdigest()
+    assert data.catalog["seed"].to_list() == [1] * 192
+    # Every image can be rendered again from its row.
+    simulator = Simulator(data.info.preset, data.info.seed)
+    again = simulator.render(data.catalog[100:130])
+    assert_array_equal(again, data.images[100:130])
+    assert_allclose(
+        simulator.render(data.catalog[:30], noise=False),
+        simulator.render(simulator.catalog(30), noise=False),
+    )
+
+
+def test_counts_are_stored_as_integers(tmp_path):
+    folder = simulate_dataset(load_preset("model-1"), 3, 0, out=tmp_path / "a")
+    assert read_dataset(folder).images.dtype == np.uint16
+    folder = simulate_dataset(load_preset("model-1"), 3, 0, out=tmp_path / "b", noise=False)
+    assert read_dataset(folder).images.dtype == np.float32
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Checkpoints after every block, so that few images are enough."""
+    monkeypatch.setattr(synthesis, "CHECKPOINT", 64)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(number):
+    def progress(done, total):
+        if done == number:
+            raise Stop
+
+    return progress
+
+
+def interrupted(out, seed=5, noise=True):
+    with pytest.raises(Stop):
+        simulate_dataset(load_preset("model-3-noisy"), 200, seed, out=out, noise=noise, progress=stop_at(128))
+
+
+def test_interrupted_simulation_ends_with_the_same_bytes(tmp_path, often):
+    seen = []
+    preset = load_preset("model-3-noisy")
+    whole = simulate_dataset(preset, 200, 5, out=tmp_path / "whole", progress=lambda *done: seen.append(done))
+    assert seen == [(64, 200), (128, 200), (192, 200), (200, 200)]
+    interrupted(tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    assert json.loads((tmp_path / "again.partial" / "progress.json").read_text())["done"] == 128
+    seen.clear()
+    simulate_dataset(preset, 200, 5, out=tmp_path / "again", progress=lambda *done: seen.append(done))
+    assert seen == [(192, 200), (200, 200)], "it goes on where it stopped"
+    assert digest(tmp_path / "again") == digest(whole)
+    assert not (tmp_path / "again.partial").exists()
+    other = simulate_dataset(preset, 200, 6, out=tmp_path / "other")
+    assert digest(other)["images.npy"] != digest(whole)["images.npy"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"seed": 6}, {"noise": False}, {"count": 201}, {"preset": "model-3"}],
+    ids=["seed", "noise", "count", "preset"],
+)
+def test_interrupted_simulation_of_other_settings_is_not_continued(tmp_path, often, changed):
+    interrupted(tmp_path / "a")
+    before = digest(tmp_path / "a.partial")
+    given = {"preset": "model-3-noisy", "count": 200, "seed": 5, "noise": True} | changed
+    preset, count, seed = load_preset(given["preset"]), given["count"], given["seed"]
+    with pytest.raises(DataError, match=r"a\.partial: left by a run with other settings"):
+        simulate_dataset(preset, count, seed, out=tmp_path / "a", noise=given["noise"])
+    assert digest(tmp_path / "a.partial")["images.npy"] == before["images.npy"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from darklens.data import synthesis
+from darklens.simulation import load_preset
+
+synthesis.CHECKPOINT = 64
+kill = lambda done, total: done == 128 and os.kill(os.getpid(), signal.SIGKILL)
+synthesis.simulate_dataset(load_preset("model-3-noisy"), 200, 5, out=Path(sys.argv[1]), progress=kill)
+"""
+
+
+def test_killed_simulation_resumes(tmp_path, often):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a")], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert json.loads((tmp_path / "a.partial" / "progress.json").read_text())["done"] == 128
+    resumed = simulate_dataset(load_preset("model-3-noisy"), 200, 5, out=tmp_path / "a")
+    assert digest(resumed) == digest(simulate_dataset(load_preset("model-3-noisy"), 200, 5, out=tmp_path / "b"))
+
+
+def test_existing_folder_is_never_overwritten(dataset):
+    before = digest(dataset)
+    with pytest.raises(DataError, match="exists already, and nothing is overwritten"):
+        simulate_dataset(load_preset("model-3"), 6, 0, out=dataset)
+    assert digest(dataset) == before
+
+
+def test_full_disk_is_said_and_nothing_left(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        simulate_dataset(load_preset("model-3"), 6, 0, out=tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_in_memory_are_those_of_the_folder(dataset, test_set):
+    seen = []
+    preset = load_preset("model-3-noisy")
+    made = simulate_cutouts(preset, 70, 1, progress=lambda *done: seen.append(done))
+    assert seen == [(64, 70), (70, 70)]
+    stored = read_dataset(dataset)
+    assert_array_equal(made.images, stored.images[:70])
+    assert made.images.dtype == stored.images.dtype
+    assert made.catalog["theta_E"].to_list() == stored.catalog["theta_E"][:70].to_list()
+    assert_array_equal(simulate_cutouts(preset, 70, 2).images, read_dataset(test_set).images[:70])
+
+
+@pytest.mark.parametrize(
+    ("name", "noise", "kind"), [("model-1", True, "u2"), ("model-1", False, "f4"), ("model-3-noisy", True, "f4")]
+)
+def test_description_of_a_simulated_dataset(name, noise, kind):
+    preset = load_preset(name)
+    info = simulated_info(preset, 12, noise)
+    assert (info.source, info.seed, info.noise, info.layout) == (f"preset:{name}", 12, noise, "dataset")
+    assert info.preset["name"] == name
+    assert info.pixel_scale == preset.instrument.pixel_scale
+    assert info.zero_points == [preset.instrument.zero_point]
+    assert (info.bands, info.unit, info.notes) == ([preset.instrument.name], preset.unit, [preset.description])
+    assert image_dtype(preset, noise) == np.dtype(kind)
+
+
+def test_estimate_is_proportional_to_the_number_of_images():
+    few = estimate(load_preset("model-1"), 1000)
+    assert few.bytes == 1000 * 150 * 150 * 2
+    assert few.seconds * few.images_per_second == pytest.approx(1000)
+    assert estimate(load_preset("model-3-noisy"), 10, noise=False).bytes == 10 * 64 * 64 * 4
