@@ -26,10 +26,10 @@ def folder(tmp_path):
     [
         ({"classes": "cdm"}, r"classes is 'cdm'; expected list\[str\]"),
         ({"classes": [1]}, r"classes is \[1\]; expected list\[str\]"),
-        ({"pixel_scale": "0.1"}, r"pixel_scale is '0.1'; expected float \| None"),
+        ({"pixel_scale": "0.1"}, r"pixel_scale is '0.1'; expected float or null"),
         ({"pixel_scale": True}, "pixel_scale is True"),
         ({"pixel_scale": float("nan")}, "pixel_scale is nan"),
-        ({"seed": 1.5}, r"seed is 1.5; expected int \| None"),
+        ({"seed": 1.5}, r"seed is 1.5; expected int or null"),
         ({"format": "1"}, "format is '1'; expected a whole number"),
         ({"format": 2}, "written by a newer darklens"),
         ({"bands": ["VIS", "Y"]}, "names 2 bands; images.npy has 1"),
