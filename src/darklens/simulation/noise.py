@@ -10,7 +10,6 @@ from darklens.physics import gaussian_noise, poisson
 from darklens.simulation.draw import DEVICE_NOISE, NOISE, seed_sequence
 from darklens.simulation.presets import Preset
 
-
 ONE_BY_ONE = {"cpu"}
 """Devices on which images get their noise one after the other, from a generator each: on a CPU the faster way. On another
 device that would wait for the host at each image. The two ways draw different numbers of the same distribution."""
