@@ -25,7 +25,7 @@ from darklens.simulation.scene import sersic_parameters, substructure, summed_de
 Kernel = Callable[..., Tensor]
 
 
-def fused_light(preset: Preset, label: str, columns: Columns, *, x: Tensor, y: Tensor) -> Tensor | None:
+def fused_light(preset: Preset, label: str, columns: Columns, x: Tensor, y: Tensor) -> Tensor | None:
     """Return the lensed surface brightness of one class, by a compiled kernel.
 
     Isothermal deflectors with Sérsic sources and darklens's own profiles are compiled. Where all images share one main

@@ -207,7 +207,7 @@ class Simulator:
             rows = select(columns, chosen)
             light = None
             if compile:
-                light = fused_light(preset, label, rows, x=x, y=y)
+                light = fused_light(preset, label, rows, x, y)
             if light is None:
                 light = self._light(label, rows, x, y)
             images[torch.from_numpy(chosen).to(self.device)] = self._observe(light)
