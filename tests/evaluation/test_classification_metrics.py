@@ -105,7 +105,14 @@ def test_prediction_sets_are_counted():
     assert value["set_size"] == 1.25
 
 
-def test_directions_are_those_of_the_field():
-    p, labels = simulated(n=30)
-    better = {m.key: m.better for m in classification_metrics(p, labels, CLASSES, np.ones((30, 3), dtype=bool))}
-    assert {key for key, direction in better.items() if direction == "lower"} == {"ece", "log_loss", "set_size"}
+def test_what_is_stored_of_each_metric():
+    p, labels = simulated(n=60)
+    found = classification_metrics(p, labels, CLASSES, np.ones((60, 3), dtype=bool))
+    assert [(m.key, m.title, m.better, m.perfect) for m in found] == [
+        ("accuracy", "Accuracy", "higher", 1), ("macro_auc", "Macro AUC", "higher", 1),
+        ("micro_auc", "Micro AUC", "higher", 1), ("auc_no_sub", "AUC no_sub", "higher", 1),
+        ("auc_cdm", "AUC cdm", "higher", 1), ("auc_axion", "AUC axion", "higher", 1), ("ece", "ECE", "lower", 0),
+        ("log_loss", "Log loss", "lower", 0), ("coverage", "Coverage of prediction sets", "higher", None),
+        ("set_size", "Classes in a prediction set", "lower", None),
+    ]  # fmt: skip
+    assert {m.unit for m in found} == {""}

@@ -31,3 +31,13 @@ def test_weighted_r2_agrees_with_scikit_learn():
     predicted, weights = true + rng.normal(0.2, 0.5, 50), rng.integers(0, 3, 50).astype(float)
     found = next(m for m in regression_metrics(predicted, true) if m.key == "r2").statistic(weights[None])
     assert found[0] == pytest.approx(metrics.r2_score(true, predicted, sample_weight=weights), abs=1e-9)
+
+
+def test_what_is_stored_of_each_metric():
+    zeros = np.zeros(3)
+    assert [(m.key, m.title, m.better, m.perfect) for m in regression_metrics(zeros, zeros)] == [
+        ("mse", "MSE", "lower", 0), ("rmse", "RMSE", "lower", 0), ("mae", "Mean absolute error", "lower", 0),
+        ("r2", "R²", "higher", 1), ("bias", "Bias", "neither", 0), ("scatter", "Scatter", "lower", 0),
+    ]  # fmt: skip
+    described = regression_metrics(zeros, zeros, "dex")[0].describe()
+    assert described == {"title": "MSE", "unit": "(dex)²", "better": "lower", "perfect": 0}
