@@ -8,6 +8,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from darklens.data.layouts import open_data
+from darklens.data.readers.catalogs import join_catalog, read_catalog
 from darklens.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -58,3 +59,62 @@ def test_labels_that_are_not_a_number_are_missing(tmp_path):
     assert data.info.classes == ["0.0", "1.0"]
     with pytest.raises(DataError, match=r"a\.parquet: there is no such file"):
         open_data(tmp_path / "b.npy", catalog=tmp_path / "a.parquet")
+
+
+def write(path, **columns):
+    pl.DataFrame(columns).write_csv(path)
+    return path
+
+
+def test_columns_are_recognised_by_their_usual_names(tmp_path):
+    path = write(
+        tmp_path / "a.csv", NAME=["x ", " y"], RAJ2000=[1.5, 2.5], dec_deg=[-3.5, 4], Class=["q", "s"], z=[1, 2]
+    )
+    table, mapping = read_catalog(path)
+    assert mapping == {"NAME": "id", "RAJ2000": "ra", "dec_deg": "dec", "Class": "label"}
+    assert table.to_dict(as_series=False) == {
+        "id": ["x", "y"], "ra": [1.5, 2.5], "dec": [-3.5, 4], "label": ["q", "s"], "z": [1, 2],
+    }  # fmt: skip
+
+
+def test_the_first_of_several_names_is_taken(tmp_path):
+    path = write(tmp_path / "a.csv", filename=["f", "g"], object_id=[7, 8], lens=[0, 1], target=["t", "u"])
+    table, mapping = read_catalog(path)
+    assert mapping == {"object_id": "id", "target": "label"}
+    assert table["id"].to_list() == ["7", "8"]
+    assert table["filename"].to_list() == ["f", "g"]
+    table, mapping = read_catalog(write(tmp_path / "b.csv", id=["a", "b"], ID=["c", "d"]))
+    assert (mapping, table.columns) == ({"ID": "id"}, ["id"])
+
+
+def test_tables_without_or_with_repeated_identifiers_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"a\.csv: no column for the identifier .*; it has \['z', 'y'\]"):
+        read_catalog(write(tmp_path / "a.csv", z=[1], y=[2]))
+    with pytest.raises(DataError, match=r"b\.csv: 3 rows share their id with another, the first is 'p'"):
+        read_catalog(write(tmp_path / "b.csv", id=["o", "p", "q", "p ", " p"]))
+    (tmp_path / "c.txt").write_text("id\n1\n")
+    with pytest.raises(DataError, match=r"c\.txt: not a catalogue; expected \.csv, \.parquet, \.fits"):
+        read_catalog(tmp_path / "c.txt")
+    (tmp_path / "d.fits").write_text("id\n1\n")
+    with pytest.raises(DataError, match=r"d\.fits: cannot be read as a table"):
+        read_catalog(tmp_path / "d.fits")
+
+
+def test_columns_of_several_values_are_left_out(tmp_path):
+    Table({"id": ["a", "b"], "flux": [[1.0, 2.0], [3.0, 4.0]], "z": [0.5, 1.5]}).write(tmp_path / "a.fits")
+    table, _ = read_catalog(tmp_path / "a.fits")
+    assert table.to_dict(as_series=False) == {"id": ["a", "b"], "z": [0.5, 1.5]}
+
+
+def test_rows_are_joined_by_identifier_in_the_order_of_the_images():
+    images = pl.DataFrame({"id": ["c", "a", "x", "b"], "path": ["1", "2", "3", "4"]})
+    table = pl.DataFrame({"id": ["a", "b", "c", "d"], "z": [1.5, 2.5, 3.5, 4.5], "path": ["no"] * 4})
+    joined, note = join_catalog(images, table, "t.csv")
+    assert joined.to_dict(as_series=False) == {
+        "id": ["c", "a", "x", "b"], "path": ["1", "2", "3", "4"], "z": [3.5, 1.5, None, 2.5],
+    }  # fmt: skip
+    assert note == "3 of 4 images have a row in the catalogue"
+    with pytest.raises(
+        DataError, match=r"t\.csv: no id of the catalogue .* images have ids like 'c', the catalogue like 'd'"
+    ):
+        join_catalog(images, table[3:], "t.csv")

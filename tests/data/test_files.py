@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from darklens.data.importing import import_data
 from darklens.data.layouts import open_data
+from darklens.data.readers.files import NpyFiles, as_channels, count_shapes, is_channels_last
 from darklens.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -67,3 +69,80 @@ def test_folder_of_colour_arrays_is_read_file_by_file(tmp_path):
     data = open_data(tmp_path)
     np.testing.assert_allclose(data.images[:], np.moveaxis(images, -1, 1), rtol=1e-6)
     assert sum("bands in the last place" in note for note in data.info.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "last"),
+    [
+        ((9, 9, 3), None, True),
+        ((5, 9, 4), None, True),
+        ((4, 9, 3), None, False),
+        ((9, 9, 2), None, False),
+        ((9, 9, 5), None, False),
+        ((9, 9, 3), "first", False),
+        ((3, 9, 9), "last", True),
+    ],
+)
+def test_axis_of_the_bands_is_guessed_or_chosen(shape, channels, last):
+    assert is_channels_last(shape, channels) is last
+    image = RNG.normal(0, 1, shape)
+    np.testing.assert_array_equal(as_channels(image, "a.npy", channels), image.transpose(2, 0, 1) if last else image)
+
+
+def test_what_is_no_image_is_refused():
+    np.testing.assert_array_equal(as_channels(np.eye(3)[:2], "a.npy"), np.eye(3)[None, :2])
+    for shape in ((4,), (2, 3, 4, 5), (0, 4)):
+        with pytest.raises(
+            DataError, match=r"a\.npy: an array of shape .*; expected one image, \(H, W\) or \(C, H, W\)"
+        ):
+            as_channels(np.ones(shape), "a.npy")
+
+
+def test_files_are_read_by_number_in_the_order_asked_for(tmp_path):
+    images = RNG.normal(-2, 3, (5, 4, 6)).astype(np.float32)
+    paths = [tmp_path / f"{i}.npy" for i in range(5)]
+    for path, image in zip(paths, images, strict=True):
+        np.save(path, image)
+    files = NpyFiles(paths)
+    assert (files.shape, files.dtype, files.masses) == ((5, 1, 4, 6), np.float32, [None] * 5)
+    for rows in ([3, 0, 0, -1], slice(1, 4), np.array([True, False, False, True, False])):
+        np.testing.assert_array_equal(files[rows][:, 0], images[rows])
+    np.testing.assert_array_equal(files[2][:, 0], images[[2]])
+
+
+def test_types_of_files_are_widened_to_floats(tmp_path):
+    for kind, expected in (("i2", "f4"), ("f8", "f8"), ("i4", "f8")):
+        np.save(tmp_path / "a.npy", np.array([[1, -2]], dtype=kind))
+        assert NpyFiles([tmp_path / "a.npy"]).dtype == np.dtype(expected)
+
+
+def test_masses_of_some_files_are_theirs(tmp_path):
+    for i, mass in enumerate((None, 2e9, None, -3.5)):
+        value = np.empty(2, dtype=object)
+        value[0], value[1] = np.full((2, 3), i), mass
+        np.save(tmp_path / f"{i}.npy", np.full((2, 3), float(i)) if mass is None else value, allow_pickle=True)
+    files = NpyFiles([tmp_path / f"{i}.npy" for i in range(4)])
+    assert (files.masses, files.has_masses) == ([None, 2e9, None, -3.5], True)
+    assert files[:][:, 0, 1, 2].tolist() == [0, 1, 2, 3]
+
+
+def test_shapes_are_counted_and_unreadable_files_left_out():
+    def shape_of(path):
+        if path.name == "bad":
+            raise DataError("no")
+        return [len(path.name), 2]
+
+    paths = [Path(name) for name in ("x/a", "x/bb", "bad", "y/c")]
+    assert count_shapes(paths, shape_of) == {(1, 2): ["a", "c"], (2, 2): ["bb"]}
+
+
+def test_transparency_and_palettes_become_colours(tmp_path):
+    colour = RNG.integers(0, 255, (3, 5, 4), dtype=np.uint8)
+    Image.fromarray(colour, "RGBA").save(tmp_path / "a.png")
+    np.testing.assert_array_equal(open_data(tmp_path / "a.png").images[:][0], colour[..., :3].transpose(2, 0, 1))
+    indexed = Image.fromarray(np.array([[0, 1], [1, 0]], dtype=np.uint8), "P")
+    indexed.putpalette([9, 8, 7, 100, 110, 120])
+    indexed.save(tmp_path / "b.png")
+    assert open_data(tmp_path / "b.png").images[:][0].tolist() == [
+        [[9, 100], [100, 9]], [[8, 110], [110, 8]], [[7, 120], [120, 7]],
+    ]  # fmt: skip

@@ -1,10 +1,14 @@
 """Images that are stored in one array: ``.npy`` stacks and HDF5 files."""
 
+import pickle
+
 import h5py
 import numpy as np
 import pytest
 
 from darklens.data.layouts import open_data
+from darklens.data.readers.stacks import Hdf5Stack, open_npy_stack
+from darklens.errors import DataError
 
 RNG = np.random.default_rng(0)
 
@@ -66,3 +70,69 @@ def test_stacks_are_brought_to_a_size_too(tmp_path):
     stack = RNG.random((5, 1, 12, 14)).astype(np.float32)
     np.save(tmp_path / "stack.npy", stack)
     np.testing.assert_array_equal(open_data(tmp_path / "stack.npy", crop=8).images[[4]], stack[[4], :, 2:10, 3:11])
+
+
+def write_hdf5(path, **arrays):
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name.replace("__", "/")] = array
+    return path
+
+
+def test_largest_dataset_of_images_is_read_or_the_named_one(tmp_path):
+    images = RNG.normal(-1, 2, (6, 2, 5, 7))
+    path = write_hdf5(
+        tmp_path / "a.h5", small=images[:, 0, :2], deep__images=images, text=[b"x"], table=RNG.random((500, 50))
+    )
+    stack = Hdf5Stack(path)
+    assert (stack.name, stack.shape, stack.dtype, stack.notes) == ("deep/images", (6, 2, 5, 7), np.float64, [])
+    for rows in ([4, 0, 0, 5], slice(1, 3), np.array([True] + [False] * 4 + [True]), [-1]):
+        np.testing.assert_array_equal(stack[rows], images[rows])
+    again = pickle.loads(pickle.dumps(stack))
+    np.testing.assert_array_equal(again[[2]], images[[2]])
+    small = Hdf5Stack(path, "small")
+    assert small.shape == (6, 1, 2, 7)
+    np.testing.assert_array_equal(small[[3, 1]][:, 0], images[[3, 1], 0, :2])
+    with pytest.raises(DataError, match=r"b\.h5: no dataset of images"):
+        Hdf5Stack(write_hdf5(tmp_path / "b.h5", table=np.ones((5, 5))))
+    (tmp_path / "c.h5").write_text("not HDF5")
+    with pytest.raises(DataError, match=r"c\.h5: not a readable HDF5 file"):
+        Hdf5Stack(tmp_path / "c.h5")
+
+
+def test_columns_have_a_value_for_each_image(tmp_path):
+    path = write_hdf5(
+        tmp_path / "a.h5",
+        images=RNG.random((3, 4, 4)),
+        truths__z=[0.5, -1.5, 2],
+        label=[b"p", b"q", b"r"],
+        other=[1, 2, 3, 4],
+        complex=np.array([1j, 2, 3]),
+    )
+    columns = Hdf5Stack(path).columns()
+    assert sorted(columns) == ["label", "z"]
+    assert columns["z"].tolist() == [0.5, -1.5, 2]
+    assert columns["label"].tolist() == ["p", "q", "r"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((6, 7), (1, 1, 6, 7)), ((4, 6, 7), (1, 4, 6, 7)), ((5, 6, 7), (5, 1, 6, 7)), ((2, 3, 6, 7), (2, 3, 6, 7))],
+)
+def test_npy_arrays_become_stacks(tmp_path, shape, axes):
+    array = RNG.normal(0, 1, shape)
+    np.save(tmp_path / "a.npy", array)
+    images, notes = open_npy_stack(tmp_path / "a.npy")
+    np.testing.assert_array_equal(images, array.reshape(axes))
+    assert notes == []
+
+
+def test_npy_arrays_that_are_no_images_are_refused(tmp_path):
+    for shape, message in (
+        ((5,), r"is no image \(H, W\) and no stack"),
+        ((1, 2, 3, 4, 5), "is no image"),
+        ((0, 3, 3), "not of images"),
+    ):
+        np.save(tmp_path / "a.npy", np.ones(shape))
+        with pytest.raises(DataError, match=rf"a\.npy: an array of shape .*{message}"):
+            open_npy_stack(tmp_path / "a.npy")
