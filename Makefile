@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint install-check docs lock clean
+.PHONY: setup demo test lint install-check mutation docs lock clean
 
 setup: .venv/ready
 
@@ -26,6 +26,10 @@ lint: setup
 
 install-check: setup
 	$(BIN)/python tests/installation/check.py
+
+# The score of one package: make mutation PACKAGE=evaluation SAMPLE=200
+mutation: setup
+	$(BIN)/python tests/mutation.py $(PACKAGE) $(if $(SAMPLE),--sample $(SAMPLE))
 
 docs: setup
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
