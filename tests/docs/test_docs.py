@@ -65,6 +65,7 @@ def shape_of(text: str) -> str:
 def test_commands_of_a_page_run_from_top_to_bottom_and_print_what_it_shows(page, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(simulation, "fused_light", lambda *_: None)
+    monkeypatch.setattr(preview, "IMAGES", 8)
     python = [cheap(block) for block in blocks(page, "python")]
     for block in python:
         if name := re.match(r"# (\w+\.py)\n", block):
