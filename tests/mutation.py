@@ -21,7 +21,18 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("physics", "simulation", "data", "models", "evaluation", "plots", "tasks", "inference", "training", "report")
+PACKAGES = (
+    "physics",
+    "simulation",
+    "data",
+    "models",
+    "evaluation",
+    "plots",
+    "tasks",
+    "inference",
+    "training",
+    "report",
+)
 SETTINGS = """
 [tool.mutmut]
 paths_to_mutate = ["src/darklens/{package}"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from conftest import TINY
 
-from darklens.cli.parser import make_parser, plain_arguments
+from darklens.cli.parser import make_parser, open_options, plain_arguments
 from darklens.commands import command
 from darklens.data.options import DataOptions
 from darklens.training.job import Job, training_command
@@ -32,8 +32,9 @@ def test_command_of_a_training_from_python_says_all_that_differs():
     recipe = load_recipe("substructure/resnet18", {"network.pretrained": False, "trainer.epochs": 3})
     job = Job(recipe, "my data", 5, DataOptions(mask=True, crop=64))
     line = training_command(job, Path("runs/x"))
-    parsed = make_parser().parse_args(plain_arguments(shlex.split(line)[1:]), defaults=False).train
-    assert parsed.network.pretrained is False
+    rest, opened = open_options(plain_arguments(shlex.split(line)[1:]))
+    parsed = make_parser().parse_args(rest, defaults=False).train
+    assert opened == {"network.pretrained": False}
     assert (parsed.trainer.epochs, parsed.seed, parsed.mask, parsed.crop, parsed.data) == (3, 5, True, 64, "my data")
     again = load_recipe(parsed.recipe, {"network.pretrained": False, "trainer.epochs": 3})
     assert again == recipe

@@ -134,10 +134,16 @@ def test_constant_image_is_refused_where_it_would_be_scaled():
 
 
 def test_simulated_batches_are_the_blocks_of_the_simulator():
+    def labels(cutouts):
+        return cutouts.labels(cutouts.info.classes)
+
+    def values(cutouts):
+        return cutouts.values("log10_axion_mass")[:, None]
+
     simulator = Simulator("model-3-noisy", seed=5)
     (first, truths), (second, others) = simulator.block(0), simulator.block(1)
     images = torch.cat([second, first])
-    batch = SimulatedDataset(simulator)[[1, 0]]
+    batch = SimulatedDataset(simulator, labels, ["label"])[[1, 0]]
     assert_array_equal(batch["image"], images)
     assert len(batch["image"]) == 128
     names = [*others["label"], *truths["label"]]
@@ -145,10 +151,10 @@ def test_simulated_batches_are_the_blocks_of_the_simulator():
     masses = np.concatenate([others["log10_axion_mass"], truths["log10_axion_mass"]])
     known = np.isfinite(masses)
     assert 0 < known.sum() < 128
-    batch = SimulatedDataset(simulator, "log10_axion_mass")[[1, 0]]
+    batch = SimulatedDataset(simulator, values, ["log10_axion_mass"])[[1, 0]]
     assert_array_equal(batch["image"], images[torch.from_numpy(known)])
     assert_allclose(batch["target"], masses[known][:, None], rtol=1e-6)
-    assert not torch.equal(SimulatedDataset(Simulator("model-3-noisy", seed=6))[[0]]["image"], first)
+    assert not torch.equal(SimulatedDataset(Simulator("model-3-noisy", seed=6), labels, ["label"])[[0]]["image"], first)
 
 
 def test_loader_gives_the_batches_of_its_sampler():

@@ -28,15 +28,6 @@ def make_parser() -> Any:
     """
     from jsonargparse import ArgumentParser
 
-    from darklens.tasks.options import OptimizerOptions, ScheduleOptions
-    from darklens.training.recipe import PreprocessingConfig, TrainerConfig
-
-    parts = {
-        "preprocessing": PreprocessingConfig,
-        "optimizer": OptimizerOptions,
-        "schedule": ScheduleOptions,
-        "trainer": TrainerConfig,
-    }
     parser = ArgumentParser(prog="darklens", description="Dark matter from strong gravitational lenses.")
     parser.add_argument("--version", action="store_true", help="print the version")
     verbs = parser.add_subcommands(required=False, metavar="VERB")
@@ -58,10 +49,24 @@ def make_parser() -> Any:
             sub.add_class_arguments(kind)
         if "overrides" in _names(verb):
             sub.add_argument("--augmentation", type=str, help="dihedral, flips or none")
-            for part, kind in parts.items():
+            for part, kind in recipe_parts().items():
                 sub.add_class_arguments(kind, part)
         verbs.add_subcommand(name, sub, help=(verb.__doc__ or "").splitlines()[0])
     return parser
+
+
+def recipe_parts() -> dict[str, Any]:
+    """Return the dataclasses of a recipe's parts by name; their fields are options of the command line."""
+    from darklens.data.options import PreprocessingOptions
+    from darklens.tasks.options import OptimizerOptions, ScheduleOptions
+    from darklens.training.recipe import TrainerConfig
+
+    return {
+        "preprocessing": PreprocessingOptions,
+        "optimizer": OptimizerOptions,
+        "schedule": ScheduleOptions,
+        "trainer": TrainerConfig,
+    }
 
 
 def _usage(name: str, verb: Callable[..., None]) -> str:
@@ -201,7 +206,11 @@ def _names(verb: Callable[..., None]) -> list[str]:
 def _switches(verb: Callable[..., None]) -> set[str]:
     """Options of a verb that are either on or off."""
     hints = [get_type_hints(verb), *(get_type_hints(kind) for kind in _dataclasses(verb).values())]
-    return {f"--{name}" for each in hints for name, kind in each.items() if kind is bool}
+    switches = {f"--{name}" for each in hints for name, kind in each.items() if kind is bool}
+    if "overrides" in _names(verb):
+        parts = {part: get_type_hints(kind) for part, kind in recipe_parts().items()}
+        switches |= {f"--{part}.{name}" for part, each in parts.items() for name, kind in each.items() if kind is bool}
+    return switches
 
 
 def _dataclasses(verb: Callable[..., None]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+Stretch = Literal["none", "sqrt", "asinh", "minmax"]
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -40,3 +42,35 @@ class DataOptions:
         """Return the options that differ from their defaults, by name, as keyword arguments."""
         pairs = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
         return {field.name: value for field, value in pairs if value != field.default}
+
+
+@dataclass(frozen=True)
+class PreprocessingOptions:
+    """Choices in what happens to an image between detector and network.
+
+    Parameters
+    ----------
+    crop
+        Side of the central square that is kept, pixels; all is kept if there is none.
+    stretch
+        How brightness is scaled: minmax scales each image to 0..1, as the published systems do; sqrt, the root of the
+        absolute value with the sign of the value, makes the noise of counts even; asinh is linear for noise and
+        logarithmic for signal; none keeps values.
+    resize
+        Side to which the image is then interpolated, pixels.
+    repeat_channels
+        Repeat one channel so many times, for weights that ask for three; images with as many channels are left as they
+        are.
+    lens_model
+        Fit a smooth lens to every image, which must be square, and add two channels: what the fit leaves, in units of the
+        noise, and the fit.
+    lens_band
+        Of images of several bands, the one that the lens is fitted to: its name, its number from 0, or sum.
+    """
+
+    crop: int | None = None
+    stretch: Stretch = "sqrt"
+    resize: int | None = None
+    repeat_channels: int = 1
+    lens_model: bool = False
+    lens_band: int | str | None = None

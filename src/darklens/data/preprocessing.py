@@ -6,12 +6,13 @@ The settings are stored with the trained model, so that prediction prepares imag
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from darklens.data.options import PreprocessingOptions
 from darklens.data.sizes import central_window
 from darklens.errors import DataError
 from darklens.physics.coordinates import bin_pixels
@@ -27,29 +28,15 @@ FIT_PIXELS = 40
 the fit leaves scatters by 1.448 at 20, 1.250 at 30, 1.236 at 40, 1.233 at 60 and without binning, in units of the noise,
 and the time of 128 fits is 0.2, 0.4, 0.9, 2.6 and 139 s. A smaller number is less accurate, a larger one slower."""
 
-Stretch = Literal["none", "sqrt", "asinh", "minmax"]
-
 
 @dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(PreprocessingOptions):
     """Crop, stretch and scale images, and add what a lens model leaves of them.
 
     Parameters
     ----------
-    crop
-        Side of the central square that is kept, pixels; None keeps all.
-    stretch
-        ``minmax`` scales each image to 0..1, as the published systems do; ``sqrt``, the root of the absolute value with
-        the sign of the value, makes the noise of counts even; ``asinh``, of the value over ``softening``, is linear for
-        noise and logarithmic for signal; ``none`` keeps values.
-    resize
-        Side in pixels to which the image is then interpolated; None keeps it.
-    repeat_channels
-        Repeat one channel this many times, for pretrained weights that ask for colour. Images that have as many channels
-        already are left as they are.
-    lens_model
-        Fit a smooth lens to every image, and add two channels: what the fit leaves, in units of the noise, and the fit.
-        The images must be square.
+    crop, stretch, resize, repeat_channels, lens_model
+        As in `PreprocessingOptions`.
     lens_band
         The channel that the lens is fitted to; None fits it to the sum of all.
     softening
@@ -61,11 +48,6 @@ class Preprocessing:
         The distribution of smooth lenses, and the blur they are seen through; learned from training images by `fit`.
     """
 
-    crop: int | None = None
-    stretch: Stretch = "sqrt"
-    resize: int | None = None
-    repeat_channels: int = 1
-    lens_model: bool = False
     lens_band: int | None = None
     softening: float | None = None
     center: float = 0.0

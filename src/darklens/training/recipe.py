@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
+from darklens.data.options import PreprocessingOptions
 from darklens.errors import RecipeError
 from darklens.paths import read_yaml
 from darklens.schema import typed_arguments
@@ -25,34 +26,6 @@ from darklens.tasks.registry import current_task, make_task
 from darklens.usercode import check_trusted, code_checksum, is_reference, references, split_reference
 
 RECIPES = resources.files("darklens.recipes")
-
-
-@dataclass(frozen=True)
-class PreprocessingConfig:
-    """From detector to network.
-
-    Parameters
-    ----------
-    crop
-        Side of the central square that is kept, pixels.
-    stretch
-        How brightness is scaled.
-    resize
-        Side to which the image is interpolated, pixels.
-    repeat_channels
-        Repeat one channel for weights that ask for three.
-    lens_model
-        Fit a smooth lens to every image, and let the network see what it leaves.
-    lens_band
-        Of images of several bands, the one that the lens is fitted to: its name, its number from 0, or sum.
-    """
-
-    crop: int | None = None
-    stretch: Literal["none", "sqrt", "asinh", "minmax"] = "sqrt"
-    resize: int | None = None
-    repeat_channels: int = 1
-    lens_model: bool = False
-    lens_band: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +128,7 @@ class Recipe:
     source: str = ""
     differs: str = ""
     network: dict[str, Any] = field(default_factory=lambda: {"name": "compact"})
-    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
+    preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
     augmentation: Literal["dihedral", "flips", "none"] = "dihedral"
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)

@@ -103,7 +103,7 @@ def finetune(
 
 
 def ensemble(runs: list[Path], out: Path, trust_code: bool = False) -> None:
-    """Make trained runs answer together, as one run to evaluate, predict with and report.
+    """Average trained runs, as one run to evaluate, predict with and report.
 
     Args:
         out: the run folder to make.
