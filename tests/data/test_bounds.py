@@ -15,8 +15,9 @@ from darklens.data.bounds import (
     check_gzip,
     check_image,
     check_whole,
+    named_errors,
 )
-from darklens.errors import DataError
+from darklens.errors import DataError, ModelError
 
 
 def test_gzip_that_expands_beyond_bounds_is_refused(tmp_path, monkeypatch):
@@ -42,3 +43,34 @@ def test_bounds_are_what_they_say(tmp_path):
     check_image(tmp_path, IMAGE_BYTES)
     with pytest.raises(DataError, match="so cut it"):
         check_image(tmp_path, IMAGE_BYTES + 1)
+
+
+def test_errors_of_decoders_name_the_file_and_the_reason():
+    class PanicException(BaseException):
+        pass
+
+    for error, reason in (
+        (ValueError("first line\n  last line  \n\n"), "last line"),
+        (KeyError(), "KeyError"),
+        (OSError("x" * 300), "x" * 200),
+        (PanicException("out of range"), "out of range"),
+        (ValueError("\ud800"), r"\\ud800"),
+    ):
+        with (
+            pytest.raises(ModelError, match=f"^a.bin: damaged: {reason}$"),
+            named_errors("a.bin", "damaged", ModelError),
+        ):
+            raise error
+    for error in (DataError("as it is"), MemoryError("as it is"), KeyboardInterrupt("as it is")):
+        with pytest.raises(type(error), match=r"^as it is$"), named_errors("a.bin", "damaged", ModelError):
+            raise error
+
+
+def test_a_gzip_file_is_checked_by_what_comes_out_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("darklens.data.bounds.IMAGE_BYTES", 20_000)
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(np.random.default_rng(0).bytes(19_000)))
+    check_gzip(path)
+    path.write_bytes(path.read_bytes()[:2] + b"damaged" * 100)
+    with pytest.raises(DataError, match=r"a\.gz: not a readable gzip file"):
+        check_gzip(path)

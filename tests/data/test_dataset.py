@@ -159,7 +159,7 @@ def test_subsets_are_rows_in_the_order_asked_for():
 
 
 def test_images_of_several_shards_are_numbered_through():
-    parts = [IMAGES[:3], IMAGES[3:4], (IMAGES[4:] * 100).astype(np.int16)]
+    parts = [(IMAGES[:3] * 100).astype(np.int16), IMAGES[3:4], IMAGES[4:]]
     joined = ConcatenatedImages(parts)
     expected = np.concatenate(parts)
     assert joined.shape == (7, 2, 3, 4)

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from astropy import units as u
 from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 from conftest import EXAMPLES, SHARED
 
 from darklens.data.layouts import open_data
-from darklens.data.readers.fits import read_fits_cutout
+from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout, zero_point
 from darklens.errors import DataError
 
 FILES = [EXAMPLES / "euclid" / "102018665_VIS.fits", *sorted((SHARED / "euclid_q1").glob("*.fits"))]
@@ -19,6 +20,7 @@ def test_euclid_cutouts_agree_with_astropy(path):
     cutout = read_fits_cutout(path)
     with fits.open(path) as file:
         names = [h.name for h in file if h.name.endswith(("_BGSUB", "_FLUX"))]
+        assert len(names) >= 1
         assert cutout.bands == [name.rsplit("_", 1)[0] for name in names]
         for i, name in enumerate(names):
             band = cutout.bands[i]
@@ -30,7 +32,18 @@ def test_euclid_cutouts_agree_with_astropy(path):
         assert cutout.pixel_scale == pytest.approx(proj_plane_pixel_scales(wcs)[0] * 3600, rel=1e-9)
         side = (cutout.images.shape[1] - 1) / 2
         np.testing.assert_allclose(cutout.position, wcs.wcs_pix2world([[side, side]], 0)[0], rtol=1e-9)
-    assert cutout.mask.shape == cutout.images.shape
+        noise = np.stack([file[f"{band}_RMS"].data for band in cutout.bands])
+        np.testing.assert_array_equal(cutout.mask, np.isnan(cutout.images) | ~(noise < 1e15))
+
+
+def test_the_euclid_cutout_of_the_package_has_its_published_values():
+    cutout = read_fits_cutout(FILES[0])
+    assert cutout.bands == ["VIS"]
+    assert cutout.images.shape == (1, 100, 100)
+    assert cutout.zero_points == [24.6]
+    assert cutout.pixel_scale == pytest.approx(0.1, rel=1e-3)
+    assert int(cutout.mask.sum()) == 51
+    assert cutout.position == pytest.approx((57.004035, -50.775290), abs=1e-4)
 
 
 def test_noise_maps_without_data_are_masked(tmp_path):
@@ -113,3 +126,110 @@ def test_text_that_is_not_ascii_in_fits_headers_is_refused_by_name(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"NAXIS1  =                    8", b"NAXIS1  =           \xff        8"))
     with pytest.raises(DataError, match=r"a\.fits: .*decode"):
         open_data(path)
+
+
+def write_bands(path, **planes):
+    hdus = [fits.ImageHDU(np.asarray(plane, dtype=np.float32), name=name) for name, plane in planes.items()]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
+    return path
+
+
+def test_position_and_scale_of_a_turned_image_that_is_not_square(tmp_path):
+    """The scale is the root of the pixel's area; the position that of the centre, whatever pixel the header refers to."""
+    turn, (across, up) = np.deg2rad(30), (-2e-5, 5e-5)
+    cards = {
+        "CTYPE1": "RA---TAN",
+        "CTYPE2": "DEC--TAN",
+        "CRVAL1": 150.0,
+        "CRVAL2": -40.0,
+        "CRPIX1": 6.5,
+        "CRPIX2": 10.5,
+    }
+    cards |= {"CD1_1": across * np.cos(turn), "CD1_2": -up * np.sin(turn)}
+    cards |= {"CD2_1": across * np.sin(turn), "CD2_2": up * np.cos(turn)}
+    header = fits.Header(cards)
+    fits.writeto(tmp_path / "a.fits", np.zeros((20, 12), dtype=np.float32), header)
+    cutout = read_fits_cutout(tmp_path / "a.fits")
+    assert cutout.pixel_scale == pytest.approx(3600 * np.sqrt(2e-5 * 5e-5), rel=1e-6)
+    assert cutout.position == pytest.approx((150, -40), abs=1e-9)
+    header["CRPIX2"] = 9.5  # one pixel below the centre
+    fits.writeto(tmp_path / "b.fits", np.zeros((20, 12), dtype=np.float32), header)
+    ra, dec = read_fits_cutout(tmp_path / "b.fits").position
+    assert (dec + 40) / 5e-5 == pytest.approx(np.cos(turn), rel=1e-4)
+    assert (ra - 150) * np.cos(np.deg2rad(40)) / 5e-5 == pytest.approx(-np.sin(turn), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("cards", "expected"),
+    [
+        ({"MAGZERO": 24.6, "ZP": 30.0}, 24.6),
+        ({"PHOTZP": -1, "PHOTFLAM": 1e-19, "PHOTPLAM": 5000.0}, -1),
+        ({"MAGZERO": "unknown", "MAGZPT": 22.5}, 22.5),
+        ({"PHOTFLAM": 0.0, "PHOTPLAM": 8045.0}, None),
+        ({"PHOTFLAM": 1e-19}, None),
+        ({}, None),
+    ],
+)
+def test_zero_points(cards, expected):
+    assert zero_point(fits.Header(cards)) == (expected if expected is None else pytest.approx(expected))
+
+
+def test_zero_point_of_hst_is_the_ab_magnitude_of_its_unit_of_flux():
+    flux, wavelength = 7.0724e-20, 8045.0
+    cards = fits.Header({"PHOTFLAM": flux, "PHOTPLAM": wavelength})
+    unit = flux * u.erg / u.s / u.cm**2 / u.AA
+    expected = unit.to_value(u.ABmag, u.spectral_density(wavelength * u.AA))
+    assert zero_point(cards) == pytest.approx(expected, abs=0.001)
+
+
+def test_bands_noise_and_psf_are_told_apart_by_name(tmp_path):
+    rng = np.random.default_rng(5)
+    planes = {
+        name: rng.normal(-1, 2, (5, 7)) for name in ("VIS_BGSUB", "VIS_RMS", "NIR_Y_SCI", "VIS_MASK", "NIR_Y_RMS")
+    }
+    planes |= {"NIR_Y_PSF": rng.random((3, 3)), "STAMP": rng.random((4, 4))}
+    cutout = read_fits_cutout(write_bands(tmp_path / "a.fits", **planes))
+    assert cutout.bands == ["VIS", "NIR_Y"]
+    np.testing.assert_array_equal(cutout.images, np.float32([planes["VIS_BGSUB"], planes["NIR_Y_SCI"]]))
+    np.testing.assert_array_equal(cutout.rms, np.float32([planes["VIS_RMS"], planes["NIR_Y_RMS"]]))
+    assert list(cutout.psf) == ["NIR_Y"]
+    np.testing.assert_array_equal(cutout.psf["NIR_Y"], np.float32(planes["NIR_Y_PSF"]))
+    assert (cutout.pixel_scale, cutout.position, cutout.wcs) == (None, None, None)
+    planes["NIR_Y_RMS"] = planes["NIR_Y_RMS"][:4]
+    with pytest.raises(DataError, match=r"b\.fits: a noise map is not of the size \(5, 7\) of its band"):
+        read_fits_cutout(write_bands(tmp_path / "b.fits", **planes))
+    del planes["NIR_Y_RMS"]
+    alone = read_fits_cutout(write_bands(tmp_path / "c.fits", **planes))
+    assert (alone.rms, alone.mask) == (None, None)
+
+
+def test_planes_of_cubes_are_bands_in_their_order(tmp_path):
+    cube = np.random.default_rng(5).normal(0, 1, (32, 3, 5)).astype(np.float32)
+    fits.HDUList([fits.PrimaryHDU(cube), fits.ImageHDU(-cube[0], name="G")]).writeto(tmp_path / "a.fits")
+    files = FitsFiles([tmp_path / "a.fits"], ["IMAGE31", "G", "IMAGE2"])
+    np.testing.assert_array_equal(files[[0]][0], [cube[31], -cube[0], cube[2]])
+    assert len(read_fits_cutout(tmp_path / "a.fits").bands) == 33
+    with pytest.raises(DataError, match=r"a\.fits: no band R; there are IMAGE0, "):
+        FitsFiles([tmp_path / "a.fits"], ["G", "R"])
+    fits.writeto(tmp_path / "b.fits", np.zeros((33, 3, 5)))
+    with pytest.raises(DataError, match=r"b\.fits: no image HDU; it has HDU 0"):
+        read_fits_cutout(tmp_path / "b.fits")
+
+
+def test_scaled_integers_are_the_values_they_stand_for(tmp_path):
+    hdu = fits.PrimaryHDU(np.array([[40_000, 3], [0, 65_535]], dtype=np.uint16))
+    hdu.writeto(tmp_path / "a.fits")
+    assert fits.getheader(tmp_path / "a.fits")["BZERO"] == 32768
+    assert read_fits_cutout(tmp_path / "a.fits").images.tolist() == [[[40_000, 3], [0, 65_535]]]
+
+
+def test_coarser_bands_keep_their_flux_and_place(tmp_path):
+    """Twice as fine, linear interpolation puts quarters of each neighbour beside a pixel, and values at the border."""
+    fine, coarse = np.zeros((4, 6)), np.zeros((2, 3))
+    fine[0, 5], coarse[1, 0] = 7, -8
+    bands = BandFiles([[write_bands(tmp_path / "v.fits", I=fine), write_bands(tmp_path / "j.fits", I=coarse)]])
+    assert bands.shape == (1, 2, 4, 6)
+    read = bands[[0]][0]
+    np.testing.assert_array_equal(read[0], fine)
+    weights = np.outer([0, 0.25, 0.75, 1], [1, 0.75, 0.25, 0, 0, 0])
+    np.testing.assert_allclose(read[1], -8 * weights / 4, atol=1e-6)

@@ -6,10 +6,10 @@ PAIRS = ["pair", "buffer"]
 
 
 def test_damaged_files_are_read_or_refused_by_name(tmp_path):
-    counts, faults = fuzz(tmp_path, 600, seed=7, kinds=[*KINDS, *PAIRS])
+    counts, faults = fuzz(tmp_path, 390, seed=7, kinds=[*KINDS, *PAIRS])
     assert not faults, "\n".join(faults)
-    assert counts.total() == 600
+    assert counts.total() == 390
     refused = {kind: counts[kind, "refused"] for kind in KINDS}
-    assert sum(refused.values()) > 300, counts
-    assert min(refused.values()) > 10, counts
+    assert sum(refused.values()) > 195, counts
+    assert min(refused.values()) > 5, counts
     assert all(counts[kind, "read"] for kind in PAIRS), counts

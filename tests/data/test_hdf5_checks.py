@@ -43,3 +43,32 @@ def test_hdf5_text_without_end_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"a\.h5: damaged: its text, at byte {heap}, has no end"):
         open_data(path)
+
+
+def test_virtual_datasets_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=np.ones((4, 8, 8)))
+    layout = h5py.VirtualLayout((4, 8, 8), float)
+    layout[:] = h5py.VirtualSource(tmp_path / "a.h5", "images", (4, 8, 8))
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.create_virtual_dataset("images", layout)
+    with pytest.raises(DataError, match=r"b\.h5: dataset /images keeps its values in other files"):
+        open_data(tmp_path / "b.h5")
+
+
+def test_chunks_are_no_larger_than_an_image_may_be(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).random((4, 8, 8))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=images, chunks=(4, 8, 8))
+    np.testing.assert_array_equal(open_data(tmp_path / "a.h5").images[[2]][0, 0], images[2])
+    monkeypatch.setattr("darklens.data.bounds.IMAGE_BYTES", 4 * 8 * 8 * 8 - 1)
+    with pytest.raises(DataError, match=r"a\.h5: an image of 2,048 bytes"):
+        open_data(tmp_path / "a.h5")
+
+
+def test_text_of_many_lengths_is_read(tmp_path):
+    labels = ["x" * length for length in range(0, 40)]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=np.ones((40, 2, 2)))
+        file.create_dataset("label", data=labels)
+    assert open_data(tmp_path / "a.h5").catalog["label"].to_list() == labels

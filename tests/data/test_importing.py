@@ -52,16 +52,17 @@ def test_what_float32_cannot_hold_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_images_are_imported_chunk_by_chunk_with_progress(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [np.uint16, np.int32])
+def test_images_are_imported_chunk_by_chunk_with_progress(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(importing, "CHUNK", 4)
-    images = RNG.integers(0, 60_000, (10, 2, 3, 5)).astype(np.uint16)
+    images = RNG.integers(0, 60_000, (10, 2, 3, 5)).astype(kind)
     np.save(tmp_path / "a.npy", images)
     seen = []
     source = open_data(tmp_path / "a.npy")
     out = import_data(source, tmp_path / "out", progress=lambda *done: seen.append(done))
     assert seen == [(4, 10), (8, 10), (10, 10)]
     stored = np.load(out / "images.npy")
-    assert stored.dtype == np.uint16
+    assert stored.dtype == kind
     np.testing.assert_array_equal(stored, images)
     data = open_data(out)
     assert "split" not in data.catalog.columns

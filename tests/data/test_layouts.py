@@ -7,7 +7,8 @@ from astropy.io import fits
 from conftest import EXAMPLES, SHARED
 from PIL import Image
 
-from darklens.data.layouts import LAYOUTS, open_data
+from darklens.data.layouts import LAYOUTS, open_data, open_with, order_classes
+from darklens.data.options import DataOptions
 from darklens.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -161,3 +162,65 @@ def test_labels_that_are_no_numbers_are_refused(tmp_path, labels):
     np.save(tmp_path / "labels.npy", np.array(labels))
     with pytest.raises(DataError, match=r"labels\.npy: (labels of type float64, or nan|holds <U1, not numbers)"):
         open_data(tmp_path)
+
+
+def test_notes_say_what_was_assumed(tmp_path, class_folders):
+    assert any(
+        "pairs [image, mass] read safely; column log10_axion_mass" in n for n in open_data(class_folders).info.notes
+    )
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    assert "PNG: brightness may be stretched, and is not calibrated" in open_data(tmp_path / "a.png").info.notes
+    for band in ("VIS", "H", "A"):
+        for number in (100, 101):
+            fits.writeto(tmp_path / f"{band}-{number}.fits", np.zeros((4, 4), dtype=np.float32))
+    (tmp_path / "a.png").unlink()
+    data = open_data(tmp_path)
+    assert data.info.bands == ["VIS", "A", "H"]
+    assert "bands resampled to the pixels of VIS" in data.info.notes
+
+
+def test_several_tables_beside_images_are_not_joined(tmp_path):
+    save_images(tmp_path, ["a", "b"])
+    pl.DataFrame({"id": ["a", "b"], "z": [1.5, 2.5]}).write_csv(tmp_path / "one.csv")
+    assert open_data(tmp_path).values("z").tolist() == [1.5, 2.5]
+    pl.DataFrame({"id": ["a", "b"], "z": [3.5, 4.5]}).write_csv(tmp_path / "two.csv")
+    assert "z" not in open_data(tmp_path).catalog.columns
+    assert open_data(tmp_path, catalog=tmp_path / "two.csv").values("z").tolist() == [3.5, 4.5]
+
+
+def test_files_are_in_the_order_of_their_names_and_hidden_ones_left_out(tmp_path):
+    images = save_images(tmp_path, ["c", "a", "b"])
+    save_images(tmp_path, [".hidden"])
+    data = open_data(tmp_path)
+    assert data.ids == ["a", "b", "c"]
+    np.testing.assert_array_equal(data.images[:][:, 0], images[[1, 2, 0]])
+
+
+def test_classes_are_in_the_order_of_the_field_and_others_follow(tmp_path):
+    names = {"zeta", "axion", "alpha", "no_sub", "cdm"}
+    assert order_classes(names) == ["no_sub", "cdm", "axion", "alpha", "zeta"]
+    for name in names:
+        save_images(tmp_path / name, ["x"])
+    assert open_data(tmp_path).info.classes == ["no_sub", "cdm", "axion", "alpha", "zeta"]
+
+
+@pytest.mark.parametrize("count", [9, 11])
+def test_labels_must_be_as_many_as_images(tmp_path, count):
+    np.save(tmp_path / "images.npy", RNG.random((10, 1, 8, 8)))
+    np.save(tmp_path / "labels.npy", np.zeros(count))
+    with pytest.raises(DataError, match=f"{count} labels for the 10 images of images.npy"):
+        open_data(tmp_path)
+
+
+def test_an_object_that_lacks_a_band_is_named(tmp_path):
+    for name in ("VIS-100", "VIS-101", "H-100", "H-101", "VIS-102"):
+        fits.writeto(tmp_path / f"{name}.fits", np.zeros((4, 4), dtype=np.float32))
+    with pytest.raises(DataError, match="object 102 lacks band H"):
+        open_data(tmp_path)
+
+
+def test_layout_may_be_chosen(class_folders):
+    with pytest.raises(DataError, match=r"does not have the layout 'hdf5'"):
+        open_data(class_folders, layout="hdf5")
+    options = DataOptions(layout="files", crop=8, mask=True)
+    assert open_with(class_folders / "cdm", options).images.shape == (4, 1, 8, 8)

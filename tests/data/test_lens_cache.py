@@ -27,8 +27,9 @@ def test_each_image_is_fitted_once_and_its_parameters_return_in_the_order_asked_
     second = cache.get_or_fit(torch.tensor([1, 7, 4, 0]), images_of(10, 70, 40, 5), fit)
     assert second.tolist() == [[20, -10], [140, -70], [80, -40], [10, -5]]
     assert fit.images == [40, 10, 70, 5]
-    assert cache.parameters.shape == (8, 2)
-    assert cache.parameters.isnan().all(1).tolist() == [False, False, True, True, False, True, True, False]
+    assert cache.get_or_fit(torch.tensor([8]), images_of(80), fit).tolist() == [[160, -80]]
+    assert cache.parameters.shape == (9, 2)
+    assert cache.parameters.isnan().all(1).tolist() == [False, False, True, True, False, True, True, False, False]
 
 
 def test_parameters_of_a_checkpoint_are_used_and_missing_ones_fitted():

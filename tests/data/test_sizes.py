@@ -6,7 +6,7 @@ from astropy.io import fits
 from PIL import Image
 
 from darklens.data.layouts import open_data
-from darklens.data.sizes import crop_or_pad
+from darklens.data.sizes import OneSize, central_window, crop_or_pad, sizes_message
 from darklens.errors import DataError
 
 RNG = np.random.default_rng(3)
@@ -66,3 +66,54 @@ def test_sizes_that_cannot_be():
         open_data(".", crop=0)
     with pytest.raises(DataError, match="--crop 5 and --pad 6 are two sizes"):
         open_data(".", crop=5, pad=6)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side", "rows", "columns"),
+    [
+        (9, 14, 4, (2, 6), (5, 9)),
+        (9, 14, 5, (2, 7), (4, 9)),
+        (14, 9, 5, (4, 9), (2, 7)),
+        (4, 14, 6, (0, 4), (4, 10)),
+        (14, 4, 6, (4, 10), (0, 4)),
+        (3, 4, 9, (0, 3), (0, 4)),
+    ],
+)
+def test_central_window(height, width, side, rows, columns):
+    assert central_window(height, width, side) == (slice(*rows), slice(*columns))
+
+
+def test_each_image_and_band_is_padded_with_the_median_of_its_own_edge():
+    images = RNG.normal(-3, 1, (2, 3, 4, 5))
+    images[0, 1, 0, 0] = np.nan
+    images[:, :, 1:3, 1:4] += 1000
+    padded = crop_or_pad(images, 8)
+    np.testing.assert_array_equal(padded[..., 2:6, 1:6], images)
+    edges = np.concatenate([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], axis=-1)
+    for place in ((0, 0), (0, 7), (7, 0), (7, 7), (1, 3), (6, 3), (3, 0), (3, 6)):
+        np.testing.assert_array_equal(padded[..., place[0], place[1]], np.nanmedian(edges, axis=-1))
+    assert np.isnan(crop_or_pad(np.full((1, 2, 2), np.nan), 3)).all()
+
+
+def test_sizes_are_bounded_and_both_axes_count():
+    assert (OneSize(crop=1).side, OneSize(pad=16_384).side, OneSize().side) == (1, 16_384, None)
+    with pytest.raises(DataError, match="--pad takes a number of pixels, 1 to 16384; got 16385"):
+        OneSize(pad=16_385)
+    for shape in ((9, 5), (5, 9)):
+        with pytest.raises(DataError, match=rf"a: {shape[0]}×{shape[1]} pixels; --crop 6 needs --pad 6 beside it"):
+            OneSize(crop=6)(np.ones((1, *shape)), "a")
+        with pytest.raises(DataError, match=rf"a: {shape[0]}×{shape[1]} pixels; --pad 6 needs --crop 6 beside it"):
+            OneSize(pad=6)(np.ones((1, *shape)), "a")
+    images = RNG.normal(0, 1, (2, 5, 9))
+    assert OneSize()(images, "a") is images
+
+
+def test_message_lists_the_six_commonest_sizes():
+    shapes = {(1, 20 + i, 30 - i): [f"{i}{j}.npy" for j in range(i)] for i in range(1, 9)}
+    message = sizes_message(shapes)
+    assert message == (
+        "images of 8 sizes: bands×height×width are 1×28×22 (8, such as 80.npy), 1×27×23 (7, such as 70.npy), "
+        "1×26×24 (6, such as 60.npy), 1×25×25 (5, such as 50.npy), 1×24×26 (4, such as 40.npy), "
+        "1×23×27 (3, such as 30.npy) and 2 other sizes; bring them to one with --crop 21 or --pad 29 "
+        "(both with the same number to choose another)"
+    )
