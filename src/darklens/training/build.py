@@ -86,9 +86,10 @@ def build_module(
 
 def _lens_band(recipe: Recipe, data: TrainingData) -> int | None:
     """The channel that the lens is fitted to; None for the sum of all."""
-    channels, wanted = data.shape[0], recipe.preprocessing.lens_band
-    if wanted in (None, "sum"):
+    channels, chosen = data.shape[0], recipe.preprocessing.lens_band
+    if chosen in (None, "sum"):
         return 0 if channels == 1 else None
+    wanted = str(chosen)
     names = data.bands or [str(number) for number in range(channels)]
     if wanted not in names:
         raise RecipeError(f"--preprocessing.lens_band {wanted}: the images have bands {', '.join(names)}; or say sum")
