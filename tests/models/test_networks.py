@@ -85,7 +85,9 @@ def test_unknown_networks_and_options_are_named():
         build_network("resnet", 1, 3, {})
     with pytest.raises(ModelError, match="timm has no model 'resnet19'; near are"):
         build_network("timm", 1, 3, {"architecture": "resnet19"})
-    with pytest.raises(ModelError, match="network compact has no option 'depth'"):
+    with pytest.raises(
+        ModelError, match=r"network compact: unknown key network\.depth; it takes widths, blocks, dropout"
+    ):
         build_network("compact", 1, 3, {"depth": 3})
 
 
