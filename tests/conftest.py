@@ -28,6 +28,17 @@ TINY = {
 """A network and training for tests: seconds, not skill."""
 
 
+SLOWEST_FIRST = ["test_benchmark", "test_pages", "test_training", "test_extending", "test_trusted_code", "test_first_steps",
+                 "test_docs", "test_hub", "test_synthesis", "test_compiled", "test_fuzz"]  # fmt: skip
+"""Modules that begin first, so that two processes end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order whole modules; the order within each stays."""
+    rank = {name: number for number, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 @pytest.fixture
 def grid() -> tuple[torch.Tensor, torch.Tensor]:
     """Positions across a lens, off any centre, (23, 23) float64."""

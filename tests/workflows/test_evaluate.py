@@ -30,6 +30,11 @@ def split(dataset, tmp_path_factory):
     return folder, train(Job(recipe, str(folder)), folder.parent / "run")
 
 
+def fresh_copy(run, path):
+    """A copy without evaluations: other tests may have left some in a run that all share."""
+    return shutil.copytree(run, path, ignore=shutil.ignore_patterns("evaluations"))
+
+
 def predictions(run, name):
     return pl.read_parquet(run / "evaluations" / name / "predictions.parquet")
 
@@ -64,7 +69,7 @@ def test_training_images_are_refused_by_checksum_and_by_name(run, dataset, class
 
 
 def test_fresh_images_are_of_no_seed_that_the_model_has_seen(run, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "run")
+    copy = fresh_copy(run, tmp_path / "run")
     record = evaluate_run(copy, "preset:model-3-noisy", EvaluationOptions("fresh", count=64))
     expected = Simulator("model-3-noisy", 1 + TEST_STREAM).catalog(64)  # the dataset's seed is 1
     assert predictions(copy, "fresh")["theta_E"].to_list() == expected["theta_E"].to_list()
@@ -73,7 +78,7 @@ def test_fresh_images_are_of_no_seed_that_the_model_has_seen(run, tmp_path):
 
 
 def test_kept_pictures_are_those_of_their_captions(run, test_set, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "run")
+    copy = fresh_copy(run, tmp_path / "run")
     record = evaluate_run(copy, test_set, EvaluationOptions("t"))
     folder = copy / "evaluations" / "t"
     data = open_data(test_set)
@@ -89,7 +94,7 @@ def test_kept_pictures_are_those_of_their_captions(run, test_set, tmp_path):
 
 
 def test_kept_arrays_are_the_predictions(run, test_set, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "run")
+    copy = fresh_copy(run, tmp_path / "run")
     evaluate_run(copy, test_set, EvaluationOptions("t"))
     expected = load_model(run).predict(open_data(test_set).images[:]).array
     with np.load(copy / "evaluations" / "t" / "arrays.npz") as arrays:
@@ -99,7 +104,7 @@ def test_kept_arrays_are_the_predictions(run, test_set, tmp_path):
 
 
 def test_bootstrap_seed_changes_intervals_and_not_values(run, test_set, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "run")
+    copy = fresh_copy(run, tmp_path / "run")
     found = [evaluate_run(copy, test_set, EvaluationOptions("t", seed=s))["figures"]["macro_auc"] for s in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
     assert found[0]["value"] == found[2]["value"]
@@ -108,7 +113,7 @@ def test_bootstrap_seed_changes_intervals_and_not_values(run, test_set, tmp_path
 def test_report_shows_the_newest_evaluation(run, test_set, tmp_path):
     import os
 
-    copy = shutil.copytree(run, tmp_path / "run")
+    copy = fresh_copy(run, tmp_path / "run")
     for age, name in enumerate(("newest", "older", "oldest")):
         evaluate_run(copy, test_set, EvaluationOptions(name, seed=age))
         stamp = 1_700_000_000 - 1000 * age
@@ -122,7 +127,7 @@ def test_report_shows_the_newest_evaluation(run, test_set, tmp_path):
 def test_evaluation_of_version_0_1_is_still_reported(run, mass_run, test_set, tmp_path):
     """Without arrays, titles and ranking, which it did not keep."""
     for number, source in enumerate((run, mass_run)):
-        copy = shutil.copytree(source, tmp_path / f"run{number}")
+        copy = fresh_copy(source, tmp_path / f"run{number}")
         evaluate_run(copy, test_set, EvaluationOptions("t"))
         folder = copy / "evaluations" / "t"
         (folder / "arrays.npz").unlink()
