@@ -12,6 +12,7 @@ from darklens.tasks.classify import Classify
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.options import EvaluationOptions
 
+BARE = shutil.ignore_patterns("evaluations")
 SETTINGS = {"preset": "p", "data": None, "budget": "1 epochs", "seed": 0, "pretrained": False, "machine": "m"}
 
 
@@ -29,10 +30,7 @@ def test_pairs_are_row_minus_column_with_the_interval_turned_as_well():
 def three(run, mass_run, test_set, tmp_path_factory):
     """Three evaluated runs of known skill: their predictions are written over by made-up ones."""
     place = tmp_path_factory.mktemp("ranked")
-    runs = [
-        shutil.copytree(run, place / name, ignore=shutil.ignore_patterns("evaluations"))
-        for name in ("middle", "best", "worst")
-    ]
+    runs = [shutil.copytree(run, place / name, ignore=BARE) for name in ("middle", "best", "worst")]
     for each, skill in zip(runs, (1.0, 3.0, 0.2), strict=True):
         record = evaluate_run(each, test_set, EvaluationOptions("test"))
         folder = each / "evaluations" / "test"
@@ -74,10 +72,7 @@ def test_runs_are_ranked_by_the_metric_of_their_task(three, tmp_path):
 
 
 def test_lower_is_better_where_the_task_says_so(mass_run, test_set, tmp_path):
-    runs = [
-        shutil.copytree(mass_run, tmp_path / name, ignore=shutil.ignore_patterns("evaluations"))
-        for name in ("far", "near")
-    ]
+    runs = [shutil.copytree(mass_run, tmp_path / name, ignore=BARE) for name in ("far", "near")]
     for each, error in zip(runs, (0.9, 0.1), strict=True):
         record = evaluate_run(each, test_set, EvaluationOptions("test"))
         path = each / "evaluations" / "test" / "evaluation.json"

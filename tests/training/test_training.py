@@ -151,6 +151,8 @@ def test_training_on_images_simulated_as_it_goes(tmp_path, monkeypatch):
     """Without compiled kernels, here and in the process that makes the images: other tests are about these."""
     monkeypatch.setattr("darklens.simulation.simulator.fused_light", lambda *_, **__: None)
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    monkeypatch.setattr("darklens.training.training_data.VALIDATION_IMAGES", 128)
+    monkeypatch.setattr("darklens.training.training_data.STATISTICS_IMAGES", 256)
     options = TINY | {"trainer.batch_size": 64, "trainer.epoch_images": 128, "trainer.workers": 1}
     recipe = load_recipe("mass/demo", options)
     run = train(Job(recipe, "preset:model-3-noisy"), tmp_path / "run")
