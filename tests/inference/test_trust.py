@@ -13,7 +13,6 @@ from darklens.data.augmentation import transform
 from darklens.data.dataset import read_dataset
 from darklens.data.options import DataOptions
 from darklens.errors import DataError, ModelError
-from darklens.evaluation.calibration import fit_calibration, prediction_sets
 from darklens.inference.attribution import attributions
 from darklens.inference.model import Ensemble, load_model
 from darklens.inference.outliers import OutlierScore, image_statistics
@@ -28,31 +27,6 @@ from darklens.workflows.explain import explain_images
 from darklens.workflows.finetune import finetune, finetuning_recipe
 from darklens.workflows.options import EvaluationOptions
 from darklens.workflows.predict import predict_paths
-
-
-def drawn_logits(n, temperature, seed=0):
-    """Logits whose labels follow from their softmax, then blown up by a temperature."""
-    rng = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(n, 3, generator=rng)
-    labels = torch.multinomial(logits.softmax(-1), 1, generator=rng)[:, 0]
-    return logits * temperature, labels
-
-
-def test_temperature_is_found():
-    logits, labels = drawn_logits(20_000, 3.0)
-    assert fit_calibration(logits, labels).temperature == pytest.approx(3.0, rel=0.05)
-
-
-@pytest.mark.parametrize("coverage", [0.8, 0.95])
-def test_prediction_sets_hold_the_truth_as_often_as_they_promise(coverage):
-    logits, labels = drawn_logits(4000, 1.0)
-    calibration = fit_calibration(logits[:2000], labels[:2000])
-    probabilities = (logits[2000:] / calibration.temperature).double().softmax(-1).numpy()
-    sets = prediction_sets(probabilities, calibration.scores, coverage)
-    assert sets[np.arange(2000), labels[2000:]].mean() == pytest.approx(coverage, abs=0.03)
-    larger = prediction_sets(probabilities, calibration.scores, 0.99)
-    assert (larger >= sets).all()
-    assert prediction_sets(np.zeros((0, 3)), calibration.scores, coverage).shape == (0, 3)
 
 
 def test_outlier_score_tells_what_is_unlike():
