@@ -101,11 +101,13 @@ def _is_of(value: Any, hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(_is_of(value, each) for each in inner)
     if origin is Literal:
-        return isinstance(value, str) and value in inner
-    if origin in (list, collections.abc.Sequence):
+        return any(type(value) is type(each) and value == each for each in inner)
+    if origin in _SEQUENCES:
         return isinstance(value, list | tuple) and all(_is_of(item, inner[0]) for item in value)
     if origin in (dict, collections.abc.Mapping):
         return isinstance(value, dict) and all(_is_of(item, inner[1]) for item in value.values())
+    if origin is not None:  # a type that JSON and YAML do not have, such as a function
+        return True
     if hint is float:
         return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
     if hint is int:
@@ -178,6 +180,9 @@ def typed_arguments(
     return {key: _converted(value, hints.get(key, Any), where, prefix + key, error) for key, value in content.items()}
 
 
+_SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
+
+
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """Types of the parameters; none of those that cannot be resolved, such as names imported for type checkers only."""
     called = function.__init__ if inspect.isclass(function) and not dataclasses.is_dataclass(function) else function
@@ -200,12 +205,17 @@ def _converted(value: Any, hint: Any, where: str, name: str, error: type[Darklen
         for each in (each for each in inner if each is not type(None)):
             with suppress(DarklensError):
                 return _converted(value, each, where, name, error)
-    elif origin in (list, tuple, collections.abc.Sequence) and isinstance(value, list | tuple):
+    elif origin is tuple and isinstance(value, list | tuple) and len(inner) == len(value) and Ellipsis not in inner:
+        pairs = enumerate(zip(value, inner, strict=True))
+        return tuple(_converted(item, each, where, f"{name}[{i}]", error) for i, (item, each) in pairs)
+    elif origin in _SEQUENCES and isinstance(value, list | tuple):
         return [_converted(item, inner[0], where, f"{name}[{i}]", error) for i, item in enumerate(value)]
     elif hint in (int, float) and isinstance(value, str):
         with suppress(ValueError):
             if _is_of(number := hint(value), hint):
                 return number
+    elif hint is Path and isinstance(value, str):
+        return Path(value)
     elif hint is float and _is_of(value, float):
         return float(value)
     if _is_of(value, hint):

@@ -58,6 +58,17 @@ def test_own_recipe_file(tmp_path):
     assert load_recipe(str(tmp_path / "mine.yaml"), {"trainer.batch_size": 32}).trainer.batch_size == 32
 
 
+def test_recipe_of_the_older_form_that_extends_another_keeps_its_target_and_loss(tmp_path):
+    (tmp_path / "mass.yaml").write_text("extends: mass/demo\ntarget: theta_E\n")
+    assert load_recipe(str(tmp_path / "mass.yaml")).task == {"name": "regress", "target": "theta_E"}
+    (tmp_path / "focal.yaml").write_text("extends: substructure/demo\nloss: [{name: focal}]\n")
+    assert load_recipe(str(tmp_path / "focal.yaml")).make_task().losses[0].name == "focal"
+
+
+def test_null_is_a_value_of_a_networks_option():
+    assert load_recipe("substructure/demo", {"network.dropout": None}).network_options["dropout"] is None
+
+
 def test_own_recipe_says_only_what_it_changes(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("extends: substructure/darklens\ntrainer: {epochs: 3}\naugmentation: flips\n")

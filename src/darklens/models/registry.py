@@ -48,7 +48,10 @@ def build_network(name: str, in_channels: int, outputs: int, options: Mapping[st
         If there is no such network, or it does not take one of the options.
     """
     arguments = network_arguments(name, options, f"network {name}", ModelError)
-    network: nn.Module = network_class(name)(in_channels, outputs, **arguments)
+    try:
+        network: nn.Module = network_class(name)(in_channels, outputs, **arguments)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise ModelError(f"network {name} cannot be made of {arguments or 'its defaults'}: {error}") from error
     return network
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from darklens.data.augmentation import Augmentation
+from darklens.errors import RecipeError
 from darklens.tasks.options import OptimizerOptions, ScheduleOptions
 from darklens.usercode import is_reference, load_function
 
@@ -48,6 +49,13 @@ def make_optimizer(options: OptimizerOptions, network: nn.Module) -> torch.optim
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    try:
+        return _optimizer(options, groups)
+    except TypeError as error:
+        raise RecipeError(f"optimizer {options.name} cannot be made of {options.arguments}: {error}") from error
+
+
+def _optimizer(options: OptimizerOptions, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     arguments = dict(options.arguments)
     if is_reference(options.name):
         made: torch.optim.Optimizer = load_function(options.name)(groups, lr=options.lr, **arguments)

@@ -219,7 +219,7 @@ def load_recipe(
         given = _current_overrides(overrides or {})
         named = [value for key, value in own.items() if key.partition(".")[0] in CODE and key not in given]
         for reference in sorted(set(references(named))):
-            check_trusted(reference, name, trust_code)
+            check_trusted(reference.removeprefix("preset:"), name, trust_code)
         overrides = own | given
     else:
         content = {"name": name} | _builtin(name)
@@ -299,8 +299,10 @@ def _current(content: Mapping[str, Any]) -> dict[str, Any]:
     target, losses = content.pop("target", None), content.pop("loss", None)
     if isinstance(content.get("task"), str | Mapping):
         content["task"] = current_task(content["task"], target, losses)
+    elif beside := {k: v for k, v in (("target", target), ("losses", losses)) if v is not None}:
+        content["task"] = beside  # of a file that extends another, which names the task
     network = content.get("network")
-    if isinstance(network, Mapping):
+    if isinstance(network, Mapping) and set(_LEGACY) <= set(network):
         content["network"] = {k: v for k, v in network.items() if v is not None or k not in _LEGACY}
     return content
 
@@ -399,7 +401,8 @@ def _builtin(name: str) -> dict[str, Any]:
 def _located(content: Any, folder: Path) -> Any:
     """The same keys and values with code that they name looked for in a folder."""
     if is_reference(content):
-        return str(folder / content)
+        preset = "preset:" if content.startswith("preset:") else ""
+        return f"{preset}{folder / content.removeprefix(preset)}"
     if isinstance(content, Mapping):
         return {key: _located(value, folder) for key, value in content.items()}
     return [_located(value, folder) for value in content] if isinstance(content, list) else content
