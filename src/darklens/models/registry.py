@@ -50,8 +50,12 @@ def build_network(name: str, in_channels: int, outputs: int, options: Mapping[st
     arguments = network_arguments(name, options, f"network {name}", ModelError)
     try:
         network: nn.Module = network_class(name)(in_channels, outputs, **arguments)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise ModelError(f"network {name} cannot be made of {arguments or 'its defaults'}: {error}") from error
+    except ModelError:
+        raise
+    except Exception as error:  # of a user's own network, any
+        raise ModelError(
+            f"network {name} cannot be made of {arguments or 'its defaults'}: {type(error).__name__}: {error}"
+        ) from error
     return network
 
 

@@ -172,7 +172,14 @@ def _second_stream(data: TrainingData, unlabelled: str | None, options: DataOpti
 def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> TrainingData:
     notes = [] if cutouts.info.layout == "dataset" else list(cutouts.info.notes)
     cutouts = _square(cutouts, notes)
-    task = recipe.make_task().for_data(cutouts)
+    task = recipe.make_task()
+    if missing := [column for column in task.needs.columns if column not in (*cutouts.catalog.columns, "label")]:
+        numbers = [name for name, kind in cutouts.catalog.schema.items() if kind.is_numeric()]
+        raise DataError(
+            f"{cutouts.info.source}: no column {missing[0]!r}, which the task needs; numbers are in "
+            f"{', '.join(numbers) or 'none'}. --catalog joins a table of your own"
+        )
+    task = task.for_data(cutouts)
     if task.needs.pairs and cutouts.targets is None:
         raise DataError(
             f"{cutouts.info.source}: the task needs an image to predict for each (targets.npy, or HR/ and LR/)"

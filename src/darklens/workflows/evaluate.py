@@ -146,7 +146,10 @@ def _measure(
     sets = model.task.prediction_sets(array, model.calibration, evaluation.coverage)
     metrics = model.task.metrics(array, images.truth, sets)
     for reference in evaluation.metrics.split(",") if evaluation.metrics else []:
-        metrics.append(_own_metric(reference, array, images.truth))
+        own = _own_metric(reference, array, images.truth)
+        if own.key in {metric.key for metric in metrics}:
+            raise UserCodeError(f"{reference}: there is a metric {own.key} already; give it another key")
+        metrics.append(own)
     figures = intervals(metrics, len(array), evaluation.seed)
     if evaluation.outliers is not None:
         found = _outlier_metrics(model, predicted, evaluation.outliers, mask)
