@@ -67,6 +67,15 @@ def references(content: object) -> Iterator[str]:
             yield from references(value)
 
 
+def with_references(content: Any, change: Callable[[str], str]) -> Any:
+    """Return nested mappings and lists with every ``file.py:name`` in them replaced by what ``change`` makes of it."""
+    if is_reference(content):
+        return change(content)
+    if isinstance(content, Mapping):
+        return {key: with_references(value, change) for key, value in content.items()}
+    return [with_references(value, change) for value in content] if isinstance(content, list) else content
+
+
 def check_trusted(code: str, named_in: str, trust_code: bool) -> None:
     """Refuse code that a file names, unless the user trusts it; name the code that is going to be run.
 

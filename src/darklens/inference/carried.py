@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from darklens.errors import ModelError
 from darklens.inference.config import ModelConfig, read_config
-from darklens.usercode import check_trusted, code_checksum, is_reference, references, split_reference
+from darklens.usercode import check_trusted, code_checksum, references, split_reference, with_references
 
 
 def copy_code(config: ModelConfig, folder: Path) -> ModelConfig:
@@ -105,9 +105,9 @@ def _named(config: ModelConfig, training: bool = True) -> list[str]:
 
 def _moved(content: Any, folder: Path) -> Any:
     """The same keys and values with code that they name in a folder."""
-    if is_reference(content):
-        path, name = split_reference(content)
+
+    def moved(reference: str) -> str:
+        path, name = split_reference(reference)
         return f"{folder / path.name}:{name}"
-    if isinstance(content, Mapping):
-        return {key: _moved(value, folder) for key, value in content.items()}
-    return [_moved(value, folder) for value in content] if isinstance(content, list) else content
+
+    return with_references(content, moved)

@@ -23,7 +23,7 @@ from darklens.schema import typed_arguments
 from darklens.tasks.base import Task
 from darklens.tasks.options import OptimizerOptions, ScheduleOptions
 from darklens.tasks.registry import current_task, make_task
-from darklens.usercode import check_trusted, code_checksum, is_reference, references, split_reference
+from darklens.usercode import check_trusted, code_checksum, is_reference, references, split_reference, with_references
 
 RECIPES = resources.files("darklens.recipes")
 
@@ -400,12 +400,12 @@ def _builtin(name: str) -> dict[str, Any]:
 
 def _located(content: Any, folder: Path) -> Any:
     """The same keys and values with code that they name looked for in a folder."""
-    if is_reference(content):
-        preset = "preset:" if content.startswith("preset:") else ""
-        return f"{preset}{folder / content.removeprefix(preset)}"
-    if isinstance(content, Mapping):
-        return {key: _located(value, folder) for key, value in content.items()}
-    return [_located(value, folder) for value in content] if isinstance(content, list) else content
+
+    def located(reference: str) -> str:
+        preset = "preset:" if reference.startswith("preset:") else ""
+        return f"{preset}{folder / reference.removeprefix(preset)}"
+
+    return with_references(content, located)
 
 
 def _set(content: dict[str, Any], keys: list[str], value: Any) -> None:
