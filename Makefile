@@ -16,8 +16,9 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/darklens demo
 
+# Where Python is told to cache no bytecode, each process that a test starts would compile PyTorch anew.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from darklens.inference.model import Ensemble, load_model
 from darklens.inference.outliers import OutlierScore, image_statistics
 from darklens.inference.shipped import shipped_models
 from darklens.report.page import write_report
+from darklens.training.build import check_networks
 from darklens.training.ensemble import make_ensemble
 from darklens.training.job import Job, read_job, read_record
 from darklens.training.recipe import load_recipe, recipe_from
@@ -172,6 +173,8 @@ def test_members_that_cannot_answer_together_are_refused(run, mass_run, second, 
 @pytest.mark.parametrize("name", sorted(shipped_models()))
 def test_each_model_of_the_package_can_be_tuned(name):
     recipe = finetuning_recipe(name, {})
+    check_networks(recipe)
+    assert recipe.network == {"name": "compact", "widths": [32, 64, 128, 224], "blocks": [0, 1, 2, 2]}
     assert recipe.trainer.epochs == 5
     assert recipe.optimizer.lr < recipe_from(load_model(name).config.recipe, name).optimizer.lr
 

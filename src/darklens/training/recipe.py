@@ -302,7 +302,8 @@ def _current(content: Mapping[str, Any]) -> dict[str, Any]:
     elif beside := {k: v for k, v in (("target", target), ("losses", losses)) if v is not None}:
         content["task"] = beside  # of a file that extends another, which names the task
     network = content.get("network")
-    if isinstance(network, Mapping) and set(_LEGACY) <= set(network):
+    builtin = isinstance(network, Mapping) and "name" in network and not is_reference(str(network["name"]))
+    if isinstance(network, Mapping) and (builtin or set(_LEGACY) <= set(network)):
         content["network"] = {k: v for k, v in network.items() if v is not None or k not in _LEGACY}
     return content
 
