@@ -2,7 +2,9 @@
 
 import hashlib
 import http.server
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,7 +14,11 @@ from contextlib import contextmanager
 import pytest
 import timm
 import torch
+from huggingface_hub import close_session, constants
 from safetensors.torch import save
+
+from darklens.errors import ModelError
+from darklens.models.registry import build_network
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NETWORK = "test_resnet"
@@ -50,18 +56,42 @@ def hub(answer):
         thread.join()
 
 
-def build(endpoint, home, **environment):
-    """Build the network with pretrained weights in a process of its own, since the hub's client reads these at import."""
+def build_apart(endpoint, home):
+    """First weights of the network, built with pretrained ones in a process of its own: what users set is respected."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()}
-    clean |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"} | environment
-    return subprocess.run([sys.executable, "-c", BUILD], env=clean, capture_output=True, text=True, check=False)
+    clean |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run([sys.executable, "-c", BUILD], env=clean, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
-def assert_not_fetched(done, reason):
-    assert done.returncode == 1
-    assert f"ModelError: the pretrained weights of {NETWORK} cannot be fetched ({reason})" in done.stderr
-    assert "--network.pretrained false" in done.stderr
-    assert "Retrying" not in done.stderr
+@pytest.fixture
+def use_hub(monkeypatch, tmp_path):
+    """A function that points the hub's client, which reads the environment at its import, to an endpoint."""
+
+    def use(endpoint, *, offline=False):
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    close_session()
+    yield use
+    close_session()
+
+
+def build():
+    """First weights of the network, built with pretrained ones."""
+    network = build_network("timm", 3, 5, {"architecture": NETWORK, "pretrained": True})
+    return network.state_dict()["conv1.0.weight"].flatten()[:4].tolist()
+
+
+def assert_not_fetched(reason, capfd):
+    message = re.escape(f"the pretrained weights of {NETWORK} cannot be fetched ({reason})")
+    with pytest.raises(ModelError, match=rf"{message}(?s:.)*--network\.pretrained false"):
+        build()
+    assert "Retrying" not in capfd.readouterr().err
 
 
 def hang_up(request):
@@ -87,38 +117,39 @@ def overloaded(request):
     request.end_headers()
 
 
-def test_a_hub_that_is_not_there_is_not_asked_again(tmp_path):
+def test_a_hub_that_is_not_there_is_not_asked_again(use_hub, capfd):
     with hub(not_found) as (endpoint, _):
         pass  # now nobody listens there
-    assert_not_fetched(build(endpoint, tmp_path), "ConnectError")
+    use_hub(endpoint)
+    assert_not_fetched("ConnectError", capfd)
 
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [(hang_up, "RemoteProtocolError"), (not_found, "HfHubHTTPError"), (overloaded, "HfHubHTTPError")],
 )
-def test_a_hub_that_does_not_give_is_asked_once(answer, reason, tmp_path):
+def test_a_hub_that_does_not_give_is_asked_once(answer, reason, use_hub, capfd):
     with hub(answer) as (endpoint, requests):
-        done = build(endpoint, tmp_path)
-    assert_not_fetched(done, reason)
+        use_hub(endpoint)
+        assert_not_fetched(reason, capfd)
     assert requests == [("HEAD", FILE)]
 
 
-def test_each_file_of_weights_is_asked_for_once(tmp_path):
+def test_each_file_of_weights_is_asked_for_once(use_hub, capfd):
     with hub(no_such_file) as (endpoint, requests):
-        done = build(endpoint, tmp_path)
-    assert_not_fetched(done, "RemoteEntryNotFoundError")
+        use_hub(endpoint)
+        assert_not_fetched("RemoteEntryNotFoundError", capfd)
     assert [path.rpartition("/")[2] for _, path in requests] == ["model.safetensors", "pytorch_model.bin"]
 
 
-def test_offline_mode_makes_no_request(tmp_path):
+def test_offline_mode_makes_no_request(use_hub, capfd):
     with hub(not_found) as (endpoint, requests):
-        done = build(endpoint, tmp_path, HF_HUB_OFFLINE="1")
-    assert_not_fetched(done, "OfflineModeIsEnabled")
+        use_hub(endpoint, offline=True)
+        assert_not_fetched("OfflineModeIsEnabled", capfd)
     assert requests == []
 
 
-def test_weights_are_fetched_once_and_then_come_from_the_cache(tmp_path):
+def test_weights_are_fetched_once_and_then_come_from_the_cache(tmp_path, use_hub):
     torch.manual_seed(7)
     state = timm.create_model(NETWORK).state_dict()
     content = save({name: tensor.contiguous() for name, tensor in state.items()})
@@ -132,17 +163,15 @@ def test_weights_are_fetched_once_and_then_come_from_the_cache(tmp_path):
         if request.command == "GET":
             request.wfile.write(content)
 
-    expected = str(state["conv1.0.weight"].flatten()[:4].tolist())
+    expected = state["conv1.0.weight"].flatten()[:4].tolist()
     with hub(serve) as (endpoint, requests):
-        done = build(endpoint, tmp_path)
-        assert done.stdout.strip() == expected, done.stderr
+        assert build_apart(endpoint, tmp_path) == expected
         fetched = [method for method, path in requests if path == FILE]
         assert fetched == ["HEAD", "HEAD", "GET"], "asked for, looked at and fetched"
         before = len(requests)
-        again = build(endpoint, tmp_path)
-        assert again.stdout.strip() == expected, again.stderr
+        use_hub(endpoint)
+        assert build() == expected
         assert len(requests) == before, "the cache is used without a request"
-    gone = build(endpoint, tmp_path)
-    assert gone.stdout.strip() == expected, gone.stderr
-    offline = build(endpoint, tmp_path, HF_HUB_OFFLINE="1")
-    assert offline.stdout.strip() == expected, offline.stderr
+    assert build() == expected
+    use_hub(endpoint, offline=True)
+    assert build() == expected

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
 from darklens.physics import exponential_light, sersic_light, shear_deflection, sie_deflection
 from darklens.progress import working
@@ -67,7 +66,11 @@ def fused_light(preset: Preset, label: str, columns: Columns, x: Tensor, y: Tens
     arguments = x, y, ax, ay, source, parameters, weights
     try:
         return kernel(*arguments) if kernel in _ready else _compiling(kernel, *arguments)
-    except TorchDynamoException as error:
+    except Exception as error:
+        from torch._dynamo.exc import TorchDynamoException  # seconds to import: only where something was compiled
+
+        if not isinstance(error, TorchDynamoException):
+            raise
         _give_up(str(error).splitlines()[0])
         return None
 
