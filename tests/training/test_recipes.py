@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from darklens.errors import RecipeError
+from darklens.errors import RecipeError, UntrustedCodeError
 from darklens.training.recipe import list_recipes, load_recipe, recipe_from, recipe_names
 
 
@@ -83,3 +83,66 @@ def test_own_recipe_says_only_what_it_changes(tmp_path):
     mine.write_text("trainer: 3\n")
     with pytest.raises(RecipeError, match="trainer holds keys and values; got 3"):
         load_recipe(str(mine), {"trainer.epochs": 4})
+
+
+def test_options_of_the_command_line_reach_stages_whatever_they_say(tmp_path):
+    (tmp_path / "two.yaml").write_text(
+        "task: classify\n"
+        "trainer: {batch_size: 32}\n"
+        "stages:\n"
+        "- {task: {name: regress, target: theta_E}, trainer: {epochs: 7}}\n"
+        "- {recipe: substructure/demo, trainer: {epochs: 9}, data: mine}\n"
+    )
+    path = str(tmp_path / "two.yaml")
+    first, second = load_recipe(path).parts()
+    assert (first.trainer.epochs, second.trainer.epochs) == (7, 9)
+    assert (first.trainer.batch_size, second.trainer.batch_size) == (32, 32)
+    first, second = load_recipe(path, {"trainer.epochs": 2, "task.target": "source_x"}).parts()
+    assert (first.trainer.epochs, second.trainer.epochs) == (2, 2)
+    assert first.task == {"name": "regress", "target": "source_x"}
+    assert second.task["name"] == "classify"
+    assert load_recipe(path, {"trainer.epochs": 2}).stages[1]["data"] == "mine"
+    with pytest.raises(RecipeError, match=r"two: unknown key task\.targe; did you mean task\.target\?"):
+        load_recipe(path, {"task.targe": "source_x"})
+    with pytest.raises(RecipeError, match="each of its stages has a task of its own"):
+        load_recipe(path, {"task.name": "regress"})
+
+
+def test_members_that_a_file_names_keep_their_networks_beside_what_it_extends(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "extends: substructure/darklens\n"
+        "trainer: {epochs: 3}\n"
+        "members: [substructure/resnet18, {recipe: substructure/demo, augmentation: flips}, {augmentation: none}]\n"
+    )
+    resnet, demo, own = load_recipe(str(mine), {"trainer.batch_size": 16}).parts()
+    assert resnet.network == load_recipe("substructure/resnet18").network
+    assert resnet.optimizer == load_recipe("substructure/resnet18").optimizer
+    assert demo.network == load_recipe("substructure/demo").network
+    assert (demo.augmentation, own.augmentation) == ("flips", "none")
+    assert own.network == load_recipe("substructure/darklens").network
+    assert {part.trainer.epochs for part in (resnet, demo, own)} == {3}
+    assert {part.trainer.batch_size for part in (resnet, demo, own)} == {16}
+
+
+def test_recipe_extends_a_file_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "base.yaml").write_text("extends: substructure/demo\ntrainer: {epochs: 3, batch_size: 16}\n")
+    (tmp_path / "mine.yaml").write_text("extends: parts/base.yaml\ntrainer: {epochs: 5}\n")
+    recipe = load_recipe(str(tmp_path / "mine.yaml"))
+    assert (recipe.name, recipe.trainer.epochs, recipe.trainer.batch_size) == ("mine", 5, 16)
+    assert recipe.network == load_recipe("substructure/demo").network
+    (tmp_path / "parts" / "base.yaml").write_text("extends: ../mine.yaml\n")
+    with pytest.raises(RecipeError, match="extends itself"):
+        load_recipe(str(tmp_path / "mine.yaml"))
+    (tmp_path / "parts" / "base.yaml").write_text("extends: substructure/demo\nnetwork: {name: net.py:Net}\n")
+    (tmp_path / "parts" / "net.py").write_text("raise SystemError\n")
+    with pytest.raises(UntrustedCodeError, match=r"base\.yaml"):
+        load_recipe(str(tmp_path / "mine.yaml"))
+    located = load_recipe(str(tmp_path / "mine.yaml"), trust_code=True).network["name"]
+    assert located == f"{tmp_path}/parts/net.py:Net"
+
+
+def test_key_within_a_value_names_the_recipe():
+    with pytest.raises(RecipeError, match="recipe substructure/demo: name holds keys and values; got 'compact'"):
+        load_recipe("substructure/demo", {"network.name.x": 1})

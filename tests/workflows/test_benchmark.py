@@ -5,17 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from conftest import TINY
 from sklearn.metrics import roc_auc_score
 
+from darklens.cli import main
 from darklens.errors import DataError, ModelError, RecipeError
 from darklens.evaluation.bootstrap import paired_differences
 from darklens.models.registry import build_network
 from darklens.tasks.classify import Classify
 from darklens.training.job import Job
 from darklens.training.recipe import load_recipe
+from darklens.workflows import benchmark as benchmarks
 from darklens.workflows.benchmark import (
     Budget,
     benchmark,
@@ -33,20 +36,30 @@ SMALL = {k: v for k, v in TINY.items() if k not in ("trainer.epochs", "preproces
 }
 
 
+def train_here(line):
+    """Train in this process, which saves the start of another; `board` trains once as users do."""
+    try:
+        main(list(line[3:]))
+    except SystemExit as stop:
+        return int(stop.code or 0), f"darklens: {stop.__context__}"
+    return 0, ""
+
+
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
-    """A leaderboard of two recipes, one of them asked for weights that cannot be had."""
+    """A leaderboard of two recipes, begun with one of them."""
     out = tmp_path_factory.mktemp("board") / "out"
     said = []
-    recipes = ["substructure/demo", "substructure/darklens"]
-    (out.parent / "unreachable.yaml").write_text(
-        "task: classify\nnetwork: {name: timm, architecture: resnet18, weights: nowhere.pth}\ntrainer: {batch_size: 32}\n"
-    )
+    plain = out.parent / "plain.yaml"
+    plain.write_text("extends: substructure/demo\naugmentation: none\n")
+    recipes = ["substructure/demo", str(plain)]
     benchmark(recipes[:1], Budget(2, "epochs"), out, choices=FEW, overrides=SMALL, say=said.append)
     first = json.loads((out / "leaderboard.json").read_text())
     stamp = (out / "runs" / "demo" / "model" / "model.safetensors").stat().st_mtime_ns
-    (out / "runs" / "darklens").mkdir()  # what a kill leaves at worst: a folder without a record
-    benchmark(recipes, Budget(2, "epochs"), out, choices=FEW, overrides=SMALL, say=said.append)
+    (out / "runs" / "plain").mkdir()  # what a kill leaves at worst: a folder without a record
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarks, "run_passing_on_errors", train_here)
+        benchmark(recipes, Budget(2, "epochs"), out, choices=FEW, overrides=SMALL, say=said.append)
     return out, first, stamp, said
 
 
@@ -62,9 +75,7 @@ def test_leaderboard_goes_on_where_it_was_and_ranks(board):
     assert row["n"] == 96
     assert row["peak_memory_mib"] > 100
     assert row["images_seen"] == 2 * (173 // 32) * 32
-    assert [{d["first"], d["second"]} for d in content["differences"]] == [
-        {"substructure/demo", "substructure/darklens"}
-    ]
+    assert [{d["first"], d["second"]} for d in content["differences"]] == [{"substructure/demo", "plain"}]
     text = (out / "leaderboard.md").read_text()
     weak = [row for row in content["rows"] if row["warnings"]]
     assert weak, "after two epochs on 192 images a network guesses"
@@ -87,19 +98,39 @@ def test_other_settings_are_refused_and_nothing_is_lost(board):
     assert (out / "leaderboard.json").is_file()
 
 
-def test_recipe_whose_weights_cannot_be_had_is_left_out_and_named(board, tmp_path):
+def test_recipe_whose_weights_cannot_be_had_is_left_out_and_named(board, tmp_path, monkeypatch):
     out, *_ = board
     copy = shutil.copytree(out, tmp_path / "copy")
     recipes = ["substructure/demo", "substructure/resnet18"]
     said = []
+    monkeypatch.setattr(benchmarks, "run_passing_on_errors", train_here)
     overrides = SMALL | {"network.weights": "nowhere.pth"}
     settings = json.loads((copy / "benchmark.json").read_text()) | {"overrides": overrides}
     (copy / "benchmark.json").write_text(json.dumps(settings))
     benchmark(recipes, Budget(2, "epochs"), copy, choices=FEW, overrides=overrides, say=said.append)
     content = json.loads((copy / "leaderboard.json").read_text())
-    assert {row["recipe"] for row in content["rows"]} == {"substructure/demo", "substructure/darklens"}
+    assert {row["recipe"] for row in content["rows"]} == {"substructure/demo", "plain"}
+    assert "nowhere.pth" in content["failed"]["substructure/resnet18"]
     assert "substructure/resnet18" in content["failed"]
     assert not (copy / "runs" / "resnet18").exists()
+
+
+def test_recipes_are_ranked_on_the_test_split_of_a_users_own_images(dataset, tmp_path, monkeypatch):
+    """A tenth of the images, of which no run has seen any."""
+    monkeypatch.setattr(benchmarks, "run_passing_on_errors", train_here)
+    choices = BenchmarkOptions(data=str(dataset))
+    out = tmp_path / "board"
+    benchmark(["substructure/demo"], Budget(1, "epochs"), out, choices=choices, overrides=SMALL, say=lambda _: None)
+    catalog = pl.read_parquet(out / "data" / "all" / "catalog.parquet")
+    test = catalog.filter(pl.col("split") == "test")
+    assert len(test) == 18, "a tenth of each class"
+    rows = json.loads((out / "leaderboard.json").read_text())["rows"]
+    assert [(row["recipe"], row["n"]) for row in rows] == [("substructure/demo", 18)]
+    table = pl.read_parquet(out / "runs" / "demo" / "evaluations" / "test" / "predictions.parquet")
+    assert table["id"].to_list() == test["id"].to_list()
+    assert table["true"].to_list() == test["label"].to_list()
+    trained = pl.read_parquet(out / "runs" / "demo" / "split.parquet").filter(pl.col("split") != "test")
+    assert not set(trained["id"]) & set(test["id"])
 
 
 def test_recipes_that_would_share_a_folder_are_refused(board, tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -19,8 +19,8 @@ import yaml
 from darklens.data.options import PreprocessingOptions
 from darklens.errors import RecipeError
 from darklens.paths import read_yaml
-from darklens.schema import typed_arguments
-from darklens.tasks.base import Task
+from darklens.schema import typed_arguments, unknown_key
+from darklens.tasks.base import Task, options_of
 from darklens.tasks.options import OptimizerOptions, ScheduleOptions
 from darklens.tasks.registry import current_task, make_task
 from darklens.usercode import check_trusted, code_checksum, is_reference, references, split_reference, with_references
@@ -190,15 +190,15 @@ def load_recipe(
 ) -> Recipe:
     """Return a recipe by name or from a user's YAML file, with dotted overrides such as ``{"trainer.epochs": 5}``.
 
-    A file may say ``extends: substructure/darklens`` and then only what it changes. Code of one's own that it names is
-    looked for in its folder.
+    A file may say ``extends: substructure/darklens``, or ``extends: mine.yaml``, and then only what it changes. Code of
+    one's own that it names, and files that it extends, are looked for in its folder.
 
     Parameters
     ----------
     name
         A name of `recipe_names`, or a YAML file.
     overrides
-        Values that take the place of the recipe's, by dotted key.
+        Values that take the place of the recipe's, and of its members' and stages', by dotted key.
     trust_code
         Whether code that a YAML file names may run. Code that ``overrides`` name may.
 
@@ -209,29 +209,62 @@ def load_recipe(
     UntrustedCodeError
         If a YAML file names code and ``trust_code`` is not set.
     """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        own = read_yaml(path, RecipeError, "extends: substructure/darklens")
-        content = _builtin(str(own.pop("extends"))) if "extends" in own else {}
-        content["name"] = path.stem
-        own = _current(own)
-        own = _flat(own | {part: _located(own[part], path.parent) for part in CODE if part in own})
-        given = _current_overrides(overrides or {})
-        named = [value for key, value in own.items() if key.partition(".")[0] in CODE and key not in given]
-        for reference in sorted(set(references(named))):
-            check_trusted(reference.removeprefix("preset:"), name, trust_code)
-        overrides = own | given
-    else:
-        content = {"name": name} | _builtin(name)
-    content = overridden(content, overrides or {})
+    given = _current_overrides(overrides or {})
+    read = _read(name, trust_code, given)
+    content = overridden(read.content, given)
     for kind in ("members", "stages"):
         if content.get(kind):
             if name in _inside:
                 raise RecipeError(f"recipe {name}: is one of its own {kind}")
-            _gather(content, kind, trust_code, (*_inside, name))
+            _gather(content, kind, read.passed_on, given, trust_code, (*_inside, name))
     recipe = recipe_from(content, name)
     recipe.make_task()
     return recipe
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A recipe's content, and what of it, by dotted key, the recipes inherit that it names as members or stages."""
+
+    content: dict[str, Any]
+    passed_on: dict[str, Any]
+
+
+def _read(name: str, trust_code: bool, changed: Collection[str], extending: tuple[Path, ...] = ()) -> _Read:
+    """Read a recipe of the library or a file, on what it extends.
+
+    Parameters
+    ----------
+    name
+        A name of the library, or a YAML file.
+    trust_code
+        Whether a file may name code.
+    changed
+        Keys whose values come from elsewhere: code that they name is not run.
+    extending
+        The files that extend this one.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        content = {"name": name} | _builtin(name)
+        return _Read(content, _flat(_current(content)))
+    if path.resolve() in extending:
+        raise RecipeError(f"recipe {name}: extends itself")
+    content = read_yaml(path, RecipeError, "extends: substructure/darklens")
+    base = str(content.pop("extends")) if "extends" in content else None
+    content = _current(content)
+    own = _flat(content | {part: _located(content[part], path.parent) for part in CODE if part in content})
+    named = [value for key, value in own.items() if key.partition(".")[0] in CODE and key not in changed]
+    for reference in sorted(set(references(named))):
+        check_trusted(reference.removeprefix("preset:"), name, trust_code)
+    if base is None:
+        return _Read(overridden({"name": path.stem}, own), own)
+    if base.endswith((".yaml", ".yml")):
+        base = str(path.parent / base)
+    below = _read(base, trust_code, {*changed, *own}, (*extending, path.resolve()))
+    # Recipes that a file names itself inherit what that file says, not the networks of what it extends.
+    passed_on = own if {"members", "stages"} & set(own) else below.passed_on | own
+    return _Read(overridden(below.content | {"name": path.stem}, own), passed_on)
 
 
 def check_recipe_trusted(recipe: Recipe, named_in: str, trust_code: bool) -> None:
@@ -302,9 +335,10 @@ def _current(content: Mapping[str, Any]) -> dict[str, Any]:
     elif beside := {k: v for k, v in (("target", target), ("losses", losses)) if v is not None}:
         content["task"] = beside  # of a file that extends another, which names the task
     network = content.get("network")
-    builtin = isinstance(network, Mapping) and "name" in network and not is_reference(str(network["name"]))
-    if isinstance(network, Mapping) and (builtin or set(_LEGACY) <= set(network)):
-        content["network"] = {k: v for k, v in network.items() if v is not None or k not in _LEGACY}
+    if isinstance(network, Mapping):
+        nulls = [network.get(key, "") is None for key in ("architecture", "widths")]
+        older = all(nulls) or (any(nulls) and not is_reference(str(network.get("name"))))
+        content["network"] = {k: v for k, v in network.items() if not (older and v is None and k in _LEGACY)}
     return content
 
 
@@ -320,41 +354,73 @@ def overridden(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict
     """Return the content of a recipe with values that take the place of its own, by dotted key."""
     content, overrides = _current(content), _current_overrides(overrides)
     for part in ("network", "task"):
-        named = content.get(part) or {}
-        if overrides.get(f"{part}.name", named.get("name")) != named.get("name"):
+        named = content[part].get("name") if isinstance(content.get(part), Mapping) else None
+        if overrides.get(f"{part}.name", named) != named:
             content[part] = {}  # the options of one network or task mean nothing to another
     for key, value in overrides.items():
         _set(content, key.split("."), value)
     return content
 
 
-def _gather(content: dict[str, Any], kind: str, trust_code: bool, inside: tuple[str, ...]) -> None:
-    """Make members or stages whole recipes, which inherit what else the recipe says.
+def _gather(
+    content: dict[str, Any],
+    kind: str,
+    passed_on: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    trust_code: bool,
+    inside: tuple[str, ...],
+) -> None:
+    """Make members or stages whole recipes.
 
     Each is the name of a recipe, or keys and values: those of ``recipe``, or else of the whole, with what they change.
+
+    Parameters
+    ----------
+    content
+        Of the whole recipe; its list is replaced.
+    kind
+        members or stages.
+    passed_on
+        What those that are named inherit, by dotted key, unless they say otherwise.
+    asked
+        What the user asks of all of them, whatever they say.
+    trust_code
+        Whether files that they name may name code.
+    inside
+        The recipes that this one is part of.
     """
     where = f"recipe {content['name']}"
     if not isinstance(content[kind], list):
         raise RecipeError(f"{where}: {kind} is a list of recipes; got {content[kind]!r}")
+    if kind == "stages" and "task.name" in asked:
+        raise RecipeError(f"{where}: each of its stages has a task of its own; task.name cannot be given for all")
     whole = {key: value for key, value in content.items() if key not in ("members", "stages")}
-    inherited = _flat({key: value for key, value in whole.items() if key not in _OF_THE_WHOLE})
-    inherited.pop("task.name", None)
+    of_tasks = {key: value for key, value in asked.items() if key.startswith("task.") and key != "task.name"}
+    inherited = {key: value for key, value in passed_on.items() if key.partition(".")[0] not in _OF_THE_WHOLE}
     if kind == "stages":  # each has a task of its own
         inherited = {key: value for key, value in inherited.items() if not key.startswith("task.")}
-    made = []
+    inherited.pop("task.name", None)
+    asked = {key: value for key, value in asked.items() if key.partition(".")[0] not in (*_OF_THE_WHOLE, "task")}
+    made, known = [], set[str]()
     for part in content[kind]:
         own = _current(part) if isinstance(part, Mapping) else {"recipe": str(part)}
         data = {"data": str(own.pop("data"))} if "data" in own else {}
-        name, given = own.pop("recipe", None), _flat(own)
+        name, given = own.pop("recipe", None), _flat(own) | asked
         if name is None:
             recipe = recipe_from(overridden(whole, given), content["name"])
         else:
             recipe = load_recipe(str(name), inherited | given, trust_code=trust_code, _inside=inside)
+        options = options_of(type(recipe.make_task()))
+        fitting = {key: value for key, value in of_tasks.items() if key.split(".")[1] in options}
+        recipe = recipe_from(overridden(dataclasses.asdict(recipe), fitting), recipe.name)
+        known |= set(options)
         if recipe.members or recipe.stages:
             raise RecipeError(f"{where}: {recipe.name} is made of others itself, and cannot be one of its {kind}")
         if kind == "members" and recipe.task["name"] != whole["task"]["name"]:
             raise RecipeError(f"{where}: {recipe.name} cannot be a member: its task is {recipe.task['name']}")
         made.append(dataclasses.asdict(recipe) | data)
+    if unknown := {key.split(".")[1] for key in of_tasks} - known:
+        raise RecipeError(f"{where}: {unknown_key(min(unknown), sorted(known), 'task.')}")
     if kind == "stages":  # what comes out is the last
         content |= {part: made[-1][part] for part in ("task", "network", "preprocessing")}
     content[kind] = made
@@ -410,9 +476,10 @@ def _located(content: Any, folder: Path) -> Any:
 
 
 def _set(content: dict[str, Any], keys: list[str], value: Any) -> None:
+    part = content
     for key in keys[:-1]:
-        inner = content.get(key) or {}
+        inner = part.get(key) or {}
         if not isinstance(inner, Mapping):
             raise RecipeError(f"recipe {content.get('name', '')}: {key} holds keys and values; got {inner!r}")
-        content[key] = content = dict(inner)
-    content[keys[-1]] = value
+        part[key] = part = dict(inner)
+    part[keys[-1]] = value
