@@ -204,8 +204,8 @@ def test_loss_and_optimiser_of_a_stranger_are_used_and_kept(folder, done):
 
 
 def test_metric_of_a_stranger_stands_among_the_others(folder, done):
-    record = json.loads((folder / "runs/own/evaluations/test/evaluation.json").read_text())
-    table = pl.read_parquet(folder / "runs/own/evaluations/test/predictions.parquet")
+    record = json.loads((folder / "runs/own/evaluations/brier/evaluation.json").read_text())
+    table = pl.read_parquet(folder / "runs/own/evaluations/brier/predictions.parquet")
     p = table.select("p_no_sub", "p_cdm", "p_axion").to_numpy()
     truth = np.array([["no_sub", "cdm", "axion"].index(name) for name in table["true"]])
     expected = ((p - np.eye(3)[truth]) ** 2).sum(1).mean()

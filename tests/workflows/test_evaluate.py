@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -105,9 +106,25 @@ def test_kept_arrays_are_the_predictions(run, test_set, tmp_path):
 
 def test_bootstrap_seed_changes_intervals_and_not_values(run, test_set, tmp_path):
     copy = fresh_copy(run, tmp_path / "run")
-    found = [evaluate_run(copy, test_set, EvaluationOptions("t", seed=s))["figures"]["macro_auc"] for s in (0, 0, 1)]
+    choices = [EvaluationOptions("t"), EvaluationOptions("t"), EvaluationOptions("other", seed=1)]
+    found = [evaluate_run(copy, test_set, each)["figures"]["macro_auc"] for each in choices]
     assert found[0] == found[1] != found[2]
     assert found[0]["value"] == found[2]["value"]
+
+
+def test_another_evaluation_of_the_same_name_is_refused(run, dataset, test_set, tmp_path):
+    copy = fresh_copy(run, tmp_path / "run")
+    record = copy / "evaluations" / "t" / "evaluation.json"
+    evaluate_run(copy, test_set, EvaluationOptions("t"))
+    before = record.read_bytes()
+    for data, choices in ((test_set, EvaluationOptions("t", seed=1)), ("preset:model-3-noisy", EvaluationOptions("t"))):
+        with pytest.raises(
+            DataError, match=r"there is another evaluation of this name, by darklens evaluate .*; give --name"
+        ):
+            evaluate_run(copy, data, replace(choices, count=48))
+        assert record.read_bytes() == before
+    evaluate_run(copy, test_set, EvaluationOptions("t"), trust_code=True)
+    assert json.loads(record.read_text())["figures"] == json.loads(before)["figures"]
 
 
 def test_report_shows_the_newest_evaluation(run, test_set, tmp_path):

@@ -27,6 +27,7 @@ from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.predictions import Predicted, Progress, predict_cutouts, prediction_table
 from darklens.inference.shipped import shipped_name
 from darklens.progress import progress_bar
+from darklens.schema import read_json
 from darklens.simulation import load_preset
 from darklens.tasks.base import Gallery
 from darklens.usercode import load_function
@@ -95,17 +96,40 @@ def evaluate_run(
     Raises
     ------
     DataError
-        If the images are those of the training, or there are none to evaluate.
+        If the images are those of the training, there are none to evaluate, or another evaluation has the name.
     """
     model = load_model(run, trust_code=trust_code)
+    given = {**options.given(), **evaluation.given(), "trust_code": trust_code or None}
+    name = evaluation.name or Path(data).resolve().name.removeprefix("preset:").partition(".py:")[0]
+    out = run / "evaluations" / name
     images = _open(model, run, data, evaluation, options, trust_code=trust_code, progress=progress)
+    of = {"data": _described_data(images.cutouts), "options": _plain(given)}
+    _check_same(out, of)
     measured = _measure(model, images, evaluation, mask=options.mask, progress=progress)
     record = _record(model, images, measured, evaluation)
-    given = {**options.given(), **evaluation.given(), "trust_code": trust_code or None}
-    record["command"] = command("evaluate", shipped_name(run) or run, data=data, **given)
-    record["name"] = evaluation.name or Path(data).resolve().name.removeprefix("preset:").partition(".py:")[0]
-    _keep(model, images, measured, record, run / "evaluations" / str(record["name"]))
+    line = command("evaluate", shipped_name(run) or run, data=data, **given)
+    record |= of | {"command": line, "name": name}
+    _keep(model, images, measured, record, out)
     return record
+
+
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    """Options that make a difference to the result, in JSON's types."""
+    chosen = {key: value for key, value in given.items() if key not in ("name", "trust_code")}
+    return dict(json.loads(json.dumps(chosen, default=str)))
+
+
+def _described_data(cutouts: Cutouts) -> dict[str, Any]:
+    return {"source": cutouts.info.source, "layout": cutouts.info.layout, "checksum": cutouts.info.checksum}
+
+
+def _check_same(out: Path, of: dict[str, Any]) -> None:
+    """Refuse to take the place of an evaluation of other images or with other options."""
+    if not (out / "evaluation.json").is_file():
+        return
+    before = read_json(out / "evaluation.json", DataError)
+    if any(before.get(key, value) != value for key, value in of.items()):
+        raise DataError(f"{out}: there is another evaluation of this name, by {before.get('command')}; give --name")
 
 
 def _open(
@@ -201,10 +225,9 @@ def _record(
     model: TrainedModel, images: TestImages, measured: Measured, evaluation: EvaluationOptions
 ) -> dict[str, Any]:
     """The content of ``evaluation.json``."""
-    task, info, array = model.task, images.cutouts.info, measured.predicted.prediction.array
+    task, array = model.task, measured.predicted.prediction.array
     ranking = next(metric for metric in measured.metrics if metric.key == task.ranking)
     return {
-        "data": {"source": info.source, "layout": info.layout, "checksum": info.checksum},
         "n": len(array),
         "seed": evaluation.seed,
         "rounds": ROUNDS,
