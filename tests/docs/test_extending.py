@@ -18,6 +18,7 @@ import torch
 import darklens
 from darklens.cli import main
 from darklens.errors import RecipeError, UntrustedCodeError
+from darklens.tasks.base import options_of
 from darklens.training import fit as fitting
 from darklens.training.job import read_record
 from darklens.training.recipe import load_recipe
@@ -112,6 +113,22 @@ def test_task_of_a_stranger_goes_from_training_to_a_page(folder, done):
     assert board["ranking"]["title"] == "Poisson deviance"
     assert [row["recipe"] for row in board["rows"]] == ["count"]
     assert read_record(folder / "runs/finer")["start"] == "runs/count"
+
+
+def test_what_a_task_learns_from_its_targets_is_no_option(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    from my_scaled_task import ScaledCount
+
+    task = ScaledCount().fit(np.array([[2.0], [6.0]]))
+    assert task.mean == 4
+    assert options_of(ScaledCount) == ["column", "floor"]
+    torch.testing.assert_close(
+        task.predictions(torch.tensor([[0.0], [1.0]])), torch.tensor([[4.0], [4 * np.e]]).float()
+    )
+    number = torch.tensor([[8.0]])
+    best = task.loss(torch.tensor([[np.log(2)]]), number, 1)
+    assert task.loss(torch.tensor([[np.log(2) + 0.1]]), number, 1) > best
+    assert task.loss(torch.tensor([[np.log(2) - 0.1]]), number, 1) > best
 
 
 def test_model_of_a_strangers_task_is_loaded_from_anywhere_with_trust(folder, done, tmp_path, monkeypatch):

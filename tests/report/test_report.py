@@ -1,5 +1,7 @@
+import html
 import json
 import re
+import shutil
 
 import numpy as np
 import polars as pl
@@ -43,6 +45,15 @@ def test_unknown_label_is_refused(run, tmp_path):
         np.save(tmp_path / name / "a.npy", np.random.default_rng(0).random((64, 64)))
     with pytest.raises(DataError, match="label 'wdm'; expected one of no_sub, cdm, axion"):
         evaluate_run(run, tmp_path)
+
+
+def test_runs_of_one_name_are_told_apart_and_the_page_says_how_it_was_made(evaluated, tmp_path):
+    runs = [shutil.copytree(evaluated[0], tmp_path / place / "fit") for place in ("may", "june")]
+    page = write_report(runs, tmp_path / "my page.html", trust_code=True).read_text()
+    assert re.findall(r"<h2 id=[^>]*>(.*?)</h2>", page) == ["may/fit", "june/fit"]
+    again = html.unescape(page)
+    assert f"darklens report {runs[0]} {runs[1]} --out '{tmp_path / 'my page.html'}' --trust_code true" in again
+    assert "<tr><td>may/fit</td><td>june/fit</td><td>+0.0000</td>" in page
 
 
 @pytest.mark.parametrize("which", [[0], [1], [0, 1]])

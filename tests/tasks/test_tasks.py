@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -74,6 +75,22 @@ def test_targets_come_from_the_catalogue():
     np.testing.assert_array_equal(Regress("theta_E").targets(labelled), [[1.0], [np.nan], [2.0]])
     with pytest.raises(DataError, match=r"here: a classification needs at least two classes; there is \['cdm'\]"):
         Classify().for_data(catalogue(label=["cdm", "cdm"]))
+
+
+def test_each_truth_of_several_outputs_is_a_column():
+    @dataclass(frozen=True)
+    class Position(Regress):
+        @property
+        def output_names(self):
+            return ("source_x", "source_y")
+
+    truth = np.array([[1.0, -2.0], [3.0, 4.0], [5.0, 0.5]])
+    columns = Position("source_x").truth_columns(truth)
+    assert {name: values.tolist() for name, values in columns.items()} == {
+        "true_source_x": [1.0, 3.0, 5.0], "true_source_y": [-2.0, 4.0, 0.5],
+    }  # fmt: skip
+    assert list(Regress("theta_E").truth_columns(truth[:, :1])) == ["true"]
+    assert list(Regress("theta_E").truth_columns(truth)) == ["true_0", "true_1"], "more truths than outputs"
 
 
 def test_calibration_divides_logits_and_averages_probabilities():

@@ -79,7 +79,7 @@ def rank_runs(
     ranking = {"key": task.ranking, **described}
     sign = -1 if described["better"] == "higher" else 1
     rows = [_row(record) for record in records]
-    names = {record.path.name: record.run["recipe"]["name"] for record in records}
+    names = {record.name: record.run["recipe"]["name"] for record in records}
     paired = [each | {k: names[each[k]] for k in ("first", "second")} for each in differences(records)]
     ranked = sorted(rows, key=lambda row: sign * row["figures"][task.ranking]["value"])
     return Leaderboard(task, ranked, paired, ranking, settings, failed)
@@ -90,7 +90,7 @@ def _row(record: Any) -> dict[str, Any]:
     evaluation, training, recipe = record.evaluation, record.run["training"], record.run["recipe"]
     return {
         "recipe": recipe["name"],
-        "name": record.path.name,
+        "name": record.name,
         "description": recipe["description"],
         "source": recipe["source"],
         "figures": evaluation["figures"],

@@ -46,6 +46,8 @@ class RunRecord:
         The newest evaluation, with its ``folder``.
     epochs
         Logged values of each epoch.
+    name
+        What a page calls it.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class RunRecord:
     task: Task
     evaluation: dict[str, Any]
     epochs: list[dict[str, float]]
+    name: str
 
 
 def write_report(runs: Sequence[Path], out: Path, *, trust_code: bool = False) -> Path:
@@ -80,11 +83,12 @@ def write_report(runs: Sequence[Path], out: Path, *, trust_code: bool = False) -
     UntrustedCodeError
         If a run's task is a user's own, and ``trust_code`` is not set.
     """
-    records = [read_run(run, trust_code=trust_code) for run in runs]
+    records = _named([read_run(run, trust_code=trust_code) for run in runs])
+    line = command("report", *runs, out=out, trust_code=trust_code or None)
     sections: list[dict[str, Any]] = []
     with progress_bar("drawing the report") as advance:
         for record in records:
-            sections.append(_section(record))
+            sections.append(_section(record, line))
             advance(len(sections), len(records))
     css = (resources.files("darklens.report") / "templates" / "report.css").read_text("utf-8")
     page = (
@@ -144,7 +148,8 @@ def read_run(path: Path, *, trust_code: bool = False) -> RunRecord:
     config = read_config(path / "model")
     task = load_task(path / "model", config, trust_code=trust_code)
     evaluation = read_json(found[-1], DataError) | {"folder": found[-1].parent}
-    return RunRecord(path, read_json(path / "run.json", DataError), config, task, evaluation, epoch_history(path))
+    run = read_json(path / "run.json", DataError)
+    return RunRecord(path, run, config, task, evaluation, epoch_history(path), path.resolve().name)
 
 
 def titles(evaluation: Mapping[str, Any]) -> dict[str, str]:
@@ -166,7 +171,17 @@ def read_arrays(folder: Path, task: Task) -> tuple[np.ndarray | None, np.ndarray
     return None, None
 
 
-def _section(record: RunRecord) -> dict[str, Any]:
+def _named(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Records with names that tell them apart: of folders of one name, with those around them."""
+    names = [record.path.resolve().parts for record in records]
+    length = 1
+    while length < max(map(len, names)) and len({name[-length:] for name in names}) < len(set(names)):
+        length += 1
+    pairs = zip(records, names, strict=True)
+    return [dataclasses.replace(record, name="/".join(name[-length:])) for record, name in pairs]
+
+
+def _section(record: RunRecord, line: str) -> dict[str, Any]:
     evaluation, task = record.evaluation, record.task
     training = record.run["training"]
     drawn = task.panels(evaluation, *read_arrays(evaluation["folder"], task))
@@ -184,7 +199,7 @@ def _section(record: RunRecord) -> dict[str, Any]:
     ]
     return {
         "explanations": _explanations(evaluation),
-        "name": record.path.name,
+        "name": record.name,
         "run": record.run,
         "config": record.config,
         "training": training,
@@ -196,7 +211,7 @@ def _section(record: RunRecord) -> dict[str, Any]:
         "examples": examples,
         "mistakes": mistakes,
         "mistakes_title": task.mistakes_title,
-        "reproduce": _reproduce(record, evaluation),
+        "reproduce": [text for text in (record.run["command"], evaluation.get("command"), line) if text],
     }
 
 
@@ -234,19 +249,12 @@ def differences(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
         if record.task.ranking != records[0].task.ranking:
             continue
         found = record.task.metrics(predicted, truth)
-        metrics[record.path.name] = next(metric for metric in found if metric.key == record.task.ranking)
+        metrics[record.name] = next(metric for metric in found if metric.key == record.task.ranking)
         truths.append(truth)
     if len(metrics) < 2:
         return []
     title = next(iter(metrics.values())).title
     return [dataclasses.asdict(each) | {"title": title} for each in paired_differences(metrics, len(truths[0]))]
-
-
-def _reproduce(record: RunRecord, evaluation: dict[str, Any]) -> list[str]:
-    """Commands that make the run and the page again, as far as they are on record."""
-    evaluated = evaluation.get("command")  # evaluations of version 0.1 have none
-    commands = (record.run["command"], evaluated, command("report", record.path, out="report.html"))
-    return [line for line in commands if line]
 
 
 def _figure_text(figure: dict[str, Any]) -> str:

@@ -297,10 +297,14 @@ class Task(ABC):
         return {name: predicted[:, i] for i, name in enumerate(self.output_names)}
 
     def truth_columns(self, truth: np.ndarray) -> dict[str, Any]:
-        """Return truths, as `targets` gives them, as columns of a table; none of predicted images."""
+        """Return truths, as `targets` gives them, as columns of a table: ``true``, or ``true_NAME`` of several outputs."""
         if self.predicts == "images":
             return {}
-        return {"true": truth.reshape(len(truth), -1)[:, 0]}
+        columns = truth.reshape(len(truth), -1).T
+        if len(columns) == 1:
+            return {"true": columns[0]}
+        names = self.output_names if len(columns) == len(self.output_names) else range(len(columns))
+        return {f"true_{name}": values for name, values in zip(names, columns, strict=True)}
 
     def captions(self, predicted: np.ndarray) -> list[str]:
         """Return a few words on each prediction (N, K)."""
