@@ -48,6 +48,7 @@ def test_of_a_dataset_with_splits_only_test_rows_count(split):
     table = predictions(run, "held-out")
     assert table["id"].to_list() == marked["id"].to_list()
     assert table["true"].to_list() == marked["label"].to_list()
+    assert set(table["path"]) == {str(folder)}, "where the images are, not what they were simulated from"
 
 
 def test_training_images_are_refused_by_checksum_and_by_name(run, dataset, class_folders, tmp_path):

@@ -56,7 +56,7 @@ class CutoutDataset(Dataset[Batch]):
     ):
         self.images = cutouts.images
         self.ids = cutouts.ids
-        self.source = cutouts.info.source
+        self.source = cutouts.where
         self.targets = targets
         self.mask, self.refuse_constant = mask, refuse_constant
         height, width = self.images.shape[-2:]

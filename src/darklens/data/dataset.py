@@ -309,7 +309,7 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: the catalogues of the shards do not fit each other: {error}") from error
     info = dataclasses.replace(shards[0].info, source=str(path), checksum=None)
-    return Cutouts(ConcatenatedImages([shard.images for shard in shards]), catalog, info)
+    return Cutouts(ConcatenatedImages([shard.images for shard in shards]), catalog, info, path=path)
 
 
 class DatasetWriter:

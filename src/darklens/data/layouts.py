@@ -111,8 +111,8 @@ def _resized(found: Cutouts, crop: int | None, pad: int | None) -> Cutouts:
     if size.side is None or found.images.shape[-2:] == (size.side, size.side):
         return found
     if found.targets is not None:
-        raise DataError(f"{found.info.source}: --crop and --pad are not for image pairs, whose sizes go together")
-    return replace(found, images=Resized(found.images, size, found.info.source))
+        raise DataError(f"{found.where}: --crop and --pad are not for image pairs, whose sizes go together")
+    return replace(found, images=Resized(found.images, size, found.where))
 
 
 def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
@@ -131,7 +131,7 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
     if "label" in joined.columns:
         joined = joined.with_columns(_labels(joined["label"]))
         classes = classes or order_classes(set(joined["label"].drop_nulls()))
-    return Cutouts(found.images, joined, replace(found.info, notes=notes, classes=classes), found.targets)
+    return replace(found, catalog=joined, info=replace(found.info, notes=notes, classes=classes))
 
 
 def _labels(column: pl.Series) -> pl.Series:

@@ -116,7 +116,7 @@ def prediction_table(
     columns of the catalogue, with ``catalog_`` before a name that is taken.
     """
     catalog = cutouts.catalog[predicted.rows]
-    path = catalog["path"] if "path" in catalog.columns else pl.Series("path", [cutouts.info.source] * len(catalog))
+    path = catalog["path"] if "path" in catalog.columns else pl.Series("path", [cutouts.where] * len(catalog))
     columns = [catalog["id"].cast(pl.String).alias("id"), path.alias("path")]
     p = predicted.prediction
     columns += [pl.Series(name, values) for name, values in task.columns(p.array, sets).items()]

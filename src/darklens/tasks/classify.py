@@ -111,7 +111,7 @@ class Classify(Task):
         labels = task.targets(cutouts)
         present = [name for i, name in enumerate(names) if (labels == i).any()]
         if len(present) < 2:
-            raise DataError(f"{cutouts.info.source}: a classification needs at least two classes; there is {present}")
+            raise DataError(f"{cutouts.where}: a classification needs at least two classes; there is {present}")
         return task
 
     def targets(self, cutouts: Cutouts) -> np.ndarray:

@@ -176,13 +176,13 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
     if missing := [column for column in task.needs.columns if column not in (*cutouts.catalog.columns, "label")]:
         numbers = [name for name, kind in cutouts.catalog.schema.items() if kind.is_numeric()]
         raise DataError(
-            f"{cutouts.info.source}: no column {missing[0]!r}, which the task needs; numbers are in "
+            f"{cutouts.where}: no column {missing[0]!r}, which the task needs; numbers are in "
             f"{', '.join(numbers) or 'none'}. --catalog joins a table of your own"
         )
     task = task.for_data(cutouts)
     if task.needs.pairs and cutouts.targets is None:
         raise DataError(
-            f"{cutouts.info.source}: the task needs an image to predict for each (targets.npy, or HR/ and LR/)"
+            f"{cutouts.where}: the task needs an image to predict for each (targets.npy, or HR/ and LR/)"
         )
     targets: Any = cutouts.targets if task.needs.pairs else _computed(task.targets(cutouts))
     if not task.needs.pairs:
@@ -203,7 +203,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
         parts.append(CutoutDataset(subset, wanted, crop, mask=mask, refuse_constant=refuse))
     if len(train) < recipe.trainer.batch_size:
         raise DataError(
-            f"{cutouts.info.source}: {len(train)} training images are fewer than a batch of {recipe.trainer.batch_size}; "
+            f"{cutouts.where}: {len(train)} training images are fewer than a batch of {recipe.trainer.batch_size}; "
             "choose a smaller --trainer.batch_size"
         )
     chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:STATISTICS_IMAGES])
@@ -215,7 +215,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
         parts[1],
         train_images=len(train),
         sample=sample,
-        task=_fitted(task, np.asarray(targets[train[chosen]] if task.needs.pairs else targets[train]), info.source),
+        task=_fitted(task, np.asarray(targets[train[chosen]] if task.needs.pairs else targets[train]), cutouts.where),
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
         bands=info.bands,
         pixel_scale=info.pixel_scale,
@@ -245,7 +245,7 @@ def _square(cutouts: Cutouts, notes: list[str]) -> Cutouts:
     side = min(height, width)
     notes.append(f"images of {height}×{width} pixels are cropped to the central {side}×{side}")
     square = OneSize(crop=side)
-    return dataclasses.replace(cutouts, images=Resized(cutouts.images, square, cutouts.info.source))
+    return dataclasses.replace(cutouts, images=Resized(cutouts.images, square, cutouts.where))
 
 
 def _channel_notes(cutouts: Cutouts, recipe: Recipe) -> list[str]:

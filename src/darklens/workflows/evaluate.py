@@ -277,7 +277,7 @@ def _keep_explanations(model: TrainedModel, cutouts: Cutouts, gallery: Gallery, 
     rows = np.array(gallery.explained)
     adapt = adaptation(model.config, cutouts.info, cutouts.images.shape)
     read = np.asarray(cutouts.images[rows], dtype=np.float32)
-    images = adapt(check_finite(read, [cutouts.ids[row] for row in rows], cutouts.info.source, mask=True))
+    images = adapt(check_finite(read, [cutouts.ids[row] for row in rows], cutouts.where, mask=True))
     maps = attributions(model, images, list(gallery.explained_outputs))
     np.save(out / "explanations.npy", np.stack([images[:, 0].numpy(), maps]).astype(np.float32))
 
@@ -287,7 +287,7 @@ def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:
         return cutouts.subset(np.flatnonzero((cutouts.catalog["split"] == "test").to_numpy()))
     if _trained_on(cutouts, model, run):
         raise DataError(
-            f"{cutouts.info.source}: these are the images the model was trained on; evaluate on others, or import them "
+            f"{cutouts.where}: these are the images the model was trained on; evaluate on others, or import them "
             "with --split 0.8,0.1,0.1 and train again"
         )
     return cutouts

@@ -64,7 +64,7 @@ def explain_images(
             )
         adapt = adaptation(model.config, cutouts.info, cutouts.images.shape, band)
         read = np.asarray(cutouts.images[np.arange(len(cutouts))], dtype=np.float32)
-        batch = adapt(check_finite(read, cutouts.ids, cutouts.info.source, mask=options.mask))
+        batch = adapt(check_finite(read, cutouts.ids, cutouts.where, mask=options.mask))
         prediction = model.predict(batch)
         strange = outlier_note(prediction.outlier_score)
         notes += [f"{path}: {note}" for note in [*adapt.notes, *([strange] if strange else [])]]
