@@ -60,7 +60,7 @@ def test_values_come_with_their_images_and_unknown_ones_are_left_out():
     held_out = data.validation[range(len(data.validation))]
     np.testing.assert_allclose(held_out["target"][:, 0], truths["log10_axion_mass"].drop_nulls(), rtol=1e-6)
     torch.testing.assert_close(held_out["image"], block(5 + 1_000_003)[torch.from_numpy(known)])
-    with pytest.raises(DataError, match="preset model-3-noisy has no truth 'halo_mass'"):
+    with pytest.raises(DataError, match=r"preset:model-3-noisy: no column 'halo_mass', .*; numbers are in .*theta_E"):
         open_training_data("preset:model-3-noisy", load_recipe("mass/demo", {"task.target": "halo_mass"}), 0)
 
 

@@ -136,6 +136,23 @@ class Cutouts:
         """Return the identifiers as text, in the order of the images."""
         return self.catalog["id"].cast(pl.String).to_list()
 
+    def check_columns(self, columns: Sequence[str]) -> None:
+        """Refuse a catalogue that lacks a column that a task needs; that of the labels is asked for by `labels`.
+
+        Raises
+        ------
+        DataError
+            If one is missing; the message names those that hold numbers.
+        """
+        if missing := [column for column in columns if column not in (*self.catalog.columns, "label")]:
+            hint = "" if self.where.startswith("preset:") else ". --catalog joins a table of your own"
+            raise DataError(
+                f"{self.where}: no column {missing[0]!r}, which the task needs; numbers are in {self._numeric()}{hint}"
+            )
+
+    def _numeric(self) -> str:
+        return ", ".join(name for name, kind in self.catalog.schema.items() if kind.is_numeric()) or "none"
+
     def labels(self, classes: Sequence[str]) -> np.ndarray:
         """Return the label number of each image, (N,) int64: the place of its class in a list of names.
 
@@ -170,8 +187,7 @@ class Cutouts:
             If there is no such column, or it does not hold numbers.
         """
         if column not in self.catalog.columns:
-            numeric = [c for c, t in self.catalog.schema.items() if t.is_numeric()]
-            raise DataError(f"{self.where}: no column {column!r}; numbers are in {', '.join(numeric) or 'none'}")
+            raise DataError(f"{self.where}: no column {column!r}; numbers are in {self._numeric()}")
         if not self.catalog.schema[column].is_numeric():
             raise DataError(f"{self.where}: column {column!r} does not hold numbers")
         return self.catalog[column].cast(pl.Float64).to_numpy()

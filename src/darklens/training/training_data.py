@@ -173,17 +173,10 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
     notes = [] if cutouts.info.layout == "dataset" else list(cutouts.info.notes)
     cutouts = _square(cutouts, notes)
     task = recipe.make_task()
-    if missing := [column for column in task.needs.columns if column not in (*cutouts.catalog.columns, "label")]:
-        numbers = [name for name, kind in cutouts.catalog.schema.items() if kind.is_numeric()]
-        raise DataError(
-            f"{cutouts.where}: no column {missing[0]!r}, which the task needs; numbers are in "
-            f"{', '.join(numbers) or 'none'}. --catalog joins a table of your own"
-        )
+    cutouts.check_columns(task.needs.columns)
     task = task.for_data(cutouts)
     if task.needs.pairs and cutouts.targets is None:
-        raise DataError(
-            f"{cutouts.where}: the task needs an image to predict for each (targets.npy, or HR/ and LR/)"
-        )
+        raise DataError(f"{cutouts.where}: the task needs an image to predict for each (targets.npy, or HR/ and LR/)")
     targets: Any = cutouts.targets if task.needs.pairs else _computed(task.targets(cutouts))
     if not task.needs.pairs:
         known = np.flatnonzero(np.isfinite(targets).reshape(len(targets), -1).all(1))
@@ -288,10 +281,9 @@ def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> Tr
     train, validation = Simulator(preset, seed, compile=True), Simulator(preset, split_seed + 1_000_003)
     info = simulated_info(preset, seed)
     task = recipe.make_task()
-    columns = train.catalog(BLOCK).columns
-    if missing := [column for column in task.needs.columns if column not in columns]:
-        raise DataError(f"preset {preset.name} has no truth {missing[0]!r}: {', '.join(columns)}")
-    task = task.for_data(Cutouts(_no_images(preset), train.catalog(BLOCK), info))
+    described = Cutouts(_no_images(preset), train.catalog(BLOCK), info)
+    described.check_columns(task.needs.columns)
+    task = task.for_data(described)
     made = SimulatedDataset(train, task.targets, task.needs.columns)
     sample = _simulate(made, STATISTICS_IMAGES // 2 // BLOCK, "simulating a sample of the training images")
     held_out = _simulate(

@@ -150,6 +150,7 @@ def _open(
         cutouts = simulate_cutouts(preset, evaluation.count, seed, progress=progress)
     else:
         cutouts = _test_rows(open_with(data, options), model, run)
+    cutouts.check_columns(model.task.needs.columns)
     truth = model.task.targets(cutouts)
     known = np.flatnonzero(np.isfinite(truth.reshape(len(truth), -1)).all(1))
     if not len(known):
