@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from darklens.data.dataset import Cutouts, DatasetInfo, Images, read_dataset
+from darklens.data.identifiers import file_kind, identifier
 from darklens.data.options import DataOptions
 from darklens.data.readers.catalogs import join_catalog, read_catalog
 from darklens.data.readers.files import BANDS_LAST, NpyFiles, PngFiles, is_channels_last
@@ -31,7 +32,6 @@ from darklens.usercode import is_reference, load_function
 CLASS_NAMES = ["no_sub", "cdm", "axion", "no", "sphere", "vort", "vortex", "sub", "nonlenses", "lenses"]
 """Names of classes that are recognised, in the order of the label numbers that they get."""
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
-IMAGE_SUFFIXES = {".npy": "npy", ".png": "png", ".fits": "fits", ".fit": "fits", ".fits.gz": "fits", ".fits.fz": "fits"}
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 TRUTH_COLUMNS = {
     "z_lens", "z_source", "mag_source", "ein_area", "n_crit", "n_pix_source", "source_flux", "lens_flux",
@@ -121,7 +121,7 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
         catalog = beside[0]
     if catalog is None:
         return found
-    table, mapping = read_catalog(catalog)
+    table, mapping = read_catalog(catalog, found.catalog["id"].cast(pl.String))
     joined, matches = join_catalog(found.catalog, table, str(catalog))
     notes = [*found.info.notes, f"{catalog.name}: {matches}"]
     notes += [f"{catalog.name}: {theirs} read as {ours}" for theirs, ours in mapping.items()]
@@ -159,7 +159,7 @@ def _super_resolution(path: Path, options: DataOptions) -> Cutouts | None:
         odd = sorted({p.name for p in low} ^ {p.name for p in high})
         raise DataError(f"{path}: HR and LR do not hold the same names; {odd[0]} is in one only ({len(odd)} such)")
     images, targets = NpyFiles(low), NpyFiles(high)
-    catalog = pl.DataFrame({"id": [p.stem for p in low]})
+    catalog = pl.DataFrame({"id": [identifier(p) for p in low]})
     return Cutouts(images, catalog, DatasetInfo(str(path), layout="super-resolution"), targets)
 
 
@@ -191,7 +191,7 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
         paths += files
         labels += [label] * len(files)
         splits += [split_name] * len(files)
-    columns = {"id": [str(p.relative_to(path).with_suffix("")) for p in paths], "label": labels}
+    columns = {"id": [identifier(p, path) for p in paths], "label": labels}
     if any(splits):
         columns["split"] = splits  # type: ignore[assignment]
     layout = "lens-finding" if "nonlenses" in labels else "splits" if any(splits) else "classes"
@@ -203,12 +203,12 @@ def _halo_mass(path: Path, options: DataOptions) -> Cutouts | None:
     files = _files(folder, ".npy") if folder.is_dir() else []
     if not files or (folder == path and not read_header(files[0])[1].hasobject):
         return None
-    opened = _file_images(files, pl.DataFrame({"id": [p.stem for p in files]}), path, "halo-mass", [], options)
+    opened = _file_images(files, pl.DataFrame({"id": [identifier(p) for p in files]}), path, "halo-mass", [], options)
     splits: dict[str, str] = {}
     for table in sorted(path.glob("*.csv")):
         if name := next((SPLIT_NAMES[s] for s in SPLIT_NAMES if s in table.stem.lower()), None):
             listed = read_csv(table, header=False)
-            splits |= {Path(v).stem: name for column in listed for v in column if v and Path(v).suffix == ".npy"}
+            splits |= {identifier(Path(v)): name for column in listed for v in column if v and Path(v).suffix == ".npy"}
     if splits:
         ids = opened.catalog["id"].to_list()
         opened.catalog = opened.catalog.with_columns(pl.Series("split", [splits.get(i) for i in ids]))
@@ -289,9 +289,9 @@ def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:
     kinds = {file_kind(p) for p in files}
     if len(kinds) > 1:
         raise DataError(f"{path}: mixes {', '.join(sorted(k for k in kinds if k))} files; one kind to a dataset")
-    catalog = pl.DataFrame({"id": [p.name.partition(".")[0] for p in files]})
+    catalog = pl.DataFrame({"id": [identifier(p) for p in files]})
     classes: list[str] = []
-    if all(p.stem in CLASS_NAMES for p in files):
+    if all(identifier(p) in CLASS_NAMES for p in files):
         catalog = catalog.with_columns(pl.col("id").alias("label"))
         classes = order_classes(set(catalog["label"]))
     return _file_images(files, catalog, path, "fits" if kinds == {"fits"} else "files", classes, options)
@@ -304,7 +304,7 @@ def _single_file(path: Path, options: DataOptions) -> Cutouts | None:
         stack, notes = open_npy_stack(path, options.channels)
         ids = [path.stem] if len(stack) == 1 else [f"{path.stem}:{i}" for i in range(len(stack))]
         return Cutouts(stack, pl.DataFrame({"id": ids}), DatasetInfo(str(path), layout="array", notes=notes))
-    catalog = pl.DataFrame({"id": [path.name.partition(".")[0]]})
+    catalog = pl.DataFrame({"id": [identifier(path)]})
     return _file_images([path], catalog, path, "file", [], options)
 
 
@@ -335,12 +335,6 @@ def _file_images(
         images = PngFiles(paths, size)
         info.notes.append("PNG: brightness may be stretched, and is not calibrated")
     return Cutouts(images, catalog, info)
-
-
-def file_kind(path: Path) -> str | None:
-    """Return ``npy``, ``png`` or ``fits`` by the suffix of a file's name, or None for any other."""
-    name = path.name.lower()
-    return next((kind for suffix, kind in IMAGE_SUFFIXES.items() if name.endswith(suffix)), None)
 
 
 def _files(folder: Path, suffix: str | None = None) -> list[Path]:

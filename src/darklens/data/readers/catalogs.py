@@ -7,10 +7,12 @@ from pathlib import Path
 import polars as pl
 
 from darklens.data.bounds import named_errors
+from darklens.data.identifiers import match_identifiers
 from darklens.data.readers.tables import check_names, read_csv, read_parquet
 from darklens.errors import DataError
 from darklens.paths import check_present
 
+_KEY = " key"  # no column of a table has such a name
 SUFFIXES = (".csv", ".parquet", ".fits", ".fit", ".ecsv", ".vot", ".xml")
 
 ALIASES = {
@@ -21,8 +23,21 @@ ALIASES = {
 }
 
 
-def read_catalog(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
+def read_catalog(path: Path, images: pl.Series | None = None) -> tuple[pl.DataFrame, dict[str, str]]:
     """Read a table, and return it with the columns that were recognised (its name → ours); ``id`` becomes text.
+
+    Parameters
+    ----------
+    path
+        The table.
+    images
+        Identifiers of the images that it describes. Of several columns that could be the identifier, the one is taken
+        that matches most of them; without it, or of equals, the first in `ALIASES`.
+
+    Returns
+    -------
+    tuple of pl.DataFrame and dict
+        The table with our names, and those that were changed.
 
     Raises
     ------
@@ -32,25 +47,47 @@ def read_catalog(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
     check_present(path)
     frame = _read(path)
     mapping: dict[str, str] = {}
+    if identifier := _identifier(frame, images):
+        mapping[identifier] = "id"
     for ours, names in ALIASES.items():
+        if ours == "id":
+            continue
         by_lower = {column.lower(): column for column in frame.columns if column not in mapping}
         if found := next((by_lower[name] for name in names if name in by_lower), None):
             mapping[found] = ours
     if "id" not in mapping.values():
         raise DataError(f"{path}: no column for the identifier ({', '.join(ALIASES['id'])}); it has {frame.columns}")
     taken = [c for c in frame.columns if c in mapping.values() and c not in mapping]
-    frame = frame.drop(taken).rename(mapping)
+    kept = {name: f"catalog_{name}" for name in taken if f"catalog_{name}" not in frame.columns}
+    frame = frame.drop([name for name in taken if name not in kept]).rename(kept | mapping)
     check_names(frame, path)
     with named_errors(path, "cannot be read as a catalogue"):
-        frame = frame.with_columns(pl.col("id").cast(pl.String).str.strip_chars())
+        frame = frame.with_columns(_text(frame["id"]))
     if (repeated := frame.filter(pl.col("id").is_duplicated())["id"]).len():
         raise DataError(f"{path}: {repeated.len()} rows share their id with another, the first is {repeated[0]!r}")
     return frame, {theirs: ours for theirs, ours in mapping.items() if theirs != ours}
 
 
+def _identifier(frame: pl.DataFrame, images: pl.Series | None) -> str | None:
+    """The column that identifies the images."""
+    by_lower = {column.lower(): column for column in frame.columns}
+    found = [by_lower[name] for name in ALIASES["id"] if name in by_lower]
+    if images is None or len(found) < 2:
+        return found[0] if found else None
+    plain = [name for name in found if not frame.schema[name].is_nested() and frame.schema[name] != pl.Binary]
+    return max(plain, key=lambda name: match_identifiers(images, _text(frame[name])).count, default=found[0])
+
+
+def _text(column: pl.Series) -> pl.Series:
+    """Identifiers as text, of whole numbers without a point."""
+    if column.dtype.is_float() and column.drop_nulls().is_finite().all() and (column.drop_nulls() % 1 == 0).all():
+        column = column.cast(pl.Int64)
+    return column.cast(pl.String).str.strip_chars()
+
+
 def _read(path: Path) -> pl.DataFrame:
     if path.suffix == ".csv":
-        return read_csv(path)
+        return read_csv(path, text=ALIASES["id"])
     if path.suffix == ".parquet":
         return read_parquet(path)
     if path.suffix in SUFFIXES:
@@ -91,12 +128,14 @@ def join_catalog(frame: pl.DataFrame, catalog: pl.DataFrame, source: str) -> tup
     """
     keyed = frame.with_columns(pl.col("id").cast(pl.String))
     extra = catalog.select("id", *[c for c in catalog.columns if c not in frame.columns])
-    matched = keyed["id"].is_in(extra["id"].implode()).sum()
-    if not matched:
+    match = match_identifiers(keyed["id"], extra["id"])
+    if not match.count:
         raise DataError(
             f"{source}: no id of the catalogue is the id of an image; images have ids like {keyed['id'][0]!r}, "
             f"the catalogue like {extra['id'][0]!r}"
         )
-    joined = keyed.join(extra, on="id", how="left", maintain_order="left")
-    matches = f"{matched:,} of {len(frame):,} images have a row in the catalogue"
-    return joined, matches
+    keyed = keyed.with_columns(match.images.alias(_KEY))
+    extra = extra.drop("id").with_columns(match.catalog.alias(_KEY))
+    joined = keyed.join(extra, on=_KEY, how="left", maintain_order="left").drop(_KEY)
+    matches = f"{match.count:,} of {len(frame):,} images have a row in the catalogue"
+    return joined, f"{matches}; identifiers were {match.note}" if match.note else matches

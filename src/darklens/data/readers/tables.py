@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,25 @@ def read_parquet(path: Path) -> pl.DataFrame:
         return frame
 
 
-def read_csv(path: Path, header: bool = True) -> pl.DataFrame:
+def read_csv(path: Path, header: bool = True, text: Collection[str] = ()) -> pl.DataFrame:
     """Read a CSV file, and return it as a table.
 
     Types are inferred from the first 10 000 rows; lines that begin with # are comments. A table without a header has
     columns of text only.
+
+    Parameters
+    ----------
+    path
+        The file.
+    header
+        Whether its first line has the names of the columns.
+    text
+        Names, in small letters, of columns that are text whatever they look like, such as identifiers: 000001 is not 1.
+
+    Returns
+    -------
+    pl.DataFrame
+        The table.
 
     Raises
     ------
@@ -60,7 +75,9 @@ def read_csv(path: Path, header: bool = True) -> pl.DataFrame:
     """
     with named_errors(path, "cannot be read as a table"):
         if header:
-            return pl.read_csv(path, infer_schema_length=10_000, comment_prefix="#")
+            names = pl.read_csv(path, n_rows=0, comment_prefix="#").columns
+            types = {name: pl.String for name in names if name.strip().lower() in text}
+            return pl.read_csv(path, infer_schema_length=10_000, comment_prefix="#", schema_overrides=types)
         return pl.read_csv(path, has_header=False, infer_schema=False)
 
 
