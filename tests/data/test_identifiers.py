@@ -83,6 +83,7 @@ def test_of_several_columns_that_could_identify_images_the_one_that_does_is_take
     pl.DataFrame({"id": [7, 8], "filename": ["cut/q.fits", "cut/p.fits"], "z": [0.5, 1.5]}).write_csv(table)
     data = open_data(tmp_path / "a", catalog=table)
     assert data.values("z").tolist() == [1.5, 0.5]
+    assert data.catalog["catalog_id"].to_list() == ["8", "7"]
     assert any("filename read as id" in note for note in data.info.notes)
     pl.DataFrame({"id": [7, 8], "filename": ["r.fits", "s.fits"]}).write_csv(table)
     with pytest.raises(DataError, match="no id of the catalogue is the id of an image; images have ids like 'p'"):
