@@ -170,13 +170,34 @@ def test_images_of_several_shards_are_numbered_through():
 
 
 def test_shards_that_do_not_fit_are_refused(tmp_path):
-    def shard(name, shape, classes):
+    def shard(name, shape, classes, targets=None, value=0, **info):
         writer = DatasetWriter(tmp_path / name, shape, np.dtype("f4"), fingerprint={})
-        writer.finish(pl.DataFrame({"id": ["0"]}), DatasetInfo(name, classes))
+        writer.write(0, np.full(shape, ord(name) + value, np.float32))
+        writer.finish(pl.DataFrame({"id": ["0"]}), DatasetInfo(name, classes, **info), targets)
 
-    shard("a", (1, 1, 4, 4), ["x", "y"])
-    shard("b", (1, 1, 4, 4), ["x", "y"])
-    assert read_dataset(tmp_path).ids == ["0", "0"]
+    def again(**given):
+        shutil.rmtree(tmp_path / "c", ignore_errors=True)
+        shard("c", (1, 1, 4, 4), ["x", "y"], **given)
+        return read_dataset(tmp_path)
+
+    shard("a", (1, 1, 4, 4), ["x", "y"], np.full((1, 1, 8, 8), 3, np.float32), pixel_scale=0.1, unit="adu")
+    shard("b", (1, 1, 4, 4), ["x", "y"], np.full((1, 1, 8, 8), 4, np.float32), pixel_scale=0.1, unit="adu")
+    joined = read_dataset(tmp_path)
+    assert joined.ids == ["a/0", "b/0"], "identifiers stay apart"
+    assert "identifiers that shards share begin with the shard's name" in joined.info.notes
+    assert joined.targets[[1, 0]][:, 0, 0, 0].tolist() == [4, 3]
+    assert joined.images[[1, 0]][:, 0, 0, 0].tolist() == [98, 97]
+    with pytest.raises(DataError, match=r"shards differ in pixel scale: 0\.1 in b, 0\.2 in c; use them one by one"):
+        again(pixel_scale=0.2, unit="adu")
+    with pytest.raises(DataError, match="shards differ in unit: adu in b, e-/s in c"):
+        again(pixel_scale=0.1, unit="e-/s")
+    with pytest.raises(
+        DataError, match=r"shards differ in their images to predict: all have targets\.npy of one shape"
+    ):
+        again(pixel_scale=0.1, unit="adu")
+    with pytest.raises(DataError, match="shards b, c hold the same images; remove all but one"):
+        again(pixel_scale=0.1, unit="adu", value=-1, targets=np.zeros((1, 1, 8, 8), np.float32))
+    shutil.rmtree(tmp_path / "c")
     assert read_dataset(tmp_path).info.source == str(tmp_path)
     shard("c", (1, 1, 4, 4), ["y", "x"])
     with pytest.raises(DataError, match="shards differ in image shape or classes"):

@@ -79,7 +79,18 @@ def test_the_split_of_an_import_follows_from_its_seed(tmp_path):
     }
     splits = {name: data.catalog["split"].to_list() for name, data in made.items()}
     assert splits["one"] == splits["same"] != splits["other"]
-    assert made["other"].info.seed == 2
+    assert made["other"].info.seed is None, "that is the seed of a simulation"
+    assert made["other"].info.notes[-1] == "split train 0.5, test 0.5 with seed 2"
+
+
+def test_the_seed_of_a_simulation_outlives_a_split(dataset, tmp_path):
+    """Test images of the same preset are drawn from another seed than that."""
+    simulated = open_data(dataset)
+    assert simulated.info.seed == 1
+    out = import_data(simulated, tmp_path / "out", fractions={"train": 0.5, "validation": 0.5}, seed=5)
+    again = import_data(open_data(out), tmp_path / "again", fractions={"train": 0.5, "test": 0.5}, seed=6)
+    assert open_data(out).info.seed == open_data(again).info.seed == 1
+    assert "the column 'split' that was there is replaced" in open_data(again).info.notes
 
 
 def test_pairs_keep_their_targets(tmp_path):

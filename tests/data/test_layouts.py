@@ -224,3 +224,13 @@ def test_layout_may_be_chosen(class_folders):
         open_data(class_folders, layout="hdf5")
     options = DataOptions(layout="files", crop=8, mask=True)
     assert open_with(class_folders / "cdm", options).images.shape == (4, 1, 8, 8)
+
+
+def test_split_column_of_a_table_is_kept_whatever_it_calls_validation(tmp_path):
+    for i in range(6):
+        np.save(tmp_path / f"{i}.npy", np.full((8, 8), i, np.float32))
+    names = ["train", "val", "Test", "train", "VALID", ""]
+    rows = "\n".join(f"{i},{name}" for i, name in enumerate(names))
+    (tmp_path / "t.csv").write_text(f"id,split\n{rows}\n")
+    split = open_data(tmp_path).catalog["split"].to_list()
+    assert split == ["train", "validation", "test", "train", "validation", None]

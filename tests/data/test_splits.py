@@ -50,8 +50,8 @@ def test_fractions_that_cannot_be_are_refused(fractions):
 
 
 def test_splits_that_would_be_empty_are_refused():
-    catalog = pl.DataFrame({"id": range(3), "label": ["a"] * 3})
-    with pytest.raises(DataError, match=r"3 images are too few to split into .*: test would be empty"):
+    catalog = pl.DataFrame({"id": range(2), "label": ["a"] * 2})
+    with pytest.raises(DataError, match=r"2 images are too few to split into .*: validation would be empty"):
         split_rows(catalog, FRACTIONS, 0)
 
 
@@ -79,3 +79,20 @@ def test_a_stored_split_with_validation_rows_is_kept():
     assert ensure_split(catalog, seed=0).equals(catalog)
     with pytest.raises(DataError, match="column 'split' names no row 'train'"):
         ensure_split(catalog.filter(pl.col("split") == "test"), seed=0)
+
+
+def test_small_class_has_a_row_in_each_split():
+    catalog = pl.DataFrame({"id": range(44), "label": ["common"] * 40 + ["rare"] * 4})
+    split = split_rows(catalog, FRACTIONS, 0)
+    assert [(split[40:] == name).sum() for name in FRACTIONS] == [2, 1, 1]
+    assert [(split[:40] == name).sum() for name in FRACTIONS] == [32, 4, 4]
+    halves = split_rows(catalog[40:42], {"train": 0.9, "validation": 0.1}, 0)
+    assert sorted(halves) == ["train", "validation"]
+
+
+def test_splits_are_known_by_their_usual_names_and_kept():
+    names = ["train", "val", "Valid ", "TEST", "training", "dev", None]
+    kept = ensure_split(pl.DataFrame({"id": range(7), "split": names}), 0)["split"].to_list()
+    assert kept == ["train", "validation", "validation", "test", "train", "validation", None]
+    with pytest.raises(DataError, match="column 'split' says 'fold2'; expected train, validation or test"):
+        ensure_split(pl.DataFrame({"id": range(3), "split": ["train", "fold2", "val"]}), 0)

@@ -136,3 +136,36 @@ def test_npy_arrays_that_are_no_images_are_refused(tmp_path):
         np.save(tmp_path / "a.npy", np.ones(shape))
         with pytest.raises(DataError, match=rf"a\.npy: an array of shape .*{message}"):
             open_npy_stack(tmp_path / "a.npy")
+
+
+def test_labels_of_one_group_are_not_those_of_another(tmp_path):
+    """Both groups have as many images; the second is the larger, by its pixels."""
+    path = write_hdf5(
+        tmp_path / "a.h5",
+        train__images=RNG.random((4, 8, 8)), train__label=np.array([0, 1, 0, 1]),
+        other__images=RNG.random((4, 9, 9)), other__label=np.array([1, 1, 1, 0]), z=np.array([0.1, 0.2, 0.3, 0.4]),
+        other__truth__z=np.array([5.0, 6, 7, 8]), other__truth__m=np.array([1.0, 2, 3, 4]),
+    )  # fmt: skip
+    data = open_data(path)
+    assert data.images.shape == (4, 1, 9, 9)
+    assert data.catalog["label"].to_list() == ["1", "1", "1", "0"]
+    assert data.values("m").tolist() == [1, 2, 3, 4]
+    assert data.values("z").tolist() == [5, 6, 7, 8]
+    train = Hdf5Stack(path, "train/images").columns()
+    assert sorted(train) == ["label", "z"]
+    assert train["label"].tolist() == [0, 1, 0, 1]
+
+
+def test_groups_that_are_named_for_splits_are_one_dataset(tmp_path):
+    images = {name: RNG.random((n, 8, 8)).astype(np.float32) for name, n in (("train", 3), ("valid", 3), ("test", 2))}
+    labels = {"train": [0, 1, 0], "valid": [1, 1, 0], "test": [0, 1]}
+    arrays = {f"{name}__x": each for name, each in images.items()}
+    arrays |= {f"{name}__label": np.array(each) for name, each in labels.items()}
+    data = open_data(write_hdf5(tmp_path / "a.h5", **arrays))
+    split = data.catalog["split"].to_list()
+    assert sorted(set(split)) == ["test", "train", "validation"]
+    for row, identifier in enumerate(data.ids):
+        name, _, number = identifier.partition("/")
+        assert data.catalog["label"][row] == str(labels[name][int(number)])
+        assert split[row] == {"valid": "validation"}.get(name, name)
+        np.testing.assert_array_equal(data.images[[row]][0, 0], images[name][int(number)])

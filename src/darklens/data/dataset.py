@@ -320,12 +320,30 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
     classes = {tuple(shard.info.classes) for shard in shards}
     if len(shapes) > 1 or len(classes) > 1:
         raise DataError(f"{path}: shards differ in image shape or classes: {shapes}, {classes}")
+    for name in ("pixel_scale", "unit", "bands", "zero_points", "noise"):
+        found = {str(getattr(shard.info, name)): shard.path for shard in shards}
+        if len(found) > 1:
+            said = ", ".join(f"{value} in {folder.name}" for value, folder in found.items() if folder is not None)
+            raise DataError(f"{path}: shards differ in {name.replace('_', ' ')}: {said}; use them one by one")
+    if len({None if shard.targets is None else shard.targets.shape[1:] for shard in shards}) > 1:
+        raise DataError(f"{path}: shards differ in their images to predict: all have targets.npy of one shape, or none")
+    sums = [shard.info.checksum for shard in shards if shard.info.checksum is not None]
+    if twice := [shard.path for shard in shards if sums.count(shard.info.checksum or "") > 1]:
+        names = ", ".join(folder.name for folder in twice if folder is not None)
+        raise DataError(f"{path}: shards {names} hold the same images; remove all but one")
     try:
         catalog = pl.concat([shard.catalog for shard in shards], how="diagonal_relaxed")
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: the catalogues of the shards do not fit each other: {error}") from error
     info = dataclasses.replace(shards[0].info, source=str(path), checksum=None)
-    return Cutouts(ConcatenatedImages([shard.images for shard in shards]), catalog, info, path=path)
+    with_targets = [shard.targets for shard in shards if shard.targets is not None]
+    if catalog["id"].is_duplicated().any():
+        prefixes = [f"{shard.path.name}/" for shard in shards if shard.path is not None for _ in range(len(shard))]
+        catalog = catalog.with_columns((pl.Series(prefixes) + catalog["id"].cast(pl.String)).alias("id"))
+        note = "identifiers that shards share begin with the shard's name"
+        info = dataclasses.replace(info, notes=[*info.notes, note])
+    targets = ConcatenatedImages(with_targets) if with_targets else None
+    return Cutouts(ConcatenatedImages([shard.images for shard in shards]), catalog, info, targets, path)
 
 
 class DatasetWriter:

@@ -59,8 +59,12 @@ def import_data(
         split would be empty.
     """
     catalog = cutouts.catalog.with_columns(pl.col("id").cast(pl.String))
+    notes = list(cutouts.info.notes)
     if fractions is not None:
         split = split_rows(catalog, fractions, seed).tolist()
+        if "split" in catalog.columns:
+            notes.append("the column 'split' that was there is replaced")
+        notes.append(f"split {', '.join(f'{name} {share:g}' for name, share in fractions.items())} with seed {seed}")
         catalog = catalog.with_columns(pl.Series("split", split, dtype=pl.String))
     dtype = cutouts.images.dtype if cutouts.images.dtype.kind in "iu" else np.dtype(np.float32)
     source = cutouts.info.source
@@ -74,7 +78,7 @@ def import_data(
             if progress:
                 progress(int(rows[-1]) + 1, len(cutouts))
         targets = None if cutouts.targets is None else np.asarray(cutouts.targets[np.arange(len(cutouts))], np.float32)
-        info = dataclasses.replace(cutouts.info, layout="dataset", seed=seed if fractions else cutouts.info.seed)
+        info = dataclasses.replace(cutouts.info, layout="dataset", notes=notes)
         return writer.finish(catalog, info, targets)
     except BaseException:
         writer.discard()

@@ -15,15 +15,16 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from darklens.data.dataset import Cutouts, DatasetInfo, Images, read_dataset
+from darklens.data.dataset import ConcatenatedImages, Cutouts, DatasetInfo, Images, read_dataset
 from darklens.data.identifiers import file_kind, identifier
 from darklens.data.options import DataOptions
 from darklens.data.readers.catalogs import join_catalog, read_catalog
 from darklens.data.readers.files import BANDS_LAST, NpyFiles, PngFiles, is_channels_last
 from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout
-from darklens.data.readers.stacks import Hdf5Stack, open_npy_stack
+from darklens.data.readers.stacks import Hdf5Stack, hdf5_splits, open_npy_stack
 from darklens.data.readers.tables import read_csv
 from darklens.data.sizes import OneSize, Resized
+from darklens.data.splits import SPLIT_NAMES, named_splits
 from darklens.data.unpickle import load_npy, read_header
 from darklens.errors import DataError
 from darklens.paths import check_present
@@ -31,7 +32,6 @@ from darklens.usercode import is_reference, load_function
 
 CLASS_NAMES = ["no_sub", "cdm", "axion", "no", "sphere", "vort", "vortex", "sub", "nonlenses", "lenses"]
 """Names of classes that are recognised, in the order of the label numbers that they get."""
-SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 TRUTH_COLUMNS = {
     "z_lens", "z_source", "mag_source", "ein_area", "n_crit", "n_pix_source", "source_flux", "lens_flux",
@@ -89,7 +89,10 @@ def open_data(
         openers = {layout: load_function(layout) if own else LAYOUTS[ALIASES.get(layout, layout)]}
     for opener in openers.values():
         if (found := opener(where, options)) is not None:
-            return _resized(_with_catalog(found, where, options.catalog), crop, pad)
+            found = _with_catalog(found, where, options.catalog)
+            if "split" in found.catalog.columns:
+                found = replace(found, catalog=found.catalog.with_columns(named_splits(found.catalog["split"])))
+            return _resized(found, crop, pad)
     if layout is not None:
         raise DataError(f"{where}: does not have the layout {layout!r}")
     sample = ", ".join(sorted(p.name for p in where.iterdir())[:5]) if where.is_dir() else where.name
@@ -268,18 +271,28 @@ def _bands(path: Path, options: DataOptions) -> Cutouts | None:
 def _hdf5(path: Path, options: DataOptions) -> Cutouts | None:
     if path.suffix not in HDF5_SUFFIXES:
         return None
-    stack = Hdf5Stack(path, channels=options.channels)
-    columns = {name: pl.Series(name, values) for name, values in stack.columns().items()}
-    if "id" not in columns:
-        columns["id"] = pl.Series("id", [str(i) for i in range(stack.shape[0])])
-    catalog = pl.DataFrame(list(columns.values()))
+    splits = hdf5_splits(path)
+    stacks = [Hdf5Stack(path, name, options.channels) for name in splits or [None]]
+    tables = [_hdf5_table(stack, split) for stack, split in zip(stacks, splits.values() or [None], strict=True)]
+    catalog = pl.concat(tables, how="diagonal_relaxed")
     classes: list[str] = []
     if "label" in catalog.columns:
         catalog = catalog.with_columns(_labels(catalog["label"]))
         classes = order_classes(set(catalog["label"].drop_nulls()))
-    return Cutouts(
-        stack, catalog, DatasetInfo(str(path), classes, layout="hdf5", notes=[f"dataset {stack.name}", *stack.notes])
-    )
+    notes = [note for stack in stacks for note in (f"dataset {stack.name}", *stack.notes)]
+    images: Images = ConcatenatedImages(stacks) if splits else stacks[0]
+    return Cutouts(images, catalog, DatasetInfo(str(path), classes, layout="hdf5", notes=notes))
+
+
+def _hdf5_table(stack: Hdf5Stack, split: str | None) -> pl.DataFrame:
+    """A row for each image of a stack, with its split where the file has several."""
+    columns = {name: pl.Series(name, values) for name, values in stack.columns().items()}
+    if "id" not in columns:
+        columns["id"] = pl.Series("id", [str(i) for i in range(stack.shape[0])])
+    if split is not None:
+        prefixed = f"{stack.name.partition('/')[0]}/" + columns["id"].cast(pl.String)
+        columns |= {"id": prefixed.alias("id"), "split": pl.Series("split", [split] * stack.shape[0])}
+    return pl.DataFrame(list(columns.values()))
 
 
 def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:

@@ -10,6 +10,12 @@ import polars as pl
 from darklens.data.seeds import make_generator
 from darklens.errors import DataError
 
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""What folders and columns call the three sets, in small letters, and what they are called here."""
 FRACTIONS = {"train": 0.9, "validation": 0.1}
 """Split of a dataset that has none. A convention, not tuned: a larger share for validation makes the choice of the best
 epoch and the calibration less noisy, and leaves fewer images to train on."""
@@ -19,6 +25,8 @@ def split_rows(
     catalog: pl.DataFrame, fractions: Mapping[str, float], seed: int, *, stratify: str | None = "label"
 ) -> np.ndarray:
     """Assign each row at random to a split, in the same fractions within each class, and return the splits' names.
+
+    A class with at least as many rows as there are splits has one in each, whatever the fractions.
 
     Parameters
     ----------
@@ -50,11 +58,27 @@ def split_rows(
     for group in dict.fromkeys(groups.tolist()):
         rows = rng.permutation(np.flatnonzero(groups == group))
         edges = np.round(np.cumsum(list(fractions.values())) * len(rows)).astype(int)[:-1]
-        for name, part in zip(names, np.split(rows, edges), strict=True):
+        for name, part in zip(names, np.split(rows, _none_empty(edges, len(rows))), strict=True):
             split[part] = name
     if empty := [name for name in names if not (split == name).any()]:
         raise DataError(f"{len(catalog)} images are too few to split into {dict(fractions)}: {empty[0]} would be empty")
     return split
+
+
+def _none_empty(edges: np.ndarray, count: int) -> np.ndarray:
+    """Edges between parts of so many rows, moved so that no part is empty, if there are enough rows."""
+    sizes = np.diff([0, *edges, count])
+    while count >= len(sizes) and not sizes.all():
+        sizes[sizes.argmax()] -= 1
+        sizes[sizes.argmin()] += 1
+    return np.cumsum(sizes)[:-1]
+
+
+def named_splits(column: pl.Series) -> pl.Series:
+    """Return a column of splits with our names for them; those of `SPLIT_NAMES` in any case, others as they are."""
+    names = column.cast(pl.String).str.strip_chars()
+    lower = names.str.to_lowercase()
+    return lower.replace(SPLIT_NAMES).zip_with(lower.is_in(list(SPLIT_NAMES)), names).rename("split")
 
 
 def ensure_split(catalog: pl.DataFrame, seed: int, fractions: Mapping[str, float] = FRACTIONS) -> pl.DataFrame:
@@ -79,10 +103,13 @@ def ensure_split(catalog: pl.DataFrame, seed: int, fractions: Mapping[str, float
     Raises
     ------
     DataError
-        If the catalogue's own column has no training rows, or a split would be empty.
+        If the catalogue's own column has unknown names or no training rows, or a split would be empty.
     """
     if "split" not in catalog.columns:
         return catalog.with_columns(pl.Series("split", split_rows(catalog, fractions, seed).tolist(), dtype=pl.String))
+    catalog = catalog.with_columns(named_splits(catalog["split"]))
+    if unknown := sorted(set(catalog["split"].drop_nulls()) - set(SPLIT_NAMES.values())):
+        raise DataError(f"the catalogue's column 'split' says {unknown[0]!r}; expected train, validation or test")
     if "validation" in catalog["split"].to_list():
         return catalog
     train = np.flatnonzero((catalog["split"] == "train").to_numpy())

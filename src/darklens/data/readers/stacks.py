@@ -12,6 +12,7 @@ import numpy as np
 from darklens.data.bounds import named_errors
 from darklens.data.readers.files import BANDS_LAST, Channels, channels_note, is_channels_last
 from darklens.data.readers.hdf5_checks import check_stored, check_text
+from darklens.data.splits import SPLIT_NAMES
 from darklens.data.unpickle import load_npy
 from darklens.errors import DataError
 
@@ -57,6 +58,35 @@ def _as_stack(array: np.ndarray, path: Path, has_bands: bool) -> np.ndarray:
     raise DataError(f"{path}: an array of shape {array.shape} is no image (H, W) and no stack (N, C, H, W)")
 
 
+def hdf5_splits(path: Path) -> dict[str, str]:
+    """Return the datasets of images in groups that are named for splits (``train/images``), by their names in the file.
+
+    Empty unless there are at least two, of images of one shape. The values are the names of the splits.
+    """
+    import h5py
+
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+
+    def visit(name: str, node: Any) -> None:
+        split = SPLIT_NAMES.get(name.partition("/")[0].lower())
+        if split and isinstance(node, h5py.Dataset) and node.ndim in (3, 4) and node.dtype.kind in "fiu" and node.size:
+            found[name] = (split, node.shape[1:])
+
+    with named_errors(path, "not a readable HDF5 file"), h5py.File(path, "r") as file:
+        file.visititems(visit)
+    splits = [split for split, _ in found.values()]
+    if len(splits) < 2 or len(set(splits)) < len(splits) or len({shape for _, shape in found.values()}) > 1:
+        return {}
+    return {name: split for name, (split, _) in found.items()}
+
+
+def _steps(home: str, group: str) -> int | None:
+    """How many groups lie between two, if one of them is in the other; None if neither is."""
+    here, there = (text.split("/") if text else [] for text in (home, group))
+    shared = min(len(here), len(there))
+    return None if here[:shared] != there[:shared] else abs(len(here) - len(there))
+
+
 class Hdf5Stack:
     """Images in a dataset of an HDF5 file. Each process opens the file for itself; rows are read in ascending order.
 
@@ -67,7 +97,7 @@ class Hdf5Stack:
     path
         The file.
     name
-        The dataset in it; None takes the largest of three or four axes.
+        The dataset in it; None takes the largest of three or four axes, of equals the first.
     channels
         Which axis has the bands of an image, first or last; None guesses (see `is_channels_last`).
 
@@ -114,20 +144,31 @@ class Hdf5Stack:
         return max(found, key=lambda name: found[name])
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Return the one-dimensional datasets with a value for each image, (N,), such as labels and truths, by name."""
+        """Return the one-dimensional datasets with a value for each image, (N,), such as labels and truths, by name.
+
+        They are looked for in the group of the images and in the groups around and within it, never in others: the labels
+        of ``valid/`` are not those of ``train/``. Of equal names the nearest to the images is taken.
+        """
         import h5py
 
         columns: dict[str, np.ndarray] = {}
+        nearest: dict[str, int] = {}
+        home = self.name.strip("/").rpartition("/")[0]
 
         def visit(name: str, node: Any) -> None:
             if not isinstance(node, h5py.Dataset) or node.ndim != 1 or len(node) != self.shape[0]:
+                return
+            group, _, column = name.rpartition("/")
+            steps = _steps(home, group)
+            if steps is None or steps >= nearest.get(column, steps + 1):
                 return
             text = h5py.check_string_dtype(node.dtype) is not None
             if text or node.dtype.kind in "biuf":
                 check_stored(node, self.path)
                 if text:
                     check_text(self.path)
-                columns[name.rpartition("/")[2]] = node.asstr()[...] if text else node[...]
+                columns[column] = node.asstr()[...] if text else node[...]
+                nearest[column] = steps
 
         with self._open() as file:
             file.visititems(visit)
