@@ -129,6 +129,27 @@ def test_bands_are_chosen_by_name():
     assert adaptation(config(bands=["NIR_J", "VIS"], channels=2), info, (3, 64, 64)).bands == [2, 0]
     with pytest.raises(ModelError, match="no band H in these cutouts; there are VIS"):
         adaptation(config(), info, (3, 64, 64), band="H")
+    colour = config(bands=["g", "r", "i"], channels=3)
+    for names, expected in (
+        (["i", "r", "g"], [2, 1, 0]),
+        (["DES_G", "DES_I", "DES_R"], [0, 2, 1]),
+        (["g", "r", "i"], [0, 1, 2]),
+    ):
+        found = adaptation(colour, DatasetInfo("x", bands=names, pixel_scale=0.08, unit="e-/s"), (3, 64, 64))
+        assert found.bands == expected
+        assert any("band" in note for note in found.notes) == (names != ["g", "r", "i"])
+    near = DatasetInfo("x", bands=["z", "Y", "H"], pixel_scale=0.08, unit="e-/s")
+    with pytest.raises(
+        ModelError, match="the model knows bands g, r, i, these are z, Y, H; --band says which is which"
+    ):
+        adaptation(colour, near, (3, 64, 64))
+    assert adaptation(colour, near, (3, 64, 64), band="Y,z,H").bands == [1, 0, 2]
+    unnamed = adaptation(colour, DatasetInfo("x", pixel_scale=0.08, unit="e-/s"), (3, 64, 64))
+    assert unnamed.bands == [0, 1, 2]
+    assert "bands taken in their order, as only one side has names for them: g, r, i" in unnamed.notes
+    other = adaptation(config(bands=["VIS"]), DatasetInfo("x", bands=["F814W"], pixel_scale=0.08), (1, 64, 64))
+    assert other.bands == [0]
+    assert "band F814W, which the model does not know: its own is VIS" in other.notes
     with pytest.raises(ModelError, match="needs 2 bands, these cutouts have 3"):
         adaptation(config(channels=2), info, (3, 64, 64))
 

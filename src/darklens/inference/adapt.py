@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from darklens.data.bands import matching
 from darklens.data.dataset import DatasetInfo
 from darklens.data.sizes import crop_or_pad
 from darklens.errors import ModelError
@@ -113,10 +114,23 @@ def _choose_bands(
 ) -> list[int]:
     if band is not None:
         chosen = [_band_number(name.strip(), names, channels) for name in band.split(",")]
+    elif config.bands and names and (found := matching(config.bands, names)) is not None:
+        chosen = found
+        if chosen == list(range(channels)) and list(config.bands) == list(names):
+            return chosen
+    elif channels == config.channels == 1:
+        if config.bands and names:
+            notes.append(f"band {names[0]}, which the model does not know: its own is {config.bands[0]}")
+        return [0]
+    elif channels == config.channels and config.bands and names:
+        raise ModelError(
+            f"the model knows bands {', '.join(config.bands)}, these are {', '.join(names)}; --band says which is which"
+        )
     elif channels == config.channels:
+        if channels > 1:
+            known = ", ".join(config.bands or names) or "without names"
+            notes.append(f"bands taken in their order, as only one side has names for them: {known}")
         return list(range(channels))
-    elif config.bands and set(config.bands) <= set(names):
-        chosen = [list(names).index(name) for name in config.bands]
     elif config.channels == 1:
         chosen = [list(names).index("VIS") if "VIS" in names else 0]
     else:

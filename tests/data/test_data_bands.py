@@ -1,0 +1,32 @@
+"""Names of bands."""
+
+import pytest
+
+from darklens.data.bands import by_wavelength, is_band, matching, short_name
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [("DES_G", "g"), ("HSC-R", "r"), ("g", "g"), ("sdss.i'", "i"), ("NIR_Y", "nir_y"), ("Ks", "k"), ("F814W", "f814w")],
+)
+def test_short_names(name, short):
+    assert short_name(name) == short
+    assert is_band(name)
+
+
+@pytest.mark.parametrize("word", ["lens", "cutout", "7", "subtracted", "J0123", "image", ""])
+def test_words_that_are_no_bands(word):
+    assert not is_band(word)
+
+
+def test_bands_are_ordered_by_wavelength():
+    assert by_wavelength(["SDSS_U", "SDSS_R", "SDSS_I", "SDSS_G"]) == ["SDSS_U", "SDSS_G", "SDSS_R", "SDSS_I"]
+    assert by_wavelength(["NIR_H", "VIS", "B", "NIR_Y", "A"]) == ["VIS", "NIR_Y", "NIR_H", "A", "B"]
+
+
+def test_bands_are_matched_by_name_and_never_twice():
+    assert matching(["g", "r"], ["DES_R", "DES_I", "DES_G"]) == [2, 0]
+    assert matching(["r", "g"], ["r", "DES_G", "DES_R"]) == [0, 1], "the name itself comes first"
+    assert matching(["g"], ["DES_G", "HSC_G"]) is None
+    assert matching(["y"], ["NIR_Y"]) is None
+    assert matching(["g", "G"], ["DES_G"]) is None
