@@ -113,6 +113,10 @@ def test_code_of_version_0_1_is_looked_for_where_it_was(config, tmp_path):
     assert trusted_config(config, tmp_path, True) is config
     with pytest.raises(UntrustedCodeError, match=r"config\.json: would run .* of .*code/"):
         trusted_config(config, tmp_path, False)
+    (tmp_path / "code" / "opt.py").unlink()
+    assert trusted_config(config, tmp_path, True) is config
+    with pytest.raises(ModelError, match=r"its loss needs the file .*opt\.py"):
+        trusted_config(config, tmp_path, True, training=True)
     (tmp_path / "code" / "net.py").unlink()
     with pytest.raises(ModelError, match=r"its Net needs the file .*code/net\.py, which is missing"):
         trusted_config(config, tmp_path, True)

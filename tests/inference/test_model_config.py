@@ -60,6 +60,7 @@ def test_values_at_their_limits_are_accepted(described, changes):
     ("changes", "message"),
     [
         ({"channels": 4097}, "channels is 4097; expected 1 to 4096"),
+        ({"channels": "1"}, "channels is '1'; expected int"),
         ({"channels": 0}, "channels is 0; expected 1 to 4096"),
         ({"pixels": 2049}, "pixels is 2049; expected 1 to 2048"),
         ({"pixels": 0}, "pixels is 0; expected 1 to 2048"),

@@ -70,6 +70,7 @@ def test_training_that_was_interrupted_is_told_how_to_go_on(tmp_path, record, to
 
 
 def test_copy_of_a_shipped_model_is_a_run_and_known_by_its_name(tmp_path):
+    (tmp_path / NAME / "model").mkdir(parents=True)  # of a copy that was interrupted
     run = shipped_run(NAME, tmp_path / NAME)
     assert run == tmp_path / NAME
     assert sorted(path.name for path in run.iterdir()) == ["model", "run.json"]

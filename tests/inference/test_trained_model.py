@@ -9,6 +9,7 @@ import pytest
 import torch
 from fuzz import make_model
 from numpy.testing import assert_allclose
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -220,6 +221,9 @@ def test_folder_of_a_model(tmp_path):
     assert text.endswith("}\n")
     assert json.loads(text) == json.loads((folder / "config.json").read_text())
     assert text.splitlines()[1].startswith('  "task"')
+    for name in ("model", "outliers"):
+        with safe_open(copy / f"{name}.safetensors", "pt") as file:
+            assert file.metadata() == {"format": "pt"}, "what other readers of such files ask for"
     again = load_model(copy).predict(images)
     assert_allclose(again.array, model.predict(images).array, rtol=1e-6)
     assert_allclose(again.outlier_score, model.predict(images).outlier_score, rtol=1e-4)
