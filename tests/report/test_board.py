@@ -1,11 +1,15 @@
 """What the leaderboard says, of rows that were written by hand."""
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
+from test_run_page import run
 
-from darklens.report.leaderboard import Leaderboard, markdown, write_leaderboard
+from darklens.errors import UntrustedCodeError
+from darklens.report.leaderboard import Leaderboard, markdown, rank_runs, write_leaderboard
+from darklens.report.page import write_report
 from darklens.tasks.classify import Classify
 from darklens.tasks.regress import Regress
 
@@ -35,6 +39,7 @@ SETTINGS = {
 RANKING = {"key": "macro_auc", "title": "Macro AUC", "unit": "", "better": "higher", "perfect": 1}
 WEAK = {"warnings": ["the model cannot be told from guessing: so it is; try more images"], "seconds_to_goal": None}
 ROWS = [row("best", 0.98), row("weak", 0.51, **WEAK)]
+del ROWS[0]["warnings"]  # as boards of an earlier version are
 DIFFERENCES = [{"first": "mine/best", "second": "mine/weak", "value": 0.47, "low": 0.4, "high": 0.5, "p": 0.001}]
 BOARD = Leaderboard(TASK, ROWS, DIFFERENCES, RANKING, SETTINGS, {"mine/broken": "it broke"})
 
@@ -120,3 +125,79 @@ def test_page_of_one_row_compares_nothing(tmp_path):
     page = write_leaderboard(board, tmp_path).read_text("utf-8")
     assert "Which differences are real" not in page
     assert "<h1>Leaderboard on mine</h1>" in page
+
+
+METRICS = {"macro_auc": {"title": "Macro AUC", "unit": "", "better": "higher", "perfect": 1}, "ece": {"title": "ECE"}}
+
+
+def trained(folder, name, auc, log="", better="higher"):
+    """A run whose macro AUC is written by hand, and its predictions beside it."""
+    described = METRICS | {"macro_auc": METRICS["macro_auc"] | {"better": better}}
+    out = run(folder, name, skill=auc, metrics=described)
+    path = out / "evaluations" / "test" / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["figures"]["macro_auc"]["value"] = auc
+    path.write_text(json.dumps(content))
+    record = json.loads((out / "run.json").read_text())
+    record["training"] |= {
+        "images_per_second": 68.5, "peak_memory_mib": 1900, "precision": "32-true", "threads": 3,
+    }  # fmt: skip
+    (out / "run.json").write_text(json.dumps(record))
+    if log:
+        (out / "logs" / "csv-0" / "metrics.csv").write_text(log)
+    return out
+
+
+def test_rows_say_what_is_on_record(tmp_path):
+    log = "epoch,seconds,validation/loss,validation/auc\n0,10,1,0.94\n1,20.06,1,0.95\n2,30,1,0.9\n3,40,1,0.97\n"
+    runs = [trained(tmp_path, "low", 0.6), trained(tmp_path, "high", 0.9, log)]
+    board = rank_runs(runs, SETTINGS, {"mine/broken": "it broke"})
+    assert (board.settings, board.failed) == (SETTINGS, {"mine/broken": "it broke"})
+    assert board.task == TASK
+    assert board.ranking == {"key": "macro_auc", "title": "Macro AUC", "unit": "", "better": "higher", "perfect": 1}
+    high, low = board.rows
+    evaluation = json.loads((runs[1] / "evaluations" / "test" / "evaluation.json").read_text())
+    left_out = ("folder", "figures", "mistakes", "examples")
+    assert high == {
+        "recipe": "mine/high", "name": "high", "description": "A small network.", "source": "a paper",
+        "figures": evaluation["figures"], "warnings": ["it is weak"], "n": 60, "parameters": 2_250_000, "seconds": 80.0,
+        "titles": {"accuracy": "accuracy", "macro_auc": "Macro AUC", "ece": "ECE", "auc_cdm": "auc cdm",
+                   "auc_axion": "auc axion"},
+        "evaluation": {key: value for key, value in evaluation.items() if key not in left_out},
+        "images_seen": 20000, "training_images_per_second": 68.5, "inference_images_per_second": 512.4,
+        "peak_memory_mib": 1900, "seconds_to_goal": 20.1, "precision": "32-true", "threads": 3,
+    }  # fmt: skip
+    assert (low["name"], low["seconds_to_goal"]) == ("low", None)
+    (difference,) = board.differences
+    assert (difference["first"], difference["second"]) == ("mine/low", "mine/high")
+    assert difference["value"] < 0
+
+
+def test_lower_is_first_where_it_is_better(tmp_path):
+    runs = [trained(tmp_path, name, auc, better="lower") for name, auc in (("b", 0.7), ("c", 0.8), ("a", 0.6))]
+    assert [row["name"] for row in rank_runs(runs, SETTINGS, {}).rows] == ["a", "b", "c"]
+
+
+def test_goal_is_not_reached_by_epochs_without_a_time_or_a_metric(tmp_path):
+    log = "epoch,seconds,validation/loss,validation/auc\n0,,1,0.99\n1,20,1,\n2,30.25,1,0.96\n"
+    board = rank_runs([trained(tmp_path, "one", 0.6, log)], SETTINGS, {})
+    assert board.rows[0]["seconds_to_goal"] == 30.2
+    assert board.differences == []
+
+
+def test_own_task_of_a_run_is_run_only_if_trusted(tmp_path):
+    """Its code is in the model folder; it may run if the user has named the same file."""
+    out = trained(tmp_path, "one", 0.6)
+    code = "from darklens.tasks.classify import Classify\n\nclass Mine(Classify):\n    pass\n"
+    (out / "model" / "own.py").write_text(code)
+    digest = "sha256:" + hashlib.sha256(code.encode()).hexdigest()
+    path = out / "model" / "config.json"
+    content = json.loads(path.read_text())
+    content["task"]["name"] = "own.py:Mine"
+    path.write_text(json.dumps(content | {"code": {"own.py": digest}}))
+    with pytest.raises(UntrustedCodeError):
+        rank_runs([out], SETTINGS, {})
+    for given in ({"own": [digest]}, {"trust_code": True}):
+        assert type(rank_runs([out], SETTINGS, {}, **given).task).__name__ == "Mine"
+    with pytest.raises(UntrustedCodeError):
+        write_report([out], tmp_path / "page.html")
