@@ -215,3 +215,19 @@ def test_memory_and_machine_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
     assert peak_memory() == 4
     assert machine() == "A GPU"
+
+
+def test_memory_and_machine_are_read_from_linux(monkeypatch):
+    texts = {"status": "Name:\tpython\nVmPeak:\t 9000000 kB\nVmHWM:\t    5300 kB\n", "cpuinfo": "processor\t: 0\n"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(jobs.Path, "is_file", lambda self: True)
+    monkeypatch.setattr(jobs.Path, "read_text", lambda self: texts[self.name])
+    monkeypatch.setattr(jobs.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(jobs.platform, "processor", lambda: "")
+    monkeypatch.setattr(jobs.platform, "machine", lambda: "aarch64")
+    assert peak_memory() == 5
+    assert machine() == "aarch64, 6 cores"
+    texts["cpuinfo"] = "processor\t: 0\nmodel name\t: A CPU @ 3: GHz\nmodel name\t: Another\n"
+    assert machine() == "A CPU @ 3: GHz, 6 cores"
+    texts["status"] = "Name:\tpython\n"
+    assert peak_memory() == round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
