@@ -303,4 +303,5 @@ def test_thumbnails_are_pictures():
     colours = decoded(thumbnail(image, map_of))
     assert colours.shape == (154, 154, 3)
     assert not np.allclose(colours, picture)
+    assert len(np.unique(colours)) > 10, "it is not outside of the picture"
     assert plt.get_fignums() == []
