@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from darklens.data.dataset import DatasetInfo
+from darklens.errors import ModelError
 from darklens.inference.adapt import adaptation
 from darklens.inference.config import ModelConfig
 
@@ -53,3 +54,144 @@ def test_resampling_keeps_flux_and_place():
     centre = [float((out * axis).sum() / out.sum()) / 2 for axis in (columns, rows)]
     assert centre == pytest.approx([2.1, -1.2], abs=0.02)
     assert adapt.zoom == pytest.approx(2)
+
+
+def adapted(shape, band=None, *, bands=(), scale=0.1, unit="e-/s", model=None):
+    kind = {"bands": [], "pixel_scale": 0.1, "unit": "e-/s", "data": {}} | (model or {})
+    channels, pixels = kind.pop("channels", 1), kind.pop("pixels", 6)
+    config = ModelConfig(MODEL.task, {}, {}, channels, pixels, outputs=["m"], **kind)
+    return adaptation(config, DatasetInfo("x", bands=list(bands), pixel_scale=scale, unit=unit), shape, band)
+
+
+def test_nothing_is_done_to_images_that_fit():
+    images = np.random.default_rng(0).normal(0, 1, (2, 3, 6, 6))
+    adapt = adapted(images.shape, model={"channels": 3})
+    assert (adapt.bands, adapt.zoom, adapt.pixels, adapt.brightness, adapt.notes) == ([0, 1, 2], 1.0, 6, None, [])
+    out = adapt(images)
+    assert out.dtype == torch.float32
+    np.testing.assert_array_equal(out, images.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("bands", "band", "model", "chosen", "note"),
+    [
+        (["g", "VIS", "i"], None, {}, [1], "band VIS of 3"),
+        (["g", "r", "i"], None, {}, [0], "band g of 3"),
+        ([], None, {}, [0], "band 0 of 3"),
+        (["g", "VIS", "i"], None, {"bands": ["i"]}, [2], "band i of 3"),
+        (["g", "r", "i"], "i, g", {"channels": 2}, [2, 0], "band i, g of 3"),
+        ([], "2", {}, [2], "band 2 of 3"),
+        ([], "2,0,1", {"channels": 3}, [2, 0, 1], "band 2, 0, 1 of 3"),
+        (["g", "r", "i"], None, {"channels": 2, "bands": ["r", "i"]}, [1, 2], "band r, i of 3"),
+    ],
+)
+def test_bands_are_those_of_the_model_or_as_asked(bands, band, model, chosen, note):
+    images = np.arange(3 * 36.0).reshape(1, 3, 6, 6)
+    adapt = adapted(images.shape, band, bands=bands, model=model)
+    assert adapt.bands == chosen
+    assert adapt.notes == [note]
+    np.testing.assert_array_equal(adapt(images), images[:, chosen])
+
+
+@pytest.mark.parametrize(
+    ("bands", "band", "model", "message"),
+    [
+        (["g", "r", "i"], "i,g", {}, "the model needs 1 bands, these cutouts have 3; 2 were chosen"),
+        (["g", "r", "i"], None, {"channels": 2}, "needs 2 bands, these cutouts have 3; choose with --band"),
+        (["g", "r", "i"], None, {"channels": 2, "bands": ["r", "z"]}, "choose with --band"),
+        (["g", "r", "i"], "z", {}, "no band z in these cutouts; there are g, r, i"),
+        (["g", "r", "i"], "1", {}, "no band 1 in these cutouts; there are g, r, i"),
+        ([], "3", {}, "no band 3 in these cutouts: their bands have no names; say a number from 0 to 2"),
+        ([], "g", {}, "no band g in these cutouts: their bands have no names; say a number from 0 to 2"),
+        ([], "²", {}, "no band ² in these cutouts: their bands"),
+    ],
+)
+def test_bands_that_are_not_there_are_refused(bands, band, model, message):
+    with pytest.raises(ModelError, match=message):
+        adapted((1, 3, 6, 6), band, bands=bands, model=model)
+
+
+@pytest.mark.parametrize(
+    ("scale", "zoom"), [(0.1004, 1.0), (0.0996, 1.0), (0.1006, 1.006), (0.0994, 0.994), (None, 1.0)]
+)
+def test_scales_that_differ_by_less_than_half_a_percent_are_the_same(scale, zoom):
+    adapt = adapted((1, 1, 6, 6), scale=scale)
+    assert adapt.zoom == pytest.approx(zoom)
+    if scale is None:
+        assert adapt.notes == ["pixel scale unknown; taken to be the model's 0.1″ (--pixel_scale says another)"]
+    elif zoom == 1:
+        assert adapt.notes == []
+    else:
+        assert adapt.notes == [f"resampled from {scale}″ to the model's 0.1″ per pixel"]
+
+
+def test_a_model_without_a_pixel_scale_takes_images_as_they_are():
+    assert adapted((1, 1, 6, 6), scale=0.3, model={"pixel_scale": None}).notes == []
+    assert adapted((1, 1, 6, 6), scale=None, model={"pixel_scale": None}).notes == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "pixels"), [((1, 6, 8), 102.4, None), ((1, 6, 8), 102.41, "8.19e+03"), ((1, 4, 2), 0.025, None),
+                                   ((1, 4, 2), 0.024, "0.96")]
+)  # fmt: skip
+def test_resampling_is_to_a_side_of_1_to_8192_pixels(shape, scale, pixels):
+    if pixels is None:
+        assert adapted(shape, scale=scale).zoom == pytest.approx(scale / 0.1)
+        return
+    with pytest.raises(ModelError, match=rf"x: a pixel scale of {scale}″ beside the model's 0\.1″ makes") as caught:
+        adapted(shape, scale=scale)
+    assert f"makes {pixels} pixels of {max(shape)}; say the right one with --pixel_scale" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "notes"),
+    [
+        ((1, 8, 6), 0.1, ["cropped to the central 6 of 6×8 pixels"]),
+        ((1, 6, 5), 0.1, ["padded from 5 to the model's 6 pixels with each image's border level"]),
+        ((1, 9, 9), 0.1, ["cropped to the central 6 of 9 pixels"]),
+        ((1, 3, 3), 0.2, ["resampled from 0.2″ to the model's 0.1″ per pixel"]),
+        (
+            (1, 8, 4), 0.1,
+            [
+                "cropped to the central 6 of 4×8 pixels",
+                "padded from 4 to the model's 6 pixels with each image's border level",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_sizes_are_told(shape, scale, notes):
+    assert adapted(shape, scale=scale).notes == notes
+
+
+@pytest.mark.parametrize(
+    ("unit", "model", "brightness", "said"),
+    [
+        ("nJy", {"data": {"typical_peak": 4}}, 4.0, "brightness in nJy, the model's is e-/s: each image was"),
+        (None, {"data": {"typical_peak": 4}}, 4.0, "brightness in an unknown unit, the model's is e-/s: each"),
+        ("nJy", {"data": {"typical_peak": 4}, "unit": None}, 4.0, "brightness in nJy, the model's is unknown: each"),
+        ("nJy", {"data": {}}, None, None),
+        ("nJy", {"data": {"typical_peak": None}}, None, None),
+        ("e-/s", {"data": {"typical_peak": 4}}, None, None),
+    ],
+)
+def test_brightness_is_scaled_where_units_differ(unit, model, brightness, said):
+    adapt = adapted((1, 6, 6), unit=unit, model=model)
+    assert adapt.brightness == brightness
+    assert [note.startswith(said) for note in adapt.notes] == ([True] if said else [])
+    if said:
+        assert "its 99.5th percentile is 4, the median of the training images" in adapt.notes[0]
+
+
+def test_dark_images_are_not_divided_by_nothing():
+    adapt = adapted((1, 6, 6), unit="nJy", model={"data": {"typical_peak": 4.0}})
+    assert torch.equal(adapt(np.zeros((1, 1, 6, 6))), torch.zeros(1, 1, 6, 6))
+
+
+def test_binning_keeps_the_flux_of_each_part():
+    """Pixels of half the scale: the flux of a flat image is that of four pixels in one; other sides round."""
+    adapt = adapted((1, 12, 8), scale=0.05)
+    out = adapt(np.full((1, 1, 12, 8), 2.0))
+    assert out.shape == (1, 1, 6, 6)
+    np.testing.assert_allclose(out[0, 0, :, 1:5], 8.0, rtol=1e-5)
+    small = adapted((1, 12, 2), scale=0.02, model={"pixels": 2})
+    np.testing.assert_allclose(small(np.full((1, 1, 12, 2), 2.0)), np.full((1, 1, 2, 2), 2.0 * 24 / 2), rtol=1e-5)

@@ -80,3 +80,78 @@ def test_unknown_optimiser_and_rates_are_refused():
     for lr in (0.0, -1.0):
         with pytest.raises(RecipeError, match=r"optimizer\.lr must be above zero"):
             OptimizerOptions(lr=lr)
+
+
+def test_own_optimiser_gets_groups_rate_and_arguments(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import torch\ndef optimiser(groups, lr, factor=1.0):\n    return torch.optim.SGD(groups, lr=lr * factor)\n"
+    )
+    network = nn.Linear(3, 2)
+    name = f"{tmp_path / 'own.py'}:optimiser"
+    made = make_optimizer(OptimizerOptions(name, lr=0.02, weight_decay=0.3, arguments={"factor": 5}), network)
+    assert [(len(group["params"]), group["lr"], group["weight_decay"]) for group in made.param_groups] == [
+        (1, 0.1, 0.3), (1, 0.1, 0.0),
+    ]  # fmt: skip
+    with pytest.raises(RecipeError, match=r"optimizer .*optimiser cannot be made of \{'speed': 3\}: .*'speed'"):
+        make_optimizer(OptimizerOptions(name, arguments={"speed": 3}), network)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "arguments", "found"),
+    [
+        ("Adam", torch.optim.Adam, {}, {"foreach": True, "betas": (0.9, 0.999)}),
+        ("AdamW", torch.optim.AdamW, {"betas": (0.8, 0.9)}, {"foreach": True, "betas": (0.8, 0.9)}),
+        ("AdamW", torch.optim.AdamW, {"foreach": False}, {"foreach": False}),
+        ("SGD", torch.optim.SGD, {}, {"momentum": 0.9, "nesterov": True}),
+        ("SGD", torch.optim.SGD, {"momentum": 0.5, "nesterov": False}, {"momentum": 0.5, "nesterov": False}),
+        ("Muon", own_muon.Muon, {"momentum": 0.7}, {"momentum": 0.7}),
+    ],
+)
+def test_optimisers_by_name_with_arguments(name, kind, arguments, found):
+    made = make_optimizer(OptimizerOptions(name, arguments=arguments), nn.Linear(3, 2))
+    assert type(made) is kind
+    assert {key: made.defaults[key] for key in found} == found
+
+
+def test_muon_returns_the_loss_and_puts_back_the_iteration_if_a_step_fails(monkeypatch):
+    weight = nn.Parameter(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
+    original = own_muon.muon.zeropower_via_newtonschulz
+
+    def closure():
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    def fail():
+        raise RuntimeError("no loss")
+
+    for bfloat16 in (True, False):
+        monkeypatch.setattr(own_muon, "computes_in_bfloat16", lambda answer=bfloat16: answer)
+        made = own_muon.Muon([{"params": [weight], "weight_decay": 0.0}], lr=0.1)
+        expected = float(weight.detach().square().sum())
+        assert float(made.step(closure).detach()) == pytest.approx(expected)
+        with pytest.raises(RuntimeError, match="no loss"):
+            made.step(fail)
+        assert own_muon.muon.zeropower_via_newtonschulz is original
+
+
+def test_schedules_of_hardly_any_steps():
+    assert learning_rate_factor(ScheduleOptions("cosine", warmup=0.0), steps=1, epochs=1)(0) == 1
+    short = learning_rate_factor(ScheduleOptions("cosine", warmup=1.0), steps=4, epochs=1)
+    assert [short(step) for step in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0])
+    fast = learning_rate_factor(ScheduleOptions("step", step_epochs=1, step_factor=0.5), steps=2, epochs=5)
+    assert [fast(step) for step in range(3)] == [1, 0.5, 0.25], "an epoch has a step at least"
+    none = learning_rate_factor(ScheduleOptions("step", step_epochs=1, step_factor=0.5), steps=2, epochs=0)
+    assert [none(step) for step in range(4)] == [1, 1, 0.5, 0.5]
+
+
+def test_warmup_is_rounded_to_whole_steps():
+    factor = learning_rate_factor(ScheduleOptions("cosine", warmup=0.26), steps=10, epochs=1)
+    assert [factor(step) for step in range(4)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert learning_rate_factor(ScheduleOptions("cosine", warmup=0.24), steps=10, epochs=1)(0) == 0.5
+
+
+def test_options_by_default():
+    assert OptimizerOptions() == OptimizerOptions("AdamW", 1e-3, 0.0, {})
+    assert OptimizerOptions(lr=1e-12).lr == 1e-12
+    assert OptimizerOptions("my_file.py:Mine").name == "my_file.py:Mine"

@@ -1,12 +1,17 @@
-"""Which epoch is kept, and how weights are averaged."""
+"""Which epoch is kept, how weights are averaged, and what Lightning is asked for and tells."""
+
+import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import TINY
 from safetensors.torch import load_file
 
+from darklens.errors import DataError, RecipeError
 from darklens.tasks.supervised import SupervisedModule
-from darklens.training.fit import moving_average
+from darklens.training import fit as fitting
+from darklens.training.fit import EpochLines, TrainingDataModule, batches_done, fit, moving_average
 from darklens.training.history import epoch_history
 from darklens.training.job import Job, read_record
 from darklens.training.recipe import load_recipe
@@ -59,3 +64,229 @@ def test_averaged_weights_are_what_is_evaluated(dataset, tmp_path):
     assert torch.equal(averaged, kept["state_dict"]["network.stem.0.weight"])
     assert torch.equal(plain, kept["current_model_state"]["network.stem.0.weight"]), "the steps are the same"
     assert not torch.equal(plain, averaged)
+
+
+def test_loaders_are_those_of_the_process():
+    data = SimpleNamespace(
+        train_loader=lambda *place: ("train", *place), validation_loader=lambda *place: ("val", *place)
+    )
+    module = TrainingDataModule(data)
+    module.trainer = SimpleNamespace(global_rank=2, world_size=5)
+    assert module.train_dataloader() == ("train", 2, 5)
+    assert module.val_dataloader() == ("val", 2, 5)
+
+
+def done(completed):
+    progress = SimpleNamespace(batch_progress=SimpleNamespace(total=SimpleNamespace(completed=completed)))
+    return SimpleNamespace(epoch_loop=progress)
+
+
+def test_rate_is_of_the_steps_without_validation(monkeypatch):
+    """Two epochs of four batches, in 2 and 6 seconds; the time between them does not count."""
+    clock = iter([10.0, 12.0, 30.0, 36.0])
+    monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(clock))
+    lines = EpochLines(0.0)
+    assert lines.steps_per_second == 0.0
+    trainer = SimpleNamespace(num_training_batches=4)
+    for _ in range(2):
+        for batch in range(4):
+            lines.on_train_batch_start(trainer, None, None, batch)
+        lines.on_validation_start(trainer, None)
+    assert lines.steps_per_second == 8 / 8
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(3, 15), (None, 5)])
+def test_progress_is_in_batches_of_the_whole_training(epochs, every):
+    lines, seen = EpochLines(0.0), []
+    trainer = SimpleNamespace(fit_loop=done(7), num_training_batches=5.0, max_epochs=epochs)
+    lines.on_train_batch_end(trainer, None, None, None, 0)
+    lines.advance = lambda *numbers: seen.append(numbers)
+    lines.on_train_batch_end(trainer, None, None, None, 0)
+    assert seen == [(7, every)]
+    assert batches_done(trainer) == 7
+
+
+def test_epoch_is_told_in_a_line_and_timed_in_the_log(capsys, monkeypatch):
+    monkeypatch.setattr(fitting.time, "perf_counter", lambda: 100.0)
+    logged = []
+    trainer = SimpleNamespace(
+        sanity_checking=False, is_global_zero=True, current_epoch=1, max_epochs=5, global_step=17,
+        callback_metrics={"validation/loss": torch.tensor(0.123456), "train/loss": torch.tensor(9.0),
+                          "validation/auc": torch.tensor(0.75)},
+        loggers=[SimpleNamespace(log_metrics=lambda *given: logged.append(given))],
+    )  # fmt: skip
+    lines = EpochLines(39.0)
+    lines.on_validation_end(trainer, None)
+    assert capsys.readouterr().out == "epoch 2/5  validation: auc 0.75  loss 0.1235  61 s\n"
+    ((values, step),) = logged
+    assert (values["epoch"], step) == (1, 17)
+    assert values["seconds"] == 61
+    for helper in ({"is_global_zero": False}, {"sanity_checking": True}):
+        lines.on_validation_end(SimpleNamespace(**vars(trainer) | helper), None)
+    assert capsys.readouterr().out == ""
+    assert len(logged) == 1
+
+
+class Trained(Exception):
+    """Raised instead of a fit, with what Lightning was given."""
+
+
+class Pretend:
+    """Lightning's trainer, which keeps what it is given and fits nothing."""
+
+    is_global_zero, interrupted, precision = True, False, "32-true"
+
+    def __init__(self, **given):
+        self.given = given
+        Pretend.last = self
+
+    def fit(self, module, **given):
+        self.fitted = given
+        raise Trained
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """What Lightning is asked for by a recipe with changes."""
+    monkeypatch.setattr(fitting, "Trainer", Pretend)
+
+    def ask(wandb=None, checkpoint=None, **overrides):
+        recipe = load_recipe("substructure/demo", {f"trainer.{key}": value for key, value in overrides.items()})
+        data = SimpleNamespace(train_images=1234, validation=range(56), notes=["a note"])
+        module = SimpleNamespace(network=torch.nn.Linear(30, 40))
+        job = Job(recipe, "d", wandb=wandb)
+        with pytest.raises(Trained):
+            fit(job, data, module, tmp_path / "run", checkpoint=checkpoint, started=0.0)
+        return Pretend.last, {type(each).__name__: each for each in Pretend.last.given["callbacks"]}
+
+    return ask
+
+
+def test_lightning_is_asked_for_what_the_recipe_says(asked, tmp_path, capsys):
+    trainer, callbacks = asked(
+        epochs=7,
+        precision="32-true",
+        accelerator="cpu",
+        devices="2",
+        nodes=3,
+        strategy="ddp",
+        gradient_clip=0.5,
+        ema=None,
+    )
+    expected = {
+        "max_epochs": 7, "precision": "32-true", "accelerator": "cpu", "devices": 2, "num_nodes": 3, "strategy": "ddp",
+        "gradient_clip_val": 0.5, "default_root_dir": tmp_path / "run", "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0, "enable_model_summary": False, "enable_progress_bar": False,
+    }  # fmt: skip
+    assert {key: trainer.given[key] for key in expected} == expected
+    assert trainer.fitted["ckpt_path"] is None
+    assert trainer.fitted["weights_only"] is True
+    assert list(callbacks) == ["ModelCheckpoint", "EpochLines"]
+    best = callbacks["ModelCheckpoint"]
+    assert (best.dirpath, best.filename, best.monitor, best.save_last, best.save_top_k) == (
+        str(tmp_path / "run" / "checkpoints"), "best", "validation/loss", True, 1,
+    )  # fmt: skip
+    csv, board = trainer.given["logger"]
+    assert (csv.log_dir, board.log_dir) == (str(tmp_path / "run/logs/csv-0"), str(tmp_path / "run/logs/tensorboard"))
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "substructure/demo: 1,240 parameters, 1,234 training and 56 validation images, 32-true, threads: "
+    )
+    assert "note: a note\n" in out
+
+
+def test_callbacks_follow_from_the_recipe(asked):
+    trainer, callbacks = asked(patience=4, ema=0.9, max_minutes=2.5, keep_every=3, devices="auto")
+    assert trainer.given["devices"] == "auto"
+    assert (callbacks["EarlyStopping"].monitor, callbacks["EarlyStopping"].patience) == ("validation/loss", 4)
+    assert callbacks["Timer"].time_remaining() == pytest.approx(150)
+    assert "WeightAveraging" in callbacks
+    kept = [each for each in trainer.given["callbacks"] if getattr(each, "save_top_k", None) == -1]
+    assert [(each.filename, each._every_n_epochs) for each in kept] == [("{epoch}", 3)]
+
+
+def test_another_attempt_logs_beside_the_first(asked, tmp_path):
+    for number in (0, 1):
+        (tmp_path / "run" / "logs" / f"csv-{number}").mkdir(parents=True)
+    trainer, _ = asked()
+    assert trainer.given["logger"][0].log_dir == str(tmp_path / "run/logs/csv-2")
+
+
+def test_checkpoint_that_was_cut_off_is_refused(asked, tmp_path, monkeypatch):
+    whole = tmp_path / "last.ckpt"
+    torch.save({"epoch": 3}, whole)
+    trainer, _ = asked(checkpoint=whole)
+    assert trainer.fitted["ckpt_path"] == whole
+    whole.write_bytes(whole.read_bytes()[:50])
+    job = Job(load_recipe("substructure/demo"), "d")
+    data = SimpleNamespace(train_images=1, validation=[], notes=[])
+    module = SimpleNamespace(network=torch.nn.Linear(1, 1))
+    with pytest.raises(DataError, match=r"last\.ckpt: cannot be read as a checkpoint; bring a copy back, or remove"):
+        fit(job, data, module, tmp_path / "run", checkpoint=whole, started=0.0)
+
+
+class Finishes(Pretend):
+    """A trainer that has done a fit: what it left, by its callbacks."""
+
+    best = ""
+
+    def fit(self, module, **given):
+        self.given["callbacks"][0].best_model_path = self.best
+
+
+def test_weights_and_figures_of_the_best_epoch_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "Trainer", Finishes)
+    network = torch.nn.Linear(3, 2)
+    state = {f"network.{name}": torch.full_like(tensor, 2.5) for name, tensor in network.state_dict().items()}
+    torch.save({"epoch": 1, "state_dict": state | {"metrics.x": torch.zeros(1)}}, tmp_path / "best.ckpt")
+    monkeypatch.setattr(Finishes, "best", str(tmp_path / "best.ckpt"))
+    log = tmp_path / "run" / "logs" / "csv-0"
+    log.mkdir(parents=True)
+    (log / "metrics.csv").write_text(
+        "epoch,seconds,train/loss_epoch,validation/loss,validation/auc\n0,40,0.5,0.9,0.6\n1,80,0.4,0.8,0.7\n2,120,0.3,0.85,0.9\n"
+    )
+    job = Job(load_recipe("substructure/demo", {"trainer.batch_size": 50}), "d")
+    data = SimpleNamespace(train_images=1, validation=[], notes=[])
+    module = SimpleNamespace(network=network)
+    monkeypatch.setattr(fitting.time, "perf_counter", lambda: 100.0)
+    started = 70.0
+    found = fit(job, data, module, tmp_path / "run", checkpoint=None, started=started)
+    assert all((tensor == 2.5).all() for tensor in network.state_dict().values())
+    assert (found.best_epoch, found.measured) == (2, {"loss": 0.8, "auc": 0.7})
+    assert found.seconds == 120 + 30, "with the time of the earlier attempts"
+    assert found.images_per_second == 0
+    assert isinstance(found.trainer, Finishes)
+    monkeypatch.setattr(EpochLines, "steps_per_second", 4.0)
+    assert fit(job, data, module, tmp_path / "run", checkpoint=None, started=started).images_per_second == 200
+    monkeypatch.setattr(Finishes, "best", "")
+    short = dataclasses.replace(job, recipe=load_recipe("substructure/demo", {"trainer.max_minutes": 0.25}))
+    with pytest.raises(RecipeError, match=r"^the time \(0\.25 min\) was up before the first epoch was over"):
+        fit(short, data, module, tmp_path / "run", checkpoint=None, started=started)
+    monkeypatch.setattr(Finishes, "is_global_zero", False)
+    assert fit(short, data, module, tmp_path / "run", checkpoint=None, started=started) is None
+    monkeypatch.setattr(Finishes, "interrupted", True)
+    with pytest.raises(KeyboardInterrupt):
+        fit(short, data, module, tmp_path / "run", checkpoint=None, started=started)
+
+
+@pytest.mark.parametrize(("interrupted", "ends"), [(True, KeyboardInterrupt), (False, SystemExit)])
+def test_interruption_is_told_from_an_end(tmp_path, monkeypatch, interrupted, ends):
+    class Leaves(Pretend):
+        def fit(self, module, **given):
+            self.interrupted = interrupted
+            raise SystemExit
+
+    monkeypatch.setattr(fitting, "Trainer", Leaves)
+    job = Job(load_recipe("substructure/demo"), "d")
+    data = SimpleNamespace(train_images=1, validation=[], notes=[])
+    with pytest.raises(ends):
+        fit(job, data, SimpleNamespace(network=torch.nn.Linear(1, 1)), tmp_path, checkpoint=None, started=0.0)
+
+
+def test_weights_and_biases_gets_the_project_and_the_name_of_the_run(asked, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", lambda **given: seen.update(given))
+    for mode, offline in (("offline", True), ("online", False)):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        asked(wandb="project")
+        assert seen == {"name": "run", "project": "project", "save_dir": tmp_path / "run", "offline": offline}

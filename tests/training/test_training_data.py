@@ -1,11 +1,14 @@
 """What a run learns from: which images are for training and which for validation."""
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from conftest import TINY
 
-from darklens.errors import DataError
+from darklens.data.dataset import DatasetInfo, DatasetWriter
+from darklens.data.options import DataOptions
+from darklens.errors import DataError, RecipeError
 from darklens.simulation import Simulator
 from darklens.training.build import build_module
 from darklens.training.recipe import load_recipe
@@ -97,3 +100,253 @@ def test_rows_marked_test_are_in_neither_set(dataset, tmp_path):
     assert sorted(data.train.ids) == sorted(marked.filter(split="train")["id"])
     assert sorted(data.validation.ids) == sorted(marked.filter(split="validation")["id"])
     assert data.description["test_images"] == (marked["split"] == "test").sum()
+
+
+STORED = {"trainer.batch_size": 16, "preprocessing.crop": None}
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Write a dataset of 150 images (2, 12, 12); return its path."""
+
+    def write(name="set", shape=(150, 2, 12, 12), targets=None, **columns):
+        images = np.random.default_rng(0).normal(3, 1, shape).astype(np.float32)
+        images *= np.linspace(1, 2, shape[0]).reshape(-1, 1, 1, 1).astype(np.float32)
+        writer = DatasetWriter(tmp_path / name, images.shape, images.dtype, fingerprint={})
+        writer.write(0, images)
+        labels = ["cdm", "axion", "cdm"] * (shape[0] // 3)
+        catalog = pl.DataFrame({"id": [f"i{n}" for n in range(shape[0])], "label": labels} | columns)
+        info = DatasetInfo("a telescope", ["axion", "cdm"], ["g", "r"][: shape[1]], 0.1, unit="counts", seed=9)
+        return str(writer.finish(catalog, info, targets)), images
+
+    return write
+
+
+def opened(path, seed=3, options=DataOptions(), unlabelled=None, member=0, recipe="substructure/demo", **overrides):
+    changes = STORED | {key.replace("__", "."): value for key, value in overrides.items()}
+    made = load_recipe(recipe, changes)
+    return open_training_data(path, made, seed, options=options, unlabelled=unlabelled, member=member)
+
+
+def test_what_is_remembered_of_a_dataset(stored):
+    path, images = stored()
+    data = opened(path)
+    assert (data.train_images, len(data.validation), data.shape, data.seed) == (135, 15, (2, 12, 12), 3)
+    assert (data.bands, data.pixel_scale, data.unit, data.unlabelled) == (["g", "r"], 0.1, "counts", None)
+    assert data.task.class_names == ["axion", "cdm"]
+    rows = [int(name[1:]) for name in data.train.ids]
+    by_number = data.split.with_columns(row=pl.col("id").str.slice(1).cast(int)).sort("row")["split"].to_list()
+    assert [n for n in range(150) if by_number[n] == "train"] == sorted(rows)
+    assert data.split.columns == ["id", "split"]
+    assert len(data.sample) == 128
+    sampled = {float(image[0, 0, 0]) for image in data.sample}
+    assert sampled < {float(images[row, 0, 0, 0]) for row in rows}
+    peaks = np.quantile(data.sample.numpy().reshape(128, -1), 0.995, axis=1)
+    assert data.description == {
+        "source": "a telescope", "layout": "dataset", "seed": 9, "train_images": 135, "validation_images": 15,
+        "test_images": 0, "checksum": data.description["checksum"],
+        "typical_peak": pytest.approx(np.sort(peaks)[63], rel=1e-5),
+    }  # fmt: skip
+    assert data.description["checksum"]
+    batch = data.train[[4, 2]]
+    torch.testing.assert_close(batch["image"], torch.from_numpy(images[[rows[4], rows[2]]]))
+    labels = ["cdm", "axion", "cdm"] * 50
+    assert batch["target"].tolist() == [["axion", "cdm"].index(labels[rows[n]]) for n in (4, 2)]
+
+
+def test_member_of_a_stored_dataset_shares_the_split_and_not_the_order(stored):
+    path, _ = stored()
+    first, second = opened(path), opened(path, member=2)
+    assert (first.seed, second.seed) == (3, 3 + 2 * 1009)
+    assert first.split.equals(second.split)
+    torch.testing.assert_close(first.sample, second.sample)
+    assert not torch.equal(opened(path, seed=4).sample, first.sample)
+
+
+def test_loaders_divide_batches_among_processes(stored):
+    path, _ = stored()
+    data = opened(path)
+    loaders = [data.train_loader(rank, 2) for rank in (0, 1)]
+    rows = []
+    for loader in loaders:
+        loader.sampler.set_epoch(1)
+        rows.append([batch["row"].tolist() for batch in loader])
+    assert {len(batch) for each in rows for batch in each} == {8}
+    flat = [set(np.concatenate(each)) for each in rows]
+    assert not flat[0] & flat[1]
+    assert len(rows[0]) == len(rows[1]) == 135 // 16
+    assert sum(len(batch["row"]) for batch in opened(path, trainer__epoch_images=48).train_loader(0, 1)) == 48
+    assert loaders[0].num_workers == 0
+    assert opened(path, trainer__workers=2).train_loader(0, 1).num_workers == 2
+    assert next(iter(data.train_loader(0, 100)))["row"].shape == (1,)
+    ordered = [batch["row"].tolist() for batch in data.validation_loader(0, 1)]
+    assert ordered == [list(range(15))]
+    parts = [np.concatenate([batch["row"] for batch in data.validation_loader(rank, 2)]).tolist() for rank in (0, 1)]
+    assert set(parts[0]) | set(parts[1]) == set(range(15))
+    assert len(parts[0]) < 15
+
+
+def test_rows_without_a_value_are_left_out(stored):
+    values = [float(n) if n % 5 else None for n in range(150)]
+    path, images = stored(m=values)
+    data = opened(path, recipe="mass/demo", task__target="m")
+    assert data.train_images + len(data.validation) == 120
+    rows = [int(name[1:]) for name in data.train.ids]
+    assert all(row % 5 for row in rows)
+    batch = data.train[[7]]
+    assert batch["target"].tolist() == [[float(rows[7])]]
+    assert batch["target"].dtype == torch.float32
+    torch.testing.assert_close(batch["image"][0], torch.from_numpy(images[rows[7]]))
+    assert data.task.center == [pytest.approx(np.mean(rows), rel=1e-6)]
+    assert data.task.scale == [pytest.approx(np.std(rows), rel=1e-6)]
+
+
+def test_what_a_recipe_cannot_learn_from_is_said(stored):
+    path, _ = stored(m=[2.5] * 150, z=list(range(150)), name_of=["x"] * 150)
+    with pytest.raises(DataError, match=r"a telescope: no column 'q', which the task needs; numbers are in m, z\."):
+        opened(path, recipe="mass/demo", task__target="q")
+    with pytest.raises(DataError, match="a telescope: every training image has the same m"):
+        opened(path, recipe="mass/demo", task__target="m")
+    with pytest.raises(
+        DataError, match="a telescope: 135 training images are fewer than a batch of 136; choose a smaller"
+    ):
+        opened(path, trainer__batch_size=136)
+    assert opened(path, trainer__batch_size=135).train_images == 135
+    plain, _ = stored("plain")
+    with pytest.raises(DataError, match="numbers are in none"):
+        opened(plain, recipe="mass/demo", task__target="q")
+    with pytest.raises(RecipeError, match="--unlabelled other: this recipe's task has no use for a second dataset"):
+        opened(plain, unlabelled="other")
+
+
+def test_options_reach_the_images(stored):
+    path, _ = stored()
+    array = np.load(f"{path}/images.npy", mmap_mode="r+")
+    array[:, 0, 3, 3] = np.nan
+    array.flush()
+    with pytest.raises(DataError, match="nan or infinite"):
+        opened(path)
+    data = opened(path, options=DataOptions(mask=True))
+    assert float(data.sample[:, 0, 3, 3].abs().max()) == 0
+    array[:, 0, 3, 3] = 0
+    array[:] = 1.5
+    array.flush()
+    with pytest.raises(DataError, match=r"one value|constant"):
+        opened(path, preprocessing__stretch="minmax")
+    assert opened(path).sample.unique().tolist() == [1.5]
+
+
+def test_crop_of_the_recipe_is_read_from_the_centre(stored):
+    path, images = stored()
+    data = opened(path, preprocessing__crop=6)
+    row = int(data.train.ids[0][1:])
+    torch.testing.assert_close(data.train[[0]]["image"][0], torch.from_numpy(images[row, :, 3:9, 3:9]))
+    assert data.shape == (2, 12, 12), "of the images, before they are cropped"
+
+
+def test_images_that_are_not_square_are_cropped_with_a_note(stored):
+    path, images = stored(shape=(150, 2, 12, 16))
+    data = opened(path)
+    assert data.notes == ["images of 12×16 pixels are cropped to the central 12×12"]
+    assert data.shape == (2, 12, 12)
+    row = int(data.train.ids[0][1:])
+    torch.testing.assert_close(data.train[[0]]["image"][0], torch.from_numpy(images[row, :, :, 2:14]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "notes"),
+    [
+        ({}, []),
+        ({"preprocessing__repeat_channels": 3}, []),
+        (
+            {"preprocessing__repeat_channels": 2},
+            ["the images have 2 bands, which the network sees as they are; nothing is repeated"],
+        ),
+        (
+            {"preprocessing__lens_model": True},
+            ["the smooth lens is fitted to the sum of the 2 bands; --preprocessing.lens_band chooses one"],
+        ),
+        ({"preprocessing__lens_model": True, "preprocessing__lens_band": "g"}, []),
+    ],
+)
+def test_what_is_done_with_bands_is_noted(stored, changes, notes):
+    path, _ = stored()
+    assert opened(path, **changes).notes == notes
+
+
+OWN = """
+from dataclasses import dataclass
+import numpy as np
+from darklens.tasks.base import Needs
+from darklens.tasks.classify import Classify
+
+@dataclass(frozen=True)
+class Taught(Classify):
+    @property
+    def needs(self):
+        return Needs(("label",), unlabelled=True)
+
+@dataclass(frozen=True)
+class Paired(Classify):
+    @property
+    def needs(self):
+        return Needs(pairs=True)
+    def for_data(self, cutouts):
+        return self
+"""
+
+
+def test_second_dataset_stands_beside_each_batch(stored, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    path, _ = stored()
+    other, images = stored("other", shape=(30, 2, 12, 12))
+    task = f"{tmp_path}/own.py:Taught"
+    data = opened(path, unlabelled=other, task__name=task)
+    assert len(data.unlabelled) == 30
+    batch = next(iter(data.train_loader(0, 1)))
+    assert batch["image"].shape[0] == batch["unlabelled"].shape[0] == 16
+    known = {float(value) for value in images[:, 0, 0, 0]}
+    assert {float(value) for value in batch["unlabelled"][:, 0, 0, 0]} < known
+    assert next(iter(data.train_loader(1, 4)))["unlabelled"].shape[0] == 4
+    few, _ = stored("few", shape=(6, 2, 12, 12))
+    assert next(iter(opened(path, unlabelled=few, task__name=task).train_loader(0, 2)))["unlabelled"].shape[0] == 3
+    with pytest.raises(RecipeError, match="needs a second dataset, of images without labels: --unlabelled PATH"):
+        opened(path, task__name=task)
+    odd, _ = stored("odd", shape=(6, 2, 10, 10))
+    with pytest.raises(
+        DataError, match=r"odd: images of 2×10×10; the labelled ones have 2×12×12 \(bands×height×width\)"
+    ):
+        opened(path, unlabelled=odd, task__name=task)
+
+
+def test_image_pairs_are_read_batch_by_batch(stored, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    targets = np.random.default_rng(1).normal(0, 1, (150, 2, 24, 24)).astype(np.float32)
+    path, _ = stored(targets=targets)
+    task = f"{tmp_path}/own.py:Paired"
+    data = opened(path, task__name=task)
+    row = int(data.train.ids[5][1:])
+    np.testing.assert_array_equal(data.train[[5]]["target"][0], targets[row])
+    with pytest.raises(RecipeError, match="crop is not for image pairs, whose sizes go together"):
+        opened(path, task__name=task, preprocessing__crop=8)
+    plain, _ = stored("plain")
+    with pytest.raises(DataError, match="a telescope: the task needs an image to predict for each"):
+        opened(plain, task__name=task)
+
+
+def test_what_is_remembered_of_a_preset():
+    recipe = load_recipe("substructure/demo", TINY | {"trainer.batch_size": 128, "trainer.epoch_images": 256})
+    data = open_training_data("preset:model-3-noisy", recipe, 5)
+    assert (data.train_images, data.shape, data.split, data.notes) == (256, (1, 64, 64), None, [])
+    peaks = np.quantile(data.sample.numpy().reshape(64, -1), 0.995, axis=1)
+    assert data.description == {
+        "source": "preset:model-3-noisy", "layout": "simulated as it goes", "seed": 5, "train_images": 512,
+        "validation_images": 64, "typical_peak": pytest.approx(np.sort(peaks)[31], rel=1e-5),
+    }  # fmt: skip
+    assert [list(blocks) for blocks in data.train_loader(0, 1).sampler] == [[0, 1], [2, 3]]
+    assert [list(blocks) for blocks in data.train_loader(1, 2).sampler] == [[1], [3]]
+    assert data.validation[[3, 1]]["row"].tolist() == [3, 1]
+    assert [batch["row"].tolist() for batch in data.validation_loader(0, 1)] == [list(range(64))]
+    assert data.pixel_scale == 0.08
+    with pytest.raises(RecipeError, match="simulated images come in blocks of 64; 96 is no multiple"):
+        open_training_data("preset:model-3-noisy", load_recipe("substructure/demo", {"trainer.batch_size": 96}), 5)

@@ -25,11 +25,12 @@ def copy_code(config: ModelConfig, folder: Path) -> ModelConfig:
     if config.members:  # each carries its own
         return config
     code: dict[str, str] = {}
-    for reference in _named(config):
-        path, _ = split_reference(reference)
+    paths = [split_reference(reference)[0] for reference in _named(config)]
+    for path in paths:
         digest = code_checksum(path)
         if code.setdefault(path.name, digest) != digest:
             raise ModelError(f"{path}: another file of code is called {path.name} as well; rename one")
+    for path in paths:
         if path.resolve() != (folder / path.name).resolve():
             (folder / path.name).write_bytes(path.read_bytes())
     parts = {part: _moved(getattr(config, part), Path()) for part in ("network", "task", "recipe")}

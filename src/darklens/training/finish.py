@@ -30,9 +30,9 @@ CALIBRATION_IMAGES = 8192
 
 def finish(job: Job, data: TrainingData, module: SupervisedModule, out: Path, fitted: Fitted) -> None:
     """Calibrate a fitted module, and write its model and the record of its training into the run folder."""
-    record = read_record(out) | {"training": _training(job, module, fitted), "data_description": data.description}
     for parameter in module.network.parameters():  # gradual unfreezing may have ended before its last section
         parameter.requires_grad_(True)
+    record = read_record(out) | {"training": _training(job, module, fitted), "data_description": data.description}
     if concern := data.task.concern_of_training(fitted.measured, len(data.validation)):
         console.print(f"! {concern}", highlight=False)
     config = _model_config(job.recipe, data, module, record)

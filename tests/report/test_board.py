@@ -1,0 +1,203 @@
+"""What the leaderboard says, of rows that were written by hand."""
+
+import dataclasses
+import hashlib
+import json
+
+import pytest
+from test_run_page import run
+
+from darklens.errors import UntrustedCodeError
+from darklens.report.leaderboard import Leaderboard, markdown, rank_runs, write_leaderboard
+from darklens.report.page import write_report
+from darklens.tasks.classify import Classify
+from darklens.tasks.regress import Regress
+
+TASK = Classify(class_names=["cdm", "axion"])
+CURVE = {"fpr": [0.0, 0.2, 1.0], "tpr": [0.0, 0.7, 1.0]}
+
+
+def figure(value, width=0.01):
+    return {"value": value, "low": value - width, "high": value + width, "n": 1500}
+
+
+def row(name, auc, **changes):
+    figures = {"macro_auc": figure(auc), "accuracy": figure(0.5), "auc_cdm": figure(0.25), "nll": figure(123.456)}
+    return {
+        "recipe": f"mine/{name}", "name": name, "description": f"About {name}.", "source": "a paper", "figures": figures,
+        "titles": {"macro_auc": "Macro AUC", "accuracy": "Accuracy", "auc_cdm": "AUC cdm", "nll": "Log loss"},
+        "warnings": [], "evaluation": {"roc": {"macro": CURVE}}, "n": 1500, "parameters": 2_249_999, "seconds": 98.7,
+        "images_seen": 123456, "training_images_per_second": 68.4, "inference_images_per_second": 1000.6,
+        "peak_memory_mib": 1900, "seconds_to_goal": 55.4, "precision": "32-true", "threads": 3,
+    } | changes  # fmt: skip
+
+
+SETTINGS = {
+    "preset": "model-x", "data": None, "train_images": 40000, "test_images": 1500, "budget": "2 epochs", "seed": 7,
+    "pretrained": False, "machine": "a machine",
+}  # fmt: skip
+RANKING = {"key": "macro_auc", "title": "Macro AUC", "unit": "", "better": "higher", "perfect": 1}
+WEAK = {"warnings": ["the model cannot be told from guessing: so it is; try more images"], "seconds_to_goal": None}
+ROWS = [row("best", 0.98), row("weak", 0.51, **WEAK)]
+del ROWS[0]["warnings"]  # as boards of an earlier version are
+DIFFERENCES = [{"first": "mine/best", "second": "mine/weak", "value": 0.47, "low": 0.4, "high": 0.5, "p": 0.001}]
+BOARD = Leaderboard(TASK, ROWS, DIFFERENCES, RANKING, SETTINGS, {"mine/broken": "it broke"})
+
+
+def test_board_as_text():
+    assert markdown(BOARD).splitlines() == [
+        "| recipe | Accuracy | Macro AUC | parameters | images seen | trained in | training images/s | time to AUC 0.95 | "
+        "inference images/s | memory |",
+        "|" + " --- |" * 10,
+        "| `best` | 0.5000 [0.4900, 0.5100] | 0.9800 [0.9700, 0.9900] | 2.2M | 123,456 | 99 s | 68 | 55 s | 1001 "
+        "| 1.9 GiB |",
+        "| `weak` (see below) | 0.5000 [0.4900, 0.5100] | 0.5100 [0.5000, 0.5200] | 2.2M | 123,456 | 99 s | 68 | – "
+        "| 1001 | 1.9 GiB |",
+        "",
+        "`model-x`, 40,000 training and 1,500 test images, 2 epochs a recipe, seed 7, all from random weights; a machine, "
+        "threads: 3. In brackets: 95% bootstrap intervals.",
+        "`weak`: the model cannot be told from guessing: so it is.",
+        "Left out: `mine/broken`: it broke",
+    ]
+    assert markdown(BOARD).endswith("it broke\n")
+
+
+def test_board_of_stored_data_and_pretrained_weights():
+    settings = {key: value for key, value in SETTINGS.items() if key != "train_images"}
+    board = dataclasses.replace(BOARD, settings=settings | {"data": "mine", "pretrained": True}, failed={})
+    assert (
+        "`mine`, 1,500 test images, 2 epochs a recipe, seed 7, weights from ImageNet where a recipe asks for them; "
+        in markdown(board)
+    )
+    assert "Left out" not in markdown(board)
+
+
+def test_board_of_a_task_without_a_goal():
+    figures = {"rmse": figure(0.4), "r2": figure(0.3)}
+    rows = [row("one", 0.5, figures=figures, titles={"rmse": "RMSE", "r2": "R²"}, seconds_to_goal=None)]
+    board = dataclasses.replace(BOARD, task=Regress("m"), rows=rows, differences=[], failed={})
+    head, _, line, *_ = markdown(board).splitlines()
+    assert head == (
+        "| recipe | RMSE | R² | parameters | images seen | trained in | training images/s | inference images/s | memory |"
+    )
+    assert line.count("|") == head.count("|")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    out = tmp_path_factory.mktemp("board")
+    return write_leaderboard(BOARD, out)
+
+
+def test_board_is_written_as_page_text_and_json(written):
+    out = written.parent
+    assert sorted(path.name for path in out.iterdir()) == ["leaderboard.html", "leaderboard.json", "leaderboard.md"]
+    assert (out / "leaderboard.md").read_text("utf-8") == markdown(BOARD)
+    text = (out / "leaderboard.json").read_text("utf-8")
+    assert text.startswith('{\n "settings": {\n')
+    assert text.endswith("}\n")
+    assert json.loads(text) == {
+        "settings": SETTINGS, "ranking": RANKING, "rows": ROWS, "differences": DIFFERENCES,
+        "failed": {"mine/broken": "it broke"},
+    }  # fmt: skip
+
+
+def test_page_has_a_column_for_headlines_and_for_what_is_particular(written):
+    page = written.read_text("utf-8")
+    heads = page[page.index("<tr><th></th>") : page.index("</tr>")]
+    titles = [part.partition("</th>")[0] for part in heads.split("<th>")[1:]]
+    assert titles == [
+        "", "recipe", "Accuracy", "Macro AUC", "AUC cdm", "parameters", "images<br>seen", "trained<br>in",
+        "training<br>images/s", "time to<br>AUC 0.95", "inference<br>images/s", "peak<br>memory",
+    ]  # fmt: skip
+    assert "<td>0.9800<br><small>0.9700 – 0.9900</small></td>" in page
+    assert "<h1>Leaderboard on model-x</h1>" in page
+    assert "Left out: mine/broken (it broke)." in page
+    assert page.count("<svg") == 2, "ROC curves, and skill against cost"
+    assert "+0.4700<br><small>p &lt; 0.001" in page or "+0.4700<br><small>p < 0.001" in page
+    assert "-0.4700" in page
+    assert "darklens.report" not in page
+    assert "{" not in page[page.index("<body") : page.index("<svg")]
+
+
+def test_page_of_one_row_compares_nothing(tmp_path):
+    board = dataclasses.replace(BOARD, rows=ROWS[:1], differences=[], failed={}, settings=SETTINGS | {"data": "mine"})
+    page = write_leaderboard(board, tmp_path).read_text("utf-8")
+    assert "Which differences are real" not in page
+    assert "<h1>Leaderboard on mine</h1>" in page
+
+
+METRICS = {"macro_auc": {"title": "Macro AUC", "unit": "", "better": "higher", "perfect": 1}, "ece": {"title": "ECE"}}
+
+
+def trained(folder, name, auc, log="", better="higher"):
+    """A run whose macro AUC is written by hand, and its predictions beside it."""
+    described = METRICS | {"macro_auc": METRICS["macro_auc"] | {"better": better}}
+    out = run(folder, name, skill=auc, metrics=described)
+    path = out / "evaluations" / "test" / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["figures"]["macro_auc"]["value"] = auc
+    path.write_text(json.dumps(content))
+    record = json.loads((out / "run.json").read_text())
+    record["training"] |= {
+        "images_per_second": 68.5, "peak_memory_mib": 1900, "precision": "32-true", "threads": 3,
+    }  # fmt: skip
+    (out / "run.json").write_text(json.dumps(record))
+    if log:
+        (out / "logs" / "csv-0" / "metrics.csv").write_text(log)
+    return out
+
+
+def test_rows_say_what_is_on_record(tmp_path):
+    log = "epoch,seconds,validation/loss,validation/auc\n0,10,1,0.94\n1,20.06,1,0.95\n2,30,1,0.9\n3,40,1,0.97\n"
+    runs = [trained(tmp_path, "low", 0.6), trained(tmp_path, "high", 0.9, log)]
+    board = rank_runs(runs, SETTINGS, {"mine/broken": "it broke"})
+    assert (board.settings, board.failed) == (SETTINGS, {"mine/broken": "it broke"})
+    assert board.task == TASK
+    assert board.ranking == {"key": "macro_auc", "title": "Macro AUC", "unit": "", "better": "higher", "perfect": 1}
+    high, low = board.rows
+    evaluation = json.loads((runs[1] / "evaluations" / "test" / "evaluation.json").read_text())
+    left_out = ("folder", "figures", "mistakes", "examples")
+    assert high == {
+        "recipe": "mine/high", "name": "high", "description": "A small network.", "source": "a paper",
+        "figures": evaluation["figures"], "warnings": ["it is weak"], "n": 60, "parameters": 2_250_000, "seconds": 80.0,
+        "titles": {"accuracy": "accuracy", "macro_auc": "Macro AUC", "ece": "ECE", "auc_cdm": "auc cdm",
+                   "auc_axion": "auc axion"},
+        "evaluation": {key: value for key, value in evaluation.items() if key not in left_out},
+        "images_seen": 20000, "training_images_per_second": 68.5, "inference_images_per_second": 512.4,
+        "peak_memory_mib": 1900, "seconds_to_goal": 20.1, "precision": "32-true", "threads": 3,
+    }  # fmt: skip
+    assert (low["name"], low["seconds_to_goal"]) == ("low", None)
+    (difference,) = board.differences
+    assert (difference["first"], difference["second"]) == ("mine/low", "mine/high")
+    assert difference["value"] < 0
+
+
+def test_lower_is_first_where_it_is_better(tmp_path):
+    runs = [trained(tmp_path, name, auc, better="lower") for name, auc in (("b", 0.7), ("c", 0.8), ("a", 0.6))]
+    assert [row["name"] for row in rank_runs(runs, SETTINGS, {}).rows] == ["a", "b", "c"]
+
+
+def test_goal_is_not_reached_by_epochs_without_a_time_or_a_metric(tmp_path):
+    log = "epoch,seconds,validation/loss,validation/auc\n0,,1,0.99\n1,20,1,\n2,30.25,1,0.96\n"
+    board = rank_runs([trained(tmp_path, "one", 0.6, log)], SETTINGS, {})
+    assert board.rows[0]["seconds_to_goal"] == 30.2
+    assert board.differences == []
+
+
+def test_own_task_of_a_run_is_run_only_if_trusted(tmp_path):
+    """Its code is in the model folder; it may run if the user has named the same file."""
+    out = trained(tmp_path, "one", 0.6)
+    code = "from darklens.tasks.classify import Classify\n\nclass Mine(Classify):\n    pass\n"
+    (out / "model" / "own.py").write_text(code)
+    digest = "sha256:" + hashlib.sha256(code.encode()).hexdigest()
+    path = out / "model" / "config.json"
+    content = json.loads(path.read_text())
+    content["task"]["name"] = "own.py:Mine"
+    path.write_text(json.dumps(content | {"code": {"own.py": digest}}))
+    with pytest.raises(UntrustedCodeError):
+        rank_runs([out], SETTINGS, {})
+    for given in ({"own": [digest]}, {"trust_code": True}):
+        assert type(rank_runs([out], SETTINGS, {}, **given).task).__name__ == "Mine"
+    with pytest.raises(UntrustedCodeError):
+        write_report([out], tmp_path / "page.html")

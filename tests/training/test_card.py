@@ -1,0 +1,91 @@
+"""The model card: each figure in its place."""
+
+import pytest
+
+from darklens.inference.config import ModelConfig
+from darklens.tasks.classify import Classify
+from darklens.training.card import model_card
+
+TASK = Classify(class_names=["cdm", "axion"])
+RECIPE = {"name": "mine/demo", "description": "A small\n  network.", "source": ""}
+TRAINING = {
+    "epochs": 7, "images": 12345, "seconds": 98.6, "machine": "a machine, 4 cores", "threads": 3, "precision": "32-true",
+    "best_epoch": 5, "parameters": 1234567,
+}  # fmt: skip
+RECORD = {"training": TRAINING, "command": "darklens train mine"}
+MEASURED = {
+    "n": 2500, "data": "preset:x", "seed": 9, "coverage": 0.9,
+    "figures": {"macro_auc": {"value": 0.98765, "low": 0.9, "high": 0.99999}, "ece": {"value": 0.01, "low": 0, "high": 1}},
+}  # fmt: skip
+
+
+def config(**changes):
+    given = {
+        "outputs": ["cdm", "axion"], "pixel_scale": 0.08, "unit": "e-/s", "recipe": RECIPE,
+        "data": {"source": "preset:x", "seed": 3, "train_images": 98765}, "measured": MEASURED,
+    }  # fmt: skip
+    return ModelConfig({"name": "classify"}, {}, {}, 2, 64, **given | changes)
+
+
+def test_card_says_what_the_record_says():
+    lines = model_card(config(), TASK, RECORD, name="substructure-x").splitlines()
+    assert lines[:27] == [
+        "---",
+        "library_name: darklens",
+        "license: mit",
+        "tags: [gravitational-lensing, dark-matter, classify]",
+        "---",
+        "# substructure-x",
+        "",
+        "A small network.",
+        "",
+        "- **Predicts**: cdm, axion",
+        "- **Images**: 2 × 64 × 64, 0.08″/pixel, e-/s",
+        "- **Trained on**: preset:x (seed 3), 98,765 training images",
+        "- **Training**: 7 epochs, 12,345 images seen, 99 s on a machine, 4 cores (3 of its cores used), 32-true; the best "
+        "epoch by validation loss is 5",
+        "- **Command**: `darklens train mine`",
+        "- **Parameters**: 1,234,567",
+        "- **Source**: darklens",
+        "",
+        "## Measured",
+        "",
+        "On 2,500 images of preset:x (seed 9), none of them used in training; 95% bootstrap intervals. Prediction sets "
+        "promise 90%.",
+        "",
+        "| figure | value | 95% interval |",
+        "| --- | --- | --- |",
+        "| macro auc | 0.9877 | 0.9000 – 1.0000 |",
+        "| ece | 0.0100 | 0.0000 – 1.0000 |",
+        "",
+        "## Intended use",
+    ]
+    assert lines[28] == (
+        "To tell cdm, axion in images like those above, to compare networks with, and to start from (`darklens finetune`)."
+    )
+    assert lines[-6:] == [
+        "```python", "import darklens", "", 'model = darklens.load("substructure-x")', "model.predict(images)", "```",
+    ]  # fmt: skip
+    assert {"## Limits", "## Use"} <= set(lines)
+
+
+def test_card_of_a_model_without_name_scale_unit_or_figures():
+    training = {key: value for key, value in TRAINING.items() if key != "threads"} | {"best_epoch": None}
+    recipe = RECIPE | {"source": "A paper"}
+    card = model_card(
+        config(pixel_scale=None, unit=None, measured={}, recipe=recipe), TASK, RECORD | {"training": training}
+    )
+    assert "# mine/demo\n" in card
+    assert "- **Images**: 2 × 64 × 64, an unknown pixel scale, unknown unit\n" in card
+    assert "99 s on a machine, 4 cores (all of its cores used), 32-true\n" in card
+    assert "- **Source**: A paper\n" in card
+    assert "## Measured" not in card
+    assert "- **Source**: A paper\n\n## Intended use\n\nTo tell" in card
+    assert 'darklens.load("path/to/this/folder")' in card
+    assert card.endswith("```\n")
+
+
+@pytest.mark.parametrize(("name", "tag"), [("regress", "regress"), ("folder/my_task.py:Mine", "Mine")])
+def test_tag_of_a_task_is_its_name(name, tag):
+    found = model_card(ModelConfig({"name": name}, {}, {}, 1, 4, recipe=RECIPE, data=config().data), TASK, RECORD)
+    assert f"tags: [gravitational-lensing, dark-matter, {tag}]" in found
