@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,13 @@ from darklens.simulation.compiled import fused_light, kernels_compile
 from darklens.simulation.draw import draw_block
 from darklens.simulation.library import resolve_preset
 
+compiles = pytest.mark.skipif(
+    "mutants" in Path(__file__).parts,
+    reason="mutmut's calls of mutants take minutes to compile; others test the fusion",
+)
 
+
+@compiles
 def test_compiled_kernels_agree_with_eager_ones():
     for name in ("model-1", "fair-hst"):
         eager, compiled = Simulator(name, seed=2), Simulator(name, seed=2, compile=True)
@@ -20,6 +27,7 @@ def test_compiled_kernels_agree_with_eager_ones():
         assert (a - b).abs().max() < 3e-4 * a.max(), name
 
 
+@compiles
 @pytest.mark.parametrize(("name", "value"), [("CXX", "false"), ("PATH", "")])
 def test_without_a_working_compiler_images_are_made_all_the_same(name, value, tmp_path):
     code = (
