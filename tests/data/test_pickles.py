@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 
+from darklens.data.pickled_arrays import PickledArray, PickledDtype, set_array
 from darklens.data.pickles import load_pickle
 from darklens.errors import UnsafePickleError
 
@@ -172,3 +173,25 @@ def test_operations_are_those_of_python(payload):
     expected = pickle.loads(payload)
     assert load_pickle(payload).tolist() == list(expected)
     assert [type(value) for value in load_pickle(payload)] == [type(value) for value in expected]
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ([1, (2,), PickledDtype("f8"), False, bytes(16)], "without a state of five parts"),
+        ((1, (2,), PickledDtype("f8"), False), "without a state of five parts"),
+        ((1, [2], PickledDtype("f8"), False, bytes(16)), "without dtype or shape"),
+        ((1, (2,), "f8", False, bytes(16)), "without dtype or shape"),
+        ((1, (1,) * 33, PickledDtype("f8"), False, bytes(8)), "without dtype or shape"),
+        ((1, (True,), PickledDtype("f8"), False, bytes(8)), "of an impossible shape"),
+        ((1, (-1,), PickledDtype("f8"), False, bytes(8)), "of an impossible shape"),
+        ((1, (2**48, 0), PickledDtype("f8"), False, b""), "of an impossible shape"),
+        ((1, (1,), PickledDtype("O"), False, bytes(8)), "not of its dtype"),
+        ((1, (1,), PickledDtype("f8"), False, [1.0]), "not of its dtype"),
+        ((1, (2,), PickledDtype("f8"), False, bytes(15)), "not of its size"),
+        ((1, (2,), PickledDtype("O"), False, [1.0]), "not of its size"),
+    ],
+)
+def test_states_that_are_no_array_are_refused(state, message):
+    with pytest.raises(ValueError, match=message):
+        set_array(PickledArray(), state)

@@ -180,7 +180,8 @@ def client(tmp_path, monkeypatch):
 def configure(monkeypatch, **settings):
     """Let timm say where a network's weights are: ``hf_hub_id``, ``hf_hub_filename``, ``custom_load``."""
     values = {"hf_hub_id": "timm/net", "hf_hub_filename": None, "custom_load": False} | settings
-    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda architecture: type("Configuration", (), values))
+    known = {"net": type("Configuration", (), values)}
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda architecture: known[architecture])
 
 
 def test_file_of_a_revision_is_asked_for_with_the_token_and_kept(client, monkeypatch):

@@ -52,3 +52,16 @@ def test_sections_are_the_newest_for_as_long_as_their_share_of_parameters():
     assert thaw_epochs(network, 7) == [0, 1, 3, 4]
     assert thaw_epochs(network, 1) == [0, 0, 0, 0]
     assert thaw_epochs(chain(a=nn.Linear(1, 1, bias=False), b=nn.Linear(98, 1)), 5) == [0, 4], "not after the end"
+
+
+def test_stages_of_timm_are_not_divided_into_blocks():
+    """Six sections of ResNet-18: the head, four stages of two blocks, and the stem."""
+    assert [len(names) for names in sections(timm_network(1, 5, "resnet18"))] == [2, 15, 15, 15, 12, 3]
+
+
+def test_own_network_with_a_classifier_is_divided_by_its_children():
+    class Own(nn.Sequential):
+        def get_classifier(self):
+            return self[1]
+
+    assert sections(Own(nn.Linear(1, 2), nn.Linear(2, 3))) == [["1.weight", "1.bias"], ["0.weight", "0.bias"]]

@@ -68,15 +68,13 @@ SUBHALOS = {"a": {}, "b": {"subhalos": {"profile": "sis", "mean_count": 3, "mass
 
 @pytest.mark.usefixtures("not_compiled")
 @pytest.mark.parametrize(
-    "preset",
-    [
-        preset_of("model-1"), preset_of("fair-hst"), preset_of("fair-hst", source=SERSIC),
-        preset_of("fair-hst", classes=SUBHALOS),
-    ],
+    ("name", "changes"),
+    [("model-1", {}), ("fair-hst", {}), ("fair-hst", {"source": SERSIC}), ("fair-hst", {"classes": SUBHALOS})],
     ids=["published", "fair", "index", "spheres"],
-)  # fmt: skip
-def test_fused_light_is_that_of_the_catalog(preset):
+)
+def test_fused_light_is_that_of_the_catalog(name, changes):
     """Before it is compiled: with one deflector for all images and one for each, with and without substructure."""
+    preset = preset_of(name, **changes)
     images, rows = next(iter(Simulator(preset, 3, compile=True).blocks(BLOCK, noise=False, threads=1)))
     assert compiled._ready, "the kernel was used"
     plain = Simulator(preset, 3).block(0, noise=False)[0]
