@@ -73,6 +73,7 @@ def test_fresh_blocks_never_repeat():
     last.set_epoch(2)
     assert list(last) == [[26, 27], [30, 31], [34, 35]]
     assert list(FreshBlocks(1, 4)) == [[0, 1, 2, 3]]
+    assert list(FreshBlocks(7, 2)) == [[0, 1], [2, 3], [4, 5]]
 
 
 def test_blocks_of_images():
@@ -161,3 +162,11 @@ def test_loader_gives_the_batches_of_its_sampler():
     images = np.arange(7, dtype=np.float32).reshape(7, 1, 1, 1)
     loader = batch_loader(CutoutDataset(cutouts_of(images), np.arange(7)), Batches(7, 3, 0, shuffle=False))
     assert [batch["image"].flatten().tolist() for batch in loader] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_loader_of_several_processes_keeps_them():
+    data, batches = CutoutDataset(cutouts_of(np.zeros((7, 1, 1, 1))), np.arange(7)), Batches(7, 3, 0, shuffle=False)
+    alone, ahead = batch_loader(data, batches), batch_loader(data, batches, 2)
+    assert (alone.num_workers, alone.persistent_workers, alone.multiprocessing_context) == (0, False, None)
+    assert (ahead.num_workers, ahead.persistent_workers) == (2, True)
+    assert ahead.multiprocessing_context.get_start_method() == "spawn"

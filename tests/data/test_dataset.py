@@ -59,7 +59,9 @@ def test_descriptions_that_are_none_are_refused(folder, text, message):
         read_dataset(folder)
 
 
-@pytest.mark.parametrize("array", [np.ones((2, 8, 8)), np.ones((2, 1, 0, 8)), np.array([[1, None]], dtype=object)])
+@pytest.mark.parametrize(
+    "array", [np.ones((2, 8, 8)), np.ones((2, 1, 0, 8)), np.ones((2, 0, 8, 8)), np.array([[1, None]], dtype=object)]
+)
 def test_datasets_whose_images_are_none_are_refused(folder, array):
     np.save(folder / "images.npy", array, allow_pickle=True)
     with pytest.raises(DataError, match=r"images\.npy: .* expected numbers, \(N, C, H, W\)"):

@@ -233,3 +233,12 @@ def test_coarser_bands_keep_their_flux_and_place(tmp_path):
     np.testing.assert_array_equal(read[0], fine)
     weights = np.outer([0, 0.25, 0.75, 1], [1, 0.75, 0.25, 0, 0, 0])
     np.testing.assert_allclose(read[1], -8 * weights / 4, atol=1e-6)
+
+
+def test_file_without_image_among_others_is_named(tmp_path):
+    write_bands(tmp_path / "a.fits", I=np.ones((4, 6)))
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns([])]).writeto(tmp_path / "t.fits")
+    files = FitsFiles([tmp_path / "a.fits", tmp_path / "t.fits"])
+    assert files.shape_of(tmp_path / "a.fits") == (1, 4, 6)
+    with pytest.raises(DataError, match=r"t\.fits: no image HDU"):
+        files.shape_of(tmp_path / "t.fits")

@@ -30,15 +30,17 @@ def test_hdf5_whose_values_lie_elsewhere_is_refused(tmp_path):
         open_data(tmp_path / "a.h5")
 
 
-def test_hdf5_text_without_end_is_refused(tmp_path):
+@pytest.mark.parametrize(("labels", "padded"), [(["a", "b"], 8 + 8), (["a" * 8, "b" * 17], 8 + 24)])
+def test_hdf5_text_without_end_is_refused(labels, padded, tmp_path):
+    """Each text has a head of 16 bytes, and is padded to a multiple of eight."""
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("images", data=np.ones((2, 8, 8)))
-        file.create_dataset("label", data=["a", "b"])
-    assert open_data(path).catalog["label"].to_list() == ["a", "b"]
+        file.create_dataset("label", data=labels)
+    assert open_data(path).catalog["label"].to_list() == labels
     content = bytearray(path.read_bytes())
     heap = content.index(b"GCOL")
-    first_free = content.index(struct.pack("<HHIQ", 0, 0, 0, 4096 - 16 - 2 * 24), heap)
+    first_free = content.index(struct.pack("<HHIQ", 0, 0, 0, 4096 - 16 - 2 * 16 - padded), heap)
     content[first_free + 8 : first_free + 16] = bytes(8)
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"a\.h5: damaged: its text, at byte {heap}, has no end"):

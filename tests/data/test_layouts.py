@@ -1,5 +1,6 @@
 """Layouts of images on disk: detected, opened, and refused with a reason."""
 
+import h5py
 import numpy as np
 import polars as pl
 import pytest
@@ -234,3 +235,73 @@ def test_split_column_of_a_table_is_kept_whatever_it_calls_validation(tmp_path):
     (tmp_path / "t.csv").write_text(f"id,split\n{rows}\n")
     split = open_data(tmp_path).catalog["split"].to_list()
     assert split == ["train", "validation", "test", "train", "validation", None]
+
+
+def described(path, **options):
+    """Layout, classes, bands, notes and identifiers of what is opened."""
+    found = open_data(path, **options)
+    assert found.info.source == str(path)
+    return found.info.layout, found.info.classes, found.info.bands, found.info.notes, found.ids
+
+
+def test_descriptions_say_what_was_opened(tmp_path):
+    """Signed values, several bands, and names that are numbers."""
+    images = RNG.normal(-1, 2, (3, 2, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "one.npy", images[0, 0])
+    np.save(tmp_path / "many.npy", images)
+    assert described(tmp_path / "one.npy") == ("array", [], [], [], ["one"])
+    assert described(tmp_path / "many.npy") == ("array", [], [], [], ["many:0", "many:1", "many:2"])
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["pictures"] = images
+        file["label"] = ["cdm", "axion", "cdm"]
+    assert described(tmp_path / "a.h5") == ("hdf5", ["cdm", "axion"], [], ["dataset pictures"], ["0", "1", "2"])
+    (tmp_path / "stack").mkdir()
+    np.save(tmp_path / "stack" / "x.npy", images)
+    np.save(tmp_path / "stack" / "y.npy", np.array([1.5, 0, 10]))
+    assert described(tmp_path / "stack") == ("stack", ["0", "1.5", "10"], [], [], ["0", "1", "2"])
+    assert open_data(tmp_path / "stack").catalog["label"].to_list() == ["1.5", "0", "10"]
+    (tmp_path / "flat").mkdir()
+    for name in ("cdm", "no_sub"):
+        fits.writeto(tmp_path / "flat" / f"{name}.fits", images[0, 0], fits.Header({"EXTNAME": "R"}))
+    assert described(tmp_path / "flat") == ("fits", ["no_sub", "cdm"], ["R"], [], ["cdm", "no_sub"])
+    Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(tmp_path / "a.png")
+    notes = ["PNG: brightness may be stretched, and is not calibrated"]
+    assert described(tmp_path / "a.png") == ("file", [], [], notes, ["a"])
+    assert open_data(tmp_path / "a.png").catalog["path"].to_list() == [str(tmp_path / "a.png")]
+
+
+@pytest.mark.parametrize(
+    ("masses", "name"),
+    [([3e-24, 0.5], "axion_mass"), ([1e9, 2.0], "mass"), ([1e9, 1e-3], "mass"), ([1.0, 1e-3], "mass")],
+)
+def test_masses_below_one_are_those_of_axions(masses, name, tmp_path):
+    for i, mass in enumerate(masses):
+        pair = np.empty(2, dtype=object)
+        pair[0], pair[1] = RNG.random((6, 6)), mass
+        np.save(tmp_path / f"{i}.npy", pair, allow_pickle=True)
+    data = open_data(tmp_path)
+    assert data.catalog[name].to_list() == masses
+    np.testing.assert_allclose(data.values(f"log10_{name}"), np.log10(masses))
+    assert data.info.notes[-1] == f"pickled pairs [image, mass] read safely; column log10_{name}"
+
+
+def test_catalogue_of_labels_gives_the_classes_and_says_what_was_joined(tmp_path):
+    save_images(tmp_path, ["a", "b", "c"])
+    pl.DataFrame({"id": ["c", "a"], "label": ["sub", "axion"], "mag_lens": [20.5, 21.0]}).write_csv(tmp_path / "t.csv")
+    data = open_data(tmp_path)
+    assert data.catalog["label"].to_list() == ["axion", None, "sub"]
+    assert data.info.classes == ["axion", "sub"]
+    assert data.info.notes[0].startswith("t.csv: ")
+    leak = "columns no observer knows, which tell the label: mag_lens; do not train on them"
+    assert data.info.notes[-1] == leak
+    numbers = pl.DataFrame({"id": ["a", "b", "c"], "label": [1.0, None, float("nan")]})
+    numbers.write_parquet(tmp_path / "n.parquet")
+    assert open_data(tmp_path, catalog=tmp_path / "n.parquet").catalog["label"].to_list() == ["1.0", None, None]
+
+
+def test_image_pairs_are_not_cropped(tmp_path):
+    save_images(tmp_path / "HR", ["a"], (1, 16, 16))
+    save_images(tmp_path / "LR", ["a"], (1, 8, 8))
+    with pytest.raises(DataError, match="--crop and --pad are not for image pairs, whose sizes go together"):
+        open_data(tmp_path, crop=4)
+    assert open_data(tmp_path, crop=8).images.shape == (1, 1, 8, 8)

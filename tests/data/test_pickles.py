@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 
+from darklens.data.pickled_arrays import PickledArray, PickledDtype, set_array
 from darklens.data.pickles import load_pickle
 from darklens.errors import UnsafePickleError
 
@@ -150,3 +151,47 @@ def test_what_a_pickle_builds_is_no_larger_than_itself(name):
 def test_what_an_image_has_no_use_for_is_refused_by_name(payload, message):
     with pytest.raises(UnsafePickleError, match=message):
         load_pickle(payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"(K\x01M\x02\x012l.",
+        b"(K\x03K\x040N\x88l.",
+        b"(K\x03(K\x04K\x051\x89l.",
+        b"](K\x01K\x02K\x03e.",
+        b"]K\x07aI9\na.",
+        b"K\x01K\x02\x86.",
+        b"K\x01K\x02K\x03\x87.",
+        b"K\x01q\x05(h\x05h\x05l.",
+        b"X\x01\x00\x00\x00a\x94(h\x00r\x00\x01\x00\x00j\x00\x01\x00\x00K\x02l.",
+        b"(L-12L\nF2.5\nG\x40\x09\x21\xfb\x54\x44\x2d\x18\x8a\x02\xff\x7fl.",
+    ],
+    ids=["dup", "pop", "pop mark", "appends", "append", "two", "three", "get", "long put", "numbers"],
+)
+def test_operations_are_those_of_python(payload):
+    expected = pickle.loads(payload)
+    assert load_pickle(payload).tolist() == list(expected)
+    assert [type(value) for value in load_pickle(payload)] == [type(value) for value in expected]
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ([1, (2,), PickledDtype("f8"), False, bytes(16)], "without a state of five parts"),
+        ((1, (2,), PickledDtype("f8"), False), "without a state of five parts"),
+        ((1, [2], PickledDtype("f8"), False, bytes(16)), "without dtype or shape"),
+        ((1, (2,), "f8", False, bytes(16)), "without dtype or shape"),
+        ((1, (1,) * 33, PickledDtype("f8"), False, bytes(8)), "without dtype or shape"),
+        ((1, (True,), PickledDtype("f8"), False, bytes(8)), "of an impossible shape"),
+        ((1, (-1,), PickledDtype("f8"), False, bytes(8)), "of an impossible shape"),
+        ((1, (2**48, 0), PickledDtype("f8"), False, b""), "of an impossible shape"),
+        ((1, (1,), PickledDtype("O"), False, bytes(8)), "not of its dtype"),
+        ((1, (1,), PickledDtype("f8"), False, [1.0]), "not of its dtype"),
+        ((1, (2,), PickledDtype("f8"), False, bytes(15)), "not of its size"),
+        ((1, (2,), PickledDtype("O"), False, [1.0]), "not of its size"),
+    ],
+)
+def test_states_that_are_no_array_are_refused(state, message):
+    with pytest.raises(ValueError, match=message):
+        set_array(PickledArray(), state)

@@ -7,9 +7,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from scipy.stats import median_abs_deviation
 
+from darklens.data import preprocessing
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import DataError
-from darklens.physics.smoothfit import broad_prior, sky_noise
+from darklens.physics.smoothfit import SmoothPrior, broad_prior, sky_noise
 from darklens.simulation import Simulator
 
 RNG = np.random.default_rng(4)
@@ -158,3 +159,36 @@ def test_lens_channels_are_what_the_fit_leaves_and_the_fit():
     images[2, 0, 3, 40], images[3, 0, 3, 40] = 1e6, -1e6
     struck = settings(images, found)[:, 1]
     assert (float(struck[2, 3, 40]), float(struck[3, 3, 40])) == (15, -15)
+
+
+@pytest.mark.parametrize("band", [None, 1])
+def test_prior_is_learned_from_the_cropped_band_in_units_of_its_noise(band, monkeypatch):
+    """From 82 pixels of 84, binned by two to 41; and from the first images only."""
+    asked = {}
+
+    def learn(images, binned, progress):
+        asked.update(images=images.numpy(), binned=binned)
+        progress(1, 2)
+        return SmoothPrior(torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 0.5], [0.5, 4.0]]), 0.25)
+
+    monkeypatch.setattr(preprocessing, "learn_prior", learn)
+    monkeypatch.setattr(preprocessing, "PRIOR_IMAGES", 2)
+    images = RNG.normal(3, 2, (3, 2, 84, 84)).astype(np.float32)
+    settings = Preprocessing(crop=82, stretch="sqrt", lens_model=True, lens_band=band)
+    fitted = settings.fit(torch.from_numpy(images))
+    assert fitted.lens_prior == {"mean": [1, 2], "precision": [[3, 0.5], [0.5, 4]], "blur": 0.25}
+    assert (fitted.lens_model, fitted.lens_band, fitted.crop) == (True, band, 82)
+    plain = Preprocessing(crop=82, stretch="sqrt").fit(torch.from_numpy(images))
+    assert (fitted.center, fitted.scale) == (plain.center, plain.scale)
+    cropped = images[:2, :, 1:83, 1:83]
+    chosen = cropped.sum(1) if band is None else cropped[:, band]
+    rows = np.concatenate([chosen[:, :8], chosen[:, -8:]], axis=1)
+    noise = np.abs(np.diff(rows, axis=2)).mean((1, 2)) * np.sqrt(np.pi) / 2
+    binned = (chosen / noise[:, None, None]).reshape(2, 41, 2, 41, 2).mean((2, 4))
+    assert asked["binned"] == 4
+    assert_allclose(asked["images"], binned, rtol=1e-4, atol=1e-5)
+
+
+def test_lens_model_of_images_that_it_does_not_fit_is_refused_before_it_is_learned():
+    with pytest.raises(DataError, match="lens_band 2: these images have 2 channels"):
+        Preprocessing(lens_model=True, lens_band=2).fit(torch.zeros(1, 2, 8, 8))

@@ -117,3 +117,13 @@ def test_message_lists_the_six_commonest_sizes():
         "1×23×27 (3, such as 30.npy) and 2 other sizes; bring them to one with --crop 21 or --pad 29 "
         "(both with the same number to choose another)"
     )
+    del shapes[(1, 21, 29)], shapes[(1, 22, 28)]
+    assert sizes_message(shapes).endswith(
+        "1×23×27 (3, such as 30.npy); bring them to one with --crop 22 or --pad 28 "
+        "(both with the same number to choose another)"
+    )
+    bands = {(3, 8, 8): ["a.npy"], (1, 8, 8): ["b.npy", "c.npy"]}
+    assert sizes_message(bands) == (
+        "images differ in their bands: bands×height×width are 1×8×8 (2, such as b.npy), 3×8×8 (1, such as a.npy); "
+        "keep those of one kind in a folder"
+    )

@@ -146,6 +146,8 @@ def test_images_in_memory_are_those_of_the_folder(dataset, test_set):
     stored = read_dataset(dataset)
     assert_array_equal(made.images, stored.images[:70])
     assert made.images.dtype == stored.images.dtype
+    assert (made.info.seed, made.info.source, made.info.noise) == (1, "preset:model-3-noisy", True)
+    assert stored.where == str(dataset), "errors name the folder, not the preset"
     assert made.catalog["theta_E"].to_list() == stored.catalog["theta_E"][:70].to_list()
     assert_array_equal(simulate_cutouts(preset, 70, 2).images, read_dataset(test_set).images[:70])
 

@@ -11,13 +11,17 @@ import sys
 import threading
 from contextlib import contextmanager
 
+import huggingface_hub
 import pytest
 import timm
 import torch
 from huggingface_hub import close_session, constants
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from safetensors.torch import save
 
 from darklens.errors import ModelError
+from darklens.models import hub as hub_module
+from darklens.models.hub import pretrained_file
 from darklens.models.registry import build_network
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -46,7 +50,7 @@ def hub(answer):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", requests
@@ -149,10 +153,8 @@ def test_offline_mode_makes_no_request(use_hub, capfd):
     assert requests == []
 
 
-def test_weights_are_fetched_once_and_then_come_from_the_cache(tmp_path, use_hub):
-    torch.manual_seed(7)
-    state = timm.create_model(NETWORK).state_dict()
-    content = save({name: tensor.contiguous() for name, tensor in state.items()})
+def serving(content):
+    """Answer that gives the same content for every file, and the headers that the hub's client asks for."""
 
     def serve(request):
         request.send_response(200)
@@ -163,6 +165,13 @@ def test_weights_are_fetched_once_and_then_come_from_the_cache(tmp_path, use_hub
         if request.command == "GET":
             request.wfile.write(content)
 
+    return serve
+
+
+def test_weights_are_fetched_once_and_then_come_from_the_cache(tmp_path, use_hub):
+    torch.manual_seed(7)
+    state = timm.create_model(NETWORK).state_dict()
+    serve = serving(save({name: tensor.contiguous() for name, tensor in state.items()}))
     expected = state["conv1.0.weight"].flatten()[:4].tolist()
     with hub(serve) as (endpoint, requests):
         assert build_apart(endpoint, tmp_path) == expected
@@ -175,3 +184,120 @@ def test_weights_are_fetched_once_and_then_come_from_the_cache(tmp_path, use_hub
     assert build() == expected
     use_hub(endpoint, offline=True)
     assert build() == expected
+
+
+@pytest.fixture
+def client(use_hub, monkeypatch):
+    """Let this process ask a hub of the test's own, with an empty cache and a token; takes the hub's address."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    return use_hub
+
+
+def configure(monkeypatch, **settings):
+    """Let timm say where a network's weights are: ``hf_hub_id``, ``hf_hub_filename``, ``custom_load``."""
+    values = {"hf_hub_id": "timm/net", "hf_hub_filename": None, "custom_load": False} | settings
+    known = {"net": type("Configuration", (), values)}
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda architecture: known[architecture])
+
+
+def test_file_of_a_revision_is_asked_for_with_the_token_and_kept(client, monkeypatch):
+    configure(monkeypatch, hf_hub_id="timm/net@v2")
+    tokens = []
+
+    def serve(request):
+        tokens.append(request.headers.get("authorization"))
+        serving(b"twelve bytes")(request)
+
+    with hub(serve) as (endpoint, requests):
+        client(endpoint)
+        path = pretrained_file("net")
+        assert path.name == "model.safetensors"
+        assert path.read_bytes() == b"twelve bytes"
+        assert requests[0] == ("HEAD", "/timm/net/resolve/v2/model.safetensors")
+        assert tokens[0] == "Bearer hf_secret"
+        before = len(requests)
+        assert pretrained_file("net") == path
+        assert len(requests) == before
+
+
+def test_second_name_of_a_file_is_tried_where_the_hub_lacks_the_first(client, monkeypatch):
+    configure(monkeypatch)
+
+    def serve(request):
+        (no_such_file if request.path.endswith("safetensors") else serving(b"older"))(request)
+
+    with hub(serve) as (endpoint, requests):
+        client(endpoint)
+        path = pretrained_file("net")
+    assert (path.name, path.read_bytes()) == ("pytorch_model.bin", b"older")
+    assert requests[:2] == [("HEAD", f"/timm/net/resolve/main/{name}") for name in hub_module.FILES]
+
+
+@pytest.mark.parametrize(("answer", "error"), [(no_such_file, EntryNotFoundError), (overloaded, HfHubHTTPError)])
+def test_files_that_the_hub_does_not_give_are_an_error(answer, error, client, monkeypatch):
+    configure(monkeypatch, hf_hub_filename="own.bin")
+    with hub(answer) as (endpoint, requests):
+        client(endpoint)
+        with pytest.raises(error):
+            pretrained_file("net")
+    assert requests == [("HEAD", "/timm/net/resolve/main/own.bin")]
+
+
+def test_redirection_is_not_followed_by_the_request_that_asks(client, monkeypatch):
+    """A file of weights is kept elsewhere, and to ask for that is to fetch it."""
+    configure(monkeypatch)
+
+    def moved(request):
+        request.send_response(302)
+        request.send_header("Location", "/elsewhere")
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    with hub(moved) as (endpoint, requests):
+        client(endpoint)
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: "file")
+        assert str(pretrained_file("net")) == "file"
+    assert requests == [("HEAD", "/timm/net/resolve/main/model.safetensors")]
+
+
+@pytest.mark.parametrize("settings", [{"hf_hub_id": None}, {"custom_load": "hf"}])
+def test_networks_that_timm_keeps_elsewhere_have_no_file(settings, monkeypatch):
+    configure(monkeypatch, **settings)
+    assert pretrained_file("net") is None
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda architecture: None)
+    assert pretrained_file("net") is None
+
+
+def test_progress_of_a_download_is_told_in_mebibytes(client, monkeypatch):
+    configure(monkeypatch, hf_hub_id="timm/net@v2")
+    told, asked = [], []
+
+    class Bar:
+        def __init__(self, what):
+            told.append(what)
+
+        def __enter__(self):
+            return lambda done, total: told.append((done, total))
+
+        def __exit__(self, *_):
+            pass
+
+    def download(*arguments, tqdm_class, **options):
+        asked.append((arguments, options))
+        bar = tqdm_class(total=7 << 20, initial=1 << 20, unit="B")
+        assert bar.disable, "it draws nothing itself"
+        bar.update(3 << 20)
+        bar.update(None)
+        bar.update((2 << 20) + 5)
+        other = tqdm_class(total=None)
+        other.update()
+        return "file"
+
+    monkeypatch.setattr(hub_module, "progress_bar", Bar)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with hub(serving(b"")) as (endpoint, _):
+        client(endpoint)
+        assert str(pretrained_file("net")) == "file"
+    assert told == ["fetching the weights of net (MiB)", (4, 7), (4, 7), (6, 7)]
+    options = {"revision": "v2", "etag_timeout": 5.0, "library_name": "timm"}
+    assert asked == [(("timm/net", "model.safetensors"), options)]

@@ -6,6 +6,7 @@ from lenstronomy.Cosmo.lens_cosmo import LensCosmo
 from numpy.testing import assert_allclose
 
 from darklens.physics import (
+    cosmology,
     critical_surface_density,
     deflection_rescaling,
     einstein_radius,
@@ -16,6 +17,14 @@ from darklens.physics import (
 
 COSMO = FlatLambdaCDM(H0=70, Om0=0.3, Ob0=0.05)
 LENS = LensCosmo(z_lens=0.5, z_source=1.0, cosmo=COSMO)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered():
+    """Let each test compute its distances anew, not take those that another test has left behind."""
+    for function in vars(cosmology).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
 
 
 def test_einstein_radius_agrees_with_lenstronomy():

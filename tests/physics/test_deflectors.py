@@ -74,6 +74,17 @@ def test_line_mass_jumps_across_the_line_by_its_surface_density():
     assert_allclose(above - below, 2 * np.pi * 0.3**2 / 2, rtol=1e-6)
 
 
+def test_point_masses_of_a_vortex_are_evenly_spaced_with_its_ends():
+    x, y, theta_E = vortex_point_masses(
+        t([0.1, -2.0]), t([-0.2, 0.5]), t([0.6, 1.5]), t([0.0, np.pi / 2]), t([0.3, 0.8]), 4
+    )
+    assert_allclose(x, [[-0.5, -0.1, 0.3, 0.7], [-2.0] * 4], rtol=1e-12)
+    assert_allclose(y, [[-0.2] * 4, [-1.0, 0.0, 1.0, 2.0]], rtol=1e-12, atol=1e-15)
+    assert_allclose(theta_E, [[0.15] * 4, [0.4] * 4], rtol=1e-12)
+    elsewhere = vortex_point_masses(*(torch.ones(2, device="meta") for _ in range(5)), 3)
+    assert {(values.device.type, values.shape) for values in elsewhere} == {("meta", (2, 3))}
+
+
 def test_vortex_of_many_point_masses_tends_to_the_line(grid):
     line = {"x0": t([0.1]), "y0": t([-0.2]), "half_length": t([1.0]), "phi": t([0.3]), "theta_E": t([0.22])}
     x0, y0, theta = vortex_point_masses(**line, count=200_001)

@@ -42,6 +42,14 @@ def test_gaussian_noise_has_its_mean_and_variance():
     assert abs(noise.var() / 0.09 - 1) < 5 * np.sqrt(2 / n)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gaussian_noise_is_that_of_the_generator_in_the_dtype_of_the_image(dtype):
+    sigma = torch.tensor([[[0.5]], [[2.0]]], dtype=dtype)
+    noise = gaussian_noise(torch.zeros(2, 3, 4, dtype=dtype), sigma, torch.Generator().manual_seed(3))
+    normal = torch.randn(2, 3, 4, dtype=dtype, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(noise, sigma * normal, rtol=0, atol=0)
+
+
 def test_the_function_is_not_hidden_by_a_module_of_its_name():
     poisson(torch.ones(3), torch.Generator())
     assert callable(importlib.import_module("darklens.physics").poisson)

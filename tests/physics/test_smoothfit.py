@@ -161,3 +161,13 @@ def test_sky_noise_and_odd_images():
     prior = broad_prior()
     for odd in (torch.zeros(2, 41, 41), torch.full((2, 41, 41), 5.0), 1e4 * torch.randn(2, 41, 41)):
         assert fit_smooth_lens(odd, prior).parameters.isfinite().all()
+
+
+def test_pixels_that_are_means_of_several_hold_as_much_more_information():
+    """The curvature less the prior's goes as the inverse variance of the noise, which four pixels divide by four."""
+    image = torch.from_numpy(image_by_lenstronomy(24)).float()[None]
+    prior = broad_prior()
+    one, four = (fit_smooth_lens(image, prior, binned=number) for number in (1, 4))
+    torch.testing.assert_close(one.parameters, four.parameters, rtol=0, atol=0.02)
+    data = [(fit.curvature - prior.precision).diagonal(dim1=1, dim2=2) for fit in (one, four)]
+    torch.testing.assert_close(data[1], 4 * data[0], rtol=0.1, atol=0)

@@ -4,8 +4,11 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from looks import lines, number, size, text_look, texts
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 
-from darklens.plots.pictures import explanation, mosaic, preset_preview, stretch
+from darklens.plots.pictures import explanation, mosaic, preset_preview, save, stretch
 
 
 def colour_bars(figure):
@@ -95,3 +98,180 @@ def test_stretch_is_monotonic_and_from_zero_to_one():
     assert found[0] == 0
     assert 0.95 < found[-1] < 1.1
     assert stretch(np.full((4, 4), 7.0)).max() == 0, "a constant image is dark, not nan"
+
+
+INK, QUIET, WHITE = "#1d2530", "#8a94a0", "#ffffff"
+
+
+@pytest.fixture(autouse=True)
+def figures_are_closed():
+    yield
+    plt.close("all")
+
+
+def margins(figure):
+    """Left, right, bottom, top, and the gaps between columns and rows, as fractions."""
+    found = figure.subplotpars
+    return [number(value) for value in (found.left, found.right, found.bottom, found.top, found.wspace, found.hspace)]
+
+
+def grid(figure):
+    """Rows and columns."""
+    return figure.axes[0].get_gridspec().get_geometry()
+
+
+def test_stretch_is_linear_about_the_sky_and_logarithmic_above():
+    """arcsinh(5 s) / arcsinh(5) of the share s between the quantiles of 2 and 99.7%, cut at 1.2."""
+    image = np.linspace(-20, 980, 1001).reshape(7, 143)
+    scaled = (image - 0) / (977 - 0)
+    expected = np.log(5 * scaled + np.sqrt(25 * scaled**2 + 1)) / np.log(5 + np.sqrt(26))
+    bright = image > 0
+    np.testing.assert_allclose(stretch(image)[bright], expected[bright], rtol=1e-12)
+    assert (stretch(image)[~bright] == 0).all()
+    image[0, 0] = 1e9
+    assert stretch(image)[0, 0] == pytest.approx(np.arcsinh(6) / np.arcsinh(5))
+    dark = np.zeros((30, 30))
+    dark[0, 0] = 0.3
+    assert stretch(dark)[0, 0] == pytest.approx(np.arcsinh(1.5) / np.arcsinh(5)), "not divided by a range of zero"
+
+
+def test_look_of_a_mosaic():
+    images = np.random.default_rng(0).random((5, 20, 30))
+    figure = mosaic(images, list("abcde"), columns=3, pixel_scale=0.1, side=2.0)
+    assert (grid(figure), size(figure)) == ((2, 3), [6.0, 4.44])
+    assert margins(figure)[:5] == [0.01, 0.99, 0.01, number(1 - 0.22 / 4.44), 0.05]
+    assert not any(axis.axison for axis in figure.axes), "nor that without an image"
+    first = figure.axes[0]
+    assert text_look(first.title) == ("a", 0.5, 1, 7.5, INK, "center", "baseline")
+    assert first.title.get_fontweight() == "normal"
+    # A bar of ten pixels, 7% of the width away from the corner.
+    assert first.lines[0].get_xydata().tolist() == [pytest.approx([2.1, 2.1]), pytest.approx([12.1, 2.1])]
+    assert lines(first) == [("", WHITE, "-", 1.5, "None", 0)]
+    assert first.lines[0].get_solid_capstyle() == "butt"
+    assert texts(first) == [("1″", 7.1, 2.835, 7, WHITE, "center", "bottom")]
+    for axis, image in zip(figure.axes, images, strict=False):
+        (drawn,) = axis.images
+        assert (drawn.get_cmap().name, drawn.get_interpolation(), drawn.get_clim()) == ("magma", "nearest", (0, 1))
+        np.testing.assert_allclose(drawn.get_array(), stretch(image))
+    few = mosaic(images[:2], ["a", "b"])
+    assert (grid(few), size(few)) == ((1, 2), [3.0, 1.72])
+    assert grid(mosaic(np.ones((7, 4, 4)), list("abcdefg"))) == (2, 6)
+    titles = mosaic(images[:2], ["a" * 18, "b" * 9 + "c" * 10]).axes
+    assert [axis.get_title() for axis in titles] == ["a" * 18, "b" * 9 + "…" + "c" * 8]
+
+
+def test_look_of_a_preview():
+    rng = np.random.default_rng(0)
+    images = [rng.random((4, 16, 16)) for _ in range(2)]
+    residuals = np.full((4, 16, 16), -2.0)
+    residuals[0, 3, 4], residuals[2, 0, 1] = 8.54, 700.0  # of 1024 pixels, 2 are above the limit
+    figure = preset_preview(images, [None, residuals], ["no", "strong"], 0.1)
+    assert (grid(figure), size(figure)) == ((3, 4), [8.85, 4.8])
+    assert margins(figure) == [0.17, 0.88, 0.01, 0.99, 0.04, 0.05]
+    assert not any(axis.axison for axis in figure.axes[:12])
+    aside = (-0.06, 0.5)
+    names = {
+        0: ("no", 10.5, INK),
+        4: ("strong", 10.5, INK),
+        8: ("minus the same\nlens without\nsubstructure", 8.5, QUIET),
+    }
+    for place, axis in enumerate(figure.axes[:12]):
+        text, letters, colour = names.get(place, ("", 0, ""))
+        found = texts(axis)[1:] if place == 0 else texts(axis)
+        assert found == ([(text, *aside, letters, colour, "right", "center")] if text else [])
+        assert len(axis.lines) == (place == 0), "one bar of an arcsecond"
+        assert all(each.get_transform() == axis.transAxes for each in axis.texts[place == 0 :])
+    for row in range(2):
+        for axis, image in zip(figure.axes[4 * row :], images[row], strict=False):
+            np.testing.assert_allclose(axis.images[0].get_array(), stretch(image))
+    for axis, residual in zip(figure.axes[8:12], residuals, strict=True):
+        (drawn,) = axis.images
+        np.testing.assert_array_equal(drawn.get_array(), residual)
+        assert (drawn.origin, drawn.get_cmap().name, drawn.get_clim()) == ("lower", "RdBu_r", (-2, 2))
+    bar = figure.axes[12]
+    assert [text_look(label) for label in bar.get_yticklabels()] == [
+        ("−2 σ", 1, -2, 8, INK, "left", "center_baseline"),
+        ("0", 1, 0, 8, INK, "left", "center_baseline"),
+        ("+2 σ", 1, 2, 8, INK, "left", "center_baseline"),
+    ]
+    assert {tick.tick2line.get_markersize() for tick in bar.yaxis.get_major_ticks()} == {0}
+    assert not bar.spines["outline"].get_visible()
+    assert bar._colorbar.extend == "both"
+    last, beside = figure.axes[11].get_position(), bar.get_position(original=True)
+    assert beside.x0 == pytest.approx(last.x1 + 0.012)
+    assert beside.y0 == pytest.approx(last.y0 + 0.08 * last.height)
+    assert (beside.width, beside.height) == (pytest.approx(0.013), pytest.approx(0.84 * last.height))
+
+
+@pytest.mark.parametrize(("strongest", "limit"), [(0.0, 1.0), (0.01234, 0.012)])
+def test_residuals_of_few_pixels_or_none_have_a_scale(strongest, limit):
+    residuals = np.zeros((2, 40, 40))
+    residuals[1, 5, 6] = -strongest
+    figure = preset_preview([np.ones((2, 40, 40))], [residuals], ["a"], 0.1)
+    assert figure.axes[2].images[0].get_clim() == (-limit, limit)
+
+
+def test_look_of_an_explanation():
+    rng = np.random.default_rng(0)
+    images, maps = rng.random((4, 16, 16)), rng.normal(0, 1, (4, 16, 16))
+    figure = explanation(images, maps, ["c" * 48, "d" * 20 + "e" * 40, "f", "g"], pixel_scale=0.2)
+    assert (grid(figure), size(figure)) == ((2, 6), [10.2, 4.16])
+    assert margins(figure) == [0.01, 0.99, number(0.2 / 4.16), number(1 - 0.24 / 4.16), 0.04, 0.16]
+    assert not any(axis.axison for axis in figure.axes)
+    sentence = "red pixels speak for the answer, blue ones against it"
+    assert texts(figure) == [(sentence, 0.01, number(0.05 / 4.16), 7.5, QUIET, "left", "baseline")]
+    assert [len(axis.lines) for axis in figure.axes] == [1] + [0] * 11
+    assert [axis.get_title(loc="left") for axis in figure.axes[::2]] == [
+        "c" * 48, "d" * 13 + "…" + "e" * 34, "f", "g", "", ""
+    ]  # fmt: skip
+    title = figure.axes[0]._left_title
+    assert text_look(title)[3:5] == (8, INK)
+    assert title.get_fontweight() == "normal"
+    for k in range(4):
+        left, right = figure.axes[2 * k : 2 * k + 2]
+        np.testing.assert_allclose(left.images[0].get_array(), stretch(images[k]))
+        (drawn,) = right.images
+        smooth = gaussian_filter(maps[k], 1.0)
+        np.testing.assert_allclose(drawn.get_array(), smooth)
+        high = np.quantile(np.abs(smooth), 0.995)
+        np.testing.assert_allclose(drawn.get_clim(), (-high, high))
+        assert (drawn.origin, drawn.get_cmap().name) == ("lower", "RdBu_r")
+        (contours,) = right.collections
+        assert contours.levels.tolist() == [0.35, 0.7]
+        assert contours.get_alpha() == 0.45
+        assert contours.get_linewidths().tolist() == [0.5, 0.5]
+        np.testing.assert_allclose(contours.get_edgecolors()[0], [29 / 255, 37 / 255, 48 / 255, 0.45])
+    single = explanation(images[:1], maps[:1] * 0, ["c"])
+    assert (grid(single), size(single)) == ((1, 2), [3.4, 2.18])
+    assert single.axes[1].images[0].get_clim() == (-1, 1), "nothing speaks for or against"
+
+
+def test_contours_of_an_explanation_follow_the_smoothed_image():
+    y, x = np.mgrid[:24, :24]
+    image = np.exp(-((x - 15) ** 2 + (y - 8) ** 2) / 20.0)
+    figure = explanation([image], [image], ["c"])
+    smooth = gaussian_filter(stretch(image), 1.0)
+    for level, path in zip((0.35, 0.7), figure.axes[1].collections[0].get_paths(), strict=True):
+        for px, py in path.vertices[::5]:
+            i, j = int(py), int(px)
+            corners = smooth[i : i + 2, j : j + 2]
+            assert corners.min() <= level <= corners.max()
+
+
+def test_saved_figures_are_trimmed_and_freed(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.png"
+    figure = mosaic(np.random.default_rng(0).random((1, 9, 9)), [""], side=2.0)
+    save(figure, path)
+    with Image.open(path) as image:
+        width, height = image.size
+        assert round(image.info["dpi"][0]) == 140
+    # The axes of 0.98 of two inches, and 0.08 of an inch at each end.
+    assert width == pytest.approx(140 * (1.96 + 0.16), abs=2)
+    assert height < 140 * 2.22
+    assert plt.get_fignums() == []
+    other = mosaic(np.ones((1, 9, 9)), ["a"])
+    save(other, path)
+    kept = mosaic(np.ones((1, 9, 9)), ["a"])
+    save(other, path.with_suffix(".svg"))
+    assert plt.get_fignums() == [kept.number]
+    assert path.with_suffix(".svg").read_text().lstrip().startswith("<?xml")

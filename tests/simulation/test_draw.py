@@ -1,3 +1,5 @@
+import zlib
+
 import numpy as np
 from astropy.cosmology import FlatLambdaCDM
 from lenstronomy.Cosmo.lens_cosmo import LensCosmo
@@ -156,3 +158,11 @@ def test_images_of_galaxies_are_turned_and_chosen_evenly(tmp_path):
     blocks = [draw_block(load_preset(content), 7, block) for block in range(10)]
     assert_uniform(np.concatenate([b["source_phi"] for b in blocks]), 0, 2 * np.pi)
     assert_uniform(np.concatenate([b["source_image"] for b in blocks]), 0, 1)
+
+
+def test_stream_of_a_block_is_that_of_stored_datasets():
+    """The checksum of the preset's name, the seed, 0 for truths, and the block; Einstein radii are drawn first."""
+    content = resolve_preset("fair-hst") | {"name": "mine", "conserve_mass": False}
+    content["deflector"] = {"theta_E": {"uniform": [1, 2]}}
+    expected = np.random.default_rng(np.random.SeedSequence([zlib.crc32(b"mine"), 3, 0, 2])).uniform(1, 2, 64)
+    assert_allclose(draw_block(load_preset(content), 3, 2)["theta_E"], expected, rtol=0)

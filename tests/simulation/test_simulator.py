@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from astropy.io import fits
+from numpy.testing import assert_allclose, assert_array_equal
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from darklens.errors import DataError, PresetError
-from darklens.simulation import BLOCK, Simulator
+from darklens.simulation import BLOCK, Simulator, load_preset
 from darklens.simulation import noise as simulation_noise
+from darklens.simulation.columns import from_frame
+from darklens.simulation.draw import draw_block
 from darklens.simulation.library import resolve_preset
 
 
@@ -115,3 +118,133 @@ def test_noise_of_another_device_is_that_of_the_image_wherever_it_is_rendered(na
     again = simulator.render(simulator.catalog(3, start=BLOCK + 20))
     assert_array_equal(images[20:23], again)
     assert (images[20:23] != Simulator(name, seed=5).render(simulator.catalog(3, start=BLOCK + 20))).any()
+
+
+def small(**changes):
+    """The fair preset with few pixels."""
+    return load_preset(resolve_preset("fair-hst") | {"name": "small", "pixels": 20, "conserve_mass": False} | changes)
+
+
+def test_rows_of_a_catalog_are_numbered_from_its_start():
+    simulator = Simulator(small(), seed=3)
+    assert simulator.catalog(4, start=62)["id"].to_list() == [62, 63, 64, 65]
+    assert simulator.catalog(64, start=64)["id"].to_list() == list(range(64, 128))
+    none = simulator.catalog(0)
+    assert (len(none), none.columns) == (0, simulator.catalog(1).columns)
+    assert len(simulator.catalog(0, start=70)) == 0
+
+
+def test_seed_is_zero_unless_it_is_given():
+    expected = draw_block(small(), 0, 0)["source_x"]
+    assert_array_equal(Simulator(small()).catalog(5)["source_x"], expected[:5])
+    assert_array_equal(Simulator(small(), 1).catalog(5)["source_x"], draw_block(small(), 1, 0)["source_x"][:5])
+
+
+def test_blocks_have_their_rows_and_the_last_is_short():
+    simulator = Simulator(load_preset(resolve_preset("model-3-noisy") | {"pixels": 20}), seed=3)
+    found = list(simulator.blocks(70, start=64, noise=False, threads=1))
+    assert [rows["id"].tolist() for _, rows in found] == [list(range(64, 128)), list(range(128, 134))]
+    assert [(len(images), images.dtype) for images, _ in found] == [(64, torch.float32), (6, torch.float32)]
+    flux = simulator.render(simulator.catalog(6, start=128), noise=False)
+    assert_array_equal(found[1][0], flux)
+    images, rows = simulator.block(2, noise=False)
+    assert rows["id"].tolist() == list(range(128, 192))
+    assert_array_equal(images[:6], flux)
+    assert not torch.equal(simulator.block(2)[0][:6], flux)
+    assert_array_equal(simulator.block(2)[0][:6], next(iter(simulator.blocks(6, start=128)))[0])
+    with pytest.raises(ValueError, match="start must be a multiple of 64; got 65"):
+        next(simulator.blocks(3, start=65))
+    assert list(simulator.blocks(0)) == []
+
+
+def test_images_without_substructure_are_those_of_the_class_that_has_none():
+    simulator = Simulator(small(), seed=3)
+    rows = simulator.catalog(9)
+    smooth = simulator.without_substructure(rows)
+    assert (smooth.dtype, smooth.shape) == (torch.float64, (9, 20, 20))
+    images = simulator.render(rows, noise=False, dtype=torch.float64)[:, 0]
+    plain = torch.tensor([label == "no_sub" for label in rows["label"]])
+    assert_allclose(smooth[plain], images[plain], rtol=1e-12)
+    assert ((smooth - images)[~plain].abs().amax((1, 2)) > 1e-4).all()
+    assert_array_equal(simulator.without_substructure(from_frame(rows)), smooth)
+    assert simulator.without_substructure(rows, torch.float32).dtype == torch.float32
+
+
+def test_missing_columns_and_unknown_labels_are_named():
+    simulator = Simulator(small(), seed=3)
+    rows = simulator.catalog(3)
+    with pytest.raises(
+        DataError, match=r"^catalogue: no column e1, exposure_time; these are not rows of a simulated set$"
+    ):
+        simulator.render(rows.drop("exposure_time", "e1"))
+    for name in ("id", "label", "theta_E", "e2", "lens_x", "lens_y", "gamma1", "gamma2"):
+        with pytest.raises(DataError, match=f"no column {name};"):
+            simulator.render(rows.drop(name))
+    columns = from_frame(rows) | {"label": np.array(["zeta", "cdm", "beta"])}
+    with pytest.raises(
+        DataError, match=r"^catalogue: label 'beta' is not a class of preset small: no_sub, cdm, axion$"
+    ):
+        simulator.render(columns)
+
+
+def galaxies(path):
+    return {"profile": "image", "images": str(path), "magnitude": 22, "pixel_scale": 0.03}
+
+
+def test_galaxies_are_read_from_numpy_or_fits_one_or_many(tmp_path):
+    image = np.random.default_rng(0).random((12, 14))
+    np.save(tmp_path / "one.npy", image)
+    np.save(tmp_path / "stack.npy", image[None])
+    fits.writeto(tmp_path / "one.fits", image)
+    found = [
+        Simulator(small(source=galaxies(tmp_path / name))).render(
+            Simulator(small(source=galaxies(tmp_path / name))).catalog(2), noise=False
+        )
+        for name in ("one.npy", "stack.npy", "one.fits")
+    ]
+    assert torch.equal(found[0], found[1])
+    assert_allclose(found[0], found[2], rtol=1e-6)
+    assert float(found[0].max()) > 0
+
+
+@pytest.mark.parametrize(
+    "stack", [np.ones((2, 3, 4, 5)), np.array([[1.0, np.nan]]), np.array([[[1.0, 2.0]], [[1.0, -1.0]]])]
+)
+def test_galaxies_that_cannot_be_used_are_refused(stack, tmp_path):
+    np.save(tmp_path / "g.npy", stack)
+    with pytest.raises(
+        PresetError, match=r"g\.npy: expected galaxies \(N, H, W\), finite and brighter than zero in sum"
+    ):
+        Simulator(small(source=galaxies(tmp_path / "g.npy")))
+
+
+@pytest.mark.parametrize("name", ["g.npy", "g.fits"])
+def test_images_that_cannot_be_read_are_refused(name, tmp_path):
+    path = tmp_path / name
+    for content in (None, b"neither of both"):
+        if content:
+            path.write_bytes(content)
+        with pytest.raises(PresetError, match=rf"{name}: cannot be read as an image \(\.npy or FITS\): "):
+            Simulator(small(source=galaxies(path)))
+    np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(PresetError, match=r"o\.npy: cannot be read as an image .*allow_pickle"):
+        Simulator(small(source=galaxies(tmp_path / "o.npy")))
+
+
+def test_gaussian_psf_has_the_width_of_the_instrument():
+    """A far smaller source than a pixel, without a deflector to speak of, is the PSF: its variance is that of the FWHM."""
+    content = resolve_preset("fair-hst")
+    source = {"magnitude": 20, "R_sersic": 1e-4, "n_sersic": 1, "x": 0.025, "y": 0.025}
+    deflector = {"theta_E": 1e-9}
+    instrument = content["instrument"] | {"psf_fwhm": 0.25, "pixel_scale": 0.05}
+    preset = load_preset(
+        content | {"name": "dot", "pixels": 40, "conserve_mass": False, "source": source, "deflector": deflector}
+        | {"instrument": instrument, "classes": {"no_sub": {}}}
+    )  # fmt: skip
+    simulator = Simulator(preset)
+    image = simulator.render(simulator.catalog(1), noise=False, dtype=torch.float64)[0, 0].numpy()
+    axis = (np.arange(40) - 19.5) * 0.05
+    mean = (image.sum(0) * axis).sum() / image.sum()
+    sigma = np.sqrt((image.sum(0) * (axis - mean) ** 2).sum() / image.sum())
+    assert mean == pytest.approx(0.025, abs=1e-6)
+    assert sigma * np.sqrt(8 * np.log(2)) == pytest.approx(0.25, rel=0.02)

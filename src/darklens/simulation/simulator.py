@@ -192,7 +192,7 @@ class Simulator:
             raise DataError(f"catalogue: no column {', '.join(missing)}; these are not rows of a simulated set")
         if unknown := set(columns["label"]) - set(self.preset.labels):
             raise DataError(
-                f"catalogue: label {sorted(unknown)[0]!r} is not a class of preset {self.preset.name}: "
+                f"catalogue: label {str(sorted(unknown)[0])!r} is not a class of preset {self.preset.name}: "
                 f"{', '.join(self.preset.labels)}"
             )
 
