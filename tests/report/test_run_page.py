@@ -118,7 +118,7 @@ def test_page_of_a_run_says_what_is_on_record(tmp_path, drawn):
         "4 epochs, 20,000 images seen in 80 s (250 images/s), 32-true, seed 5; epoch 2 was best",
         "darklens 9.8, torch 2.7; revision 0123456789",
         "<pre>darklens train run darklens evaluate it darklens report",
-        "--out report.html</pre>",
+        f"--out {tmp_path}/deep/page.html</pre>",
         "Made by darklens 9.8.",
     ):
         assert part in page, part

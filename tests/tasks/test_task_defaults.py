@@ -100,7 +100,10 @@ def test_columns_are_the_outputs():
     assert {name: values.tolist() for name, values in columns.items()} == {
         "g": [0.126, 2.0, 0.0], "h": [-3.0, 41.5, -0.004],
     }  # fmt: skip
-    assert Two().truth_columns(PREDICTED)["true"].tolist() == [0.126, 2.0, 0.0]
+    truths = Two().truth_columns(PREDICTED)
+    assert {name: values.tolist() for name, values in truths.items()} == {
+        "true_g": [0.126, 2.0, 0.0], "true_h": [-3.0, 41.5, -0.004],
+    }  # fmt: skip
     assert Two().truth_columns(np.array([3, 1, 2]))["true"].tolist() == [3, 1, 2]
     assert Pictures().columns(PREDICTED, None) == Pictures().truth_columns(PREDICTED) == {}
 

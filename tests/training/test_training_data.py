@@ -203,13 +203,11 @@ def test_rows_without_a_value_are_left_out(stored):
 
 def test_what_a_recipe_cannot_learn_from_is_said(stored):
     path, _ = stored(m=[2.5] * 150, z=list(range(150)), name_of=["x"] * 150)
-    with pytest.raises(DataError, match=r"a telescope: no column 'q', which the task needs; numbers are in m, z\."):
+    with pytest.raises(DataError, match=r"set: no column 'q', which the task needs; numbers are in m, z\. --catalog"):
         opened(path, recipe="mass/demo", task__target="q")
-    with pytest.raises(DataError, match="a telescope: every training image has the same m"):
+    with pytest.raises(DataError, match="set: every training image has the same m"):
         opened(path, recipe="mass/demo", task__target="m")
-    with pytest.raises(
-        DataError, match="a telescope: 135 training images are fewer than a batch of 136; choose a smaller"
-    ):
+    with pytest.raises(DataError, match="set: 135 training images are fewer than a batch of 136; choose a smaller"):
         opened(path, trainer__batch_size=136)
     assert opened(path, trainer__batch_size=135).train_images == 135
     plain, _ = stored("plain")
@@ -330,7 +328,7 @@ def test_image_pairs_are_read_batch_by_batch(stored, tmp_path):
     with pytest.raises(RecipeError, match="crop is not for image pairs, whose sizes go together"):
         opened(path, task__name=task, preprocessing__crop=8)
     plain, _ = stored("plain")
-    with pytest.raises(DataError, match="a telescope: the task needs an image to predict for each"):
+    with pytest.raises(DataError, match="plain: the task needs an image to predict for each"):
         opened(plain, task__name=task)
 
 

@@ -21,6 +21,7 @@ CLOSED_PIPE = 141
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; errors that a user can act on end in one line and exit status 2."""
+    before = given_command.set(None)
     try:
         _main(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Python flushes once more at its end, which must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(CLOSED_PIPE) from None
+    finally:
+        given_command.reset(before)
 
 
 def _main(arguments: Sequence[str]) -> None:

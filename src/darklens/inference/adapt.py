@@ -127,8 +127,7 @@ def _choose_bands(
             f"the model knows bands {', '.join(config.bands)}, these are {', '.join(names)}; --band says which is which"
         )
     elif channels == config.channels:
-        if channels > 1:
-            known = ", ".join(config.bands or names) or "without names"
+        if channels > 1 and (known := ", ".join(config.bands or names)):
             notes.append(f"bands taken in their order, as only one side has names for them: {known}")
         return list(range(channels))
     elif config.channels == 1:

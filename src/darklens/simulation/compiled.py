@@ -66,13 +66,16 @@ def fused_light(preset: Preset, label: str, columns: Columns, x: Tensor, y: Tens
     arguments = x, y, ax, ay, source, parameters, weights
     try:
         return kernel(*arguments) if kernel in _ready else _compiling(kernel, *arguments)
-    except Exception as error:
-        from torch._dynamo.exc import TorchDynamoException  # seconds to import: only where something was compiled
-
-        if not isinstance(error, TorchDynamoException):
-            raise
+    except _compiler_error() as error:
         _give_up(str(error).splitlines()[0])
         return None
+
+
+def _compiler_error() -> type[Exception]:
+    """What the compiler raises; seconds to import, so only once something was compiled."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return TorchDynamoException
 
 
 def _main(x: Tensor, y: Tensor, main: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
