@@ -126,3 +126,13 @@ def test_doctor_finds_nothing_missing_where_all_of_the_core_is_installed(capsys,
 def test_module_runs():
     done = subprocess.run([sys.executable, "-m", "darklens", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("darklens 0.")
+
+
+def test_command_line_is_known_while_it_runs_and_not_after(capsys):
+    from darklens.commands import given_command
+
+    main(["models"])
+    assert given_command.get() is None
+    with pytest.raises(SystemExit):
+        main(["look", "no/such/folder"])
+    assert given_command.get() is None

@@ -125,6 +125,8 @@ def test_start_of_another_network_is_refused(tmp_path):
         build_module(recipe(network__widths=[6, 8]), data(), str(folder))
     with pytest.raises(ModelError, match=r"network \(stem\.0\.weight is of another shape, or missing"):
         build_module(recipe(), data(channels=3, classes=("a", "b", "c")), str(folder))
+    with pytest.raises(ModelError, match=r"network \(stem\.0\.weight is of another shape, or missing"):
+        build_module(recipe(), data(channels=3), str(folder))  # only the first layer differs
 
 
 def test_start_from_an_ensemble_is_refused(tmp_path):

@@ -103,8 +103,12 @@ def _load_weights_of(network: nn.Module, start: str, trust_code: bool) -> None:
         raise ModelError(f"{start}: an ensemble cannot be trained further; start from one of its members")
     own, given = network.state_dict(), trained.network.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    if len(fitting) < len(own) - 2:
-        odd = next(name for name in own if name not in fitting)
+    others = [name for name in own if name not in fitting]
+    # Another number of outputs changes the first axis of the last layer's weight and bias, and nothing else.
+    odd = next((name for name in others if name not in given or own[name].shape[1:] != given[name].shape[1:]), None)
+    if odd is None and len(others) > 2:
+        odd = others[0]
+    if odd is not None:
         raise ModelError(
             f"{start}: its weights do not fit this recipe's network ({odd} is of another shape, or missing)"
         )
