@@ -105,10 +105,8 @@ def _load_weights_of(network: nn.Module, start: str, trust_code: bool) -> None:
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     others = [name for name in own if name not in fitting]
     # Another number of outputs changes the first axis of the last layer's weight and bias, and nothing else.
-    odd = next((name for name in others if name not in given or own[name].shape[1:] != given[name].shape[1:]), None)
-    if odd is None and len(others) > 2:
+    if len(others) > 2 or any(name not in given or own[name].shape[1:] != given[name].shape[1:] for name in others):
         odd = others[0]
-    if odd is not None:
         raise ModelError(
             f"{start}: its weights do not fit this recipe's network ({odd} is of another shape, or missing)"
         )
