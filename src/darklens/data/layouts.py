@@ -18,6 +18,7 @@ import polars as pl
 from darklens.data.dataset import ConcatenatedImages, Cutouts, DatasetInfo, Images, read_dataset
 from darklens.data.identifiers import file_kind, identifier
 from darklens.data.options import DataOptions
+from darklens.data.readers.band_groups import group_bands, without_auxiliary
 from darklens.data.readers.catalogs import join_catalog, read_catalog
 from darklens.data.readers.files import BANDS_LAST, NpyFiles, PngFiles, is_channels_last
 from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout
@@ -30,7 +31,10 @@ from darklens.errors import DataError
 from darklens.paths import check_present
 from darklens.usercode import is_reference, load_function
 
-CLASS_NAMES = ["no_sub", "cdm", "axion", "no", "sphere", "vort", "vortex", "sub", "nonlenses", "lenses"]
+CLASS_NAMES = [
+    "no_sub", "cdm", "axion", "no", "sphere", "vort", "vortex", "sub",
+    "nonlenses", "nonlens", "nolenses", "nolens", "lenses", "lens",
+]  # fmt: skip
 """Names of classes that are recognised, in the order of the label numbers that they get."""
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 TRUTH_COLUMNS = {
@@ -201,6 +205,21 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
     return _file_images(paths, pl.DataFrame(columns), path, layout, order_classes(set(labels)), options)
 
 
+def _object_folders(path: Path, options: DataOptions) -> Cutouts | None:
+    """A folder for each object, with its image in a file of that name, beside its noise map and PSF."""
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")] if path.is_dir() else []
+    images = [[p for p in _files(folder) if identifier(p) == "image"] for folder in folders]
+    if not folders or any(len(found) != 1 for found in images):
+        return None
+    others = sorted({p.name for folder in folders for p in _files(folder)} - {found[0].name for found in images})
+    opened = _file_images(
+        [found[0] for found in images], pl.DataFrame({"id": [p.name for p in folders]}), path, "objects", [], options
+    )
+    if others:
+        opened.info.notes.append(f"beside the images: {', '.join(others)}; left out")
+    return opened
+
+
 def _halo_mass(path: Path, options: DataOptions) -> Cutouts | None:
     folder = path / "lens_data" if (path / "lens_data").is_dir() else path
     files = _files(folder, ".npy") if folder.is_dir() else []
@@ -246,26 +265,26 @@ def _is_one_image(shape: Sequence[int]) -> bool:
 
 
 def _bands(path: Path, options: DataOptions) -> Cutouts | None:
-    """The Bologna challenge: a folder (or a name) for each band, files named by the object's number."""
-    files = [p for p in sorted(path.rglob("*.fits")) if p.is_file()] if path.is_dir() else []
-    parsed = [(p, match) for p in files if (match := re.fullmatch(r"(?:image)?(.*?)[-_]?(\d{3,})\.fits", p.name))]
-    names = sorted({m[1] for _, m in parsed}, key=lambda n: ("VIS" not in n.upper(), n))
-    if len(names) < 2 or "" in names or len(parsed) < len(files):
+    """A FITS file for each band of an object, grouped by the names of files and folders; around them folders of classes."""
+    files = [p for p in sorted(path.rglob("*")) if p.is_file() and file_kind(p) == "fits"] if path.is_dir() else []
+    files, notes = without_auxiliary(files)
+    groups = group_bands(path, files, CLASS_NAMES) if len(files) > 1 else None
+    if groups is None or (len(groups.objects) < 2 and len(groups.bands) > 8):
         return None
-    objects: dict[str, dict[str, Path]] = {}
-    for p, match in parsed:
-        objects.setdefault(match[2], {})[match[1]] = p
-    if max(len(found) for found in objects.values()) < 2:  # numbers at the end of names that are no bands
-        return None
-    if odd := [number for number, found in objects.items() if set(found) != set(names)]:
-        raise DataError(f"{path}: object {odd[0]} lacks band {', '.join(set(names) - set(objects[odd[0]]))}")
-    if len(objects) < 2 and len(names) > 4:
-        return None
-    images = BandFiles([[found[name] for name in names] for found in objects.values()])
+    images = BandFiles(list(groups.objects.values()))
+    columns: dict[str, list[str] | list[str | None]] = {"id": list(groups.objects)}
+    if labels := groups.labels():
+        columns["label"] = labels
+    if any(splits := groups.splits()):
+        columns["split"] = splits
     first = read_fits_cutout(images.objects[0][0])
-    info = DatasetInfo(str(path), bands=names, pixel_scale=first.pixel_scale, layout="bands")
-    info.notes.append(f"bands resampled to the pixels of {names[0]}")
-    return Cutouts(images, pl.DataFrame({"id": list(objects)}), info)
+    info = DatasetInfo(
+        str(path), order_classes(set(labels or [])), groups.bands, first.pixel_scale, layout="bands", notes=notes
+    )
+    info.notes.extend(groups.notes)
+    if len({read_fits_cutout(file).images.shape for file in images.objects[0]}) > 1:
+        info.notes.append(f"bands resampled to the pixels of {groups.bands[0]}")
+    return Cutouts(images, pl.DataFrame(columns), info)
 
 
 def _hdf5(path: Path, options: DataOptions) -> Cutouts | None:
@@ -299,6 +318,7 @@ def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:
     """A folder of files without labels, unless the files are named for classes (as DeepLense's samples are)."""
     if not path.is_dir() or not (files := _files(path)):
         return None
+    files, notes = without_auxiliary(files)
     kinds = {file_kind(p) for p in files}
     if len(kinds) > 1:
         raise DataError(f"{path}: mixes {', '.join(sorted(k for k in kinds if k))} files; one kind to a dataset")
@@ -307,7 +327,9 @@ def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:
     if all(identifier(p) in CLASS_NAMES for p in files):
         catalog = catalog.with_columns(pl.col("id").alias("label"))
         classes = order_classes(set(catalog["label"]))
-    return _file_images(files, catalog, path, "fits" if kinds == {"fits"} else "files", classes, options)
+    opened = _file_images(files, catalog, path, "fits" if kinds == {"fits"} else "files", classes, options)
+    opened.info.notes.extend(notes)
+    return opened
 
 
 def _single_file(path: Path, options: DataOptions) -> Cutouts | None:
@@ -370,6 +392,7 @@ def _is_band_folders(folders: Sequence[Path]) -> bool:
 LAYOUTS: dict[str, Opener] = {
     "dataset": _dataset,
     "super-resolution": _super_resolution,
+    "objects": _object_folders,
     "classes": _class_folders,
     "bands": _bands,
     "halo-mass": _halo_mass,

@@ -7,6 +7,7 @@ scale comes from the WCS alone.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -109,14 +110,15 @@ def read_fits_cutout(path: Path) -> FitsCutout:
         by_name = {file[i].get_extname().upper(): i for i in range(len(file))}
         rms = [_sibling(file, by_name, band, "RMS", path) for band in bands]
         psf = {b.name: kernel for b in bands if (kernel := _sibling(file, by_name, b, "PSF", path)) is not None}
-        headers = [Header.fromstring(str(fitsio.read_header(str(path), ext=band.hdu)), sep="\n") for band in bands]
+        with _quiet():
+            headers = [Header.fromstring(str(fitsio.read_header(str(path), ext=band.hdu)), sep="\n") for band in bands]
     if any(r is not None and r.shape != images.shape[1:] for r in rms):
         raise DataError(f"{path}: a noise map is not of the size {images.shape[1:]} of its band")
     cutout = FitsCutout(path, images, [band.name for band in bands], psf=psf)
     if all(r is not None for r in rms):
         cutout.rms = np.stack([r for r in rms if r is not None]).astype(np.float32)
         cutout.mask = ~np.isfinite(cutout.rms) | (cutout.rms > NO_DATA) | ~np.isfinite(images)
-    with named_errors(path, "its header is damaged"):
+    with named_errors(path, "its header is damaged"), _quiet():
         cutout.zero_points = [zero_point(header) for header in headers]
         if "CTYPE1" in headers[0]:
             cutout.wcs = wcs = WCS(headers[0], naxis=2)
@@ -260,6 +262,16 @@ def _match(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _single(path: Path) -> np.ndarray:
     with _open(path) as file:
         return _plane(file, find_bands(file, path)[0], path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without astropy's warnings on cards that break the standard: each file of a survey would print them."""
+    from astropy.utils.exceptions import AstropyWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        yield
 
 
 @contextmanager
