@@ -8,8 +8,9 @@ from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 from conftest import EXAMPLES, SHARED
 
+from darklens.data.checks import check_finite
 from darklens.data.layouts import open_data
-from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout, zero_point
+from darklens.data.readers.fits import BandFiles, FitsFiles, _headers, pixel_scale, read_fits_cutout, zero_point
 from darklens.errors import DataError
 
 FILES = [EXAMPLES / "euclid" / "102018665_VIS.fits", *sorted((SHARED / "euclid_q1").glob("*.fits"))]
@@ -87,7 +88,78 @@ def test_bands_are_read_by_name_whatever_their_order_in_a_file(tmp_path):
     assert data.images[:][:, :, 0, 0].tolist() == [[1, 2, 3]] * 3
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8)), name="G")]).writeto(tmp_path / "d.fits")
     with pytest.raises(DataError, match=r"d\.fits: no band R, I, which a\.fits has; it has G"):
-        open_data(tmp_path).images[:]
+        FitsFiles([tmp_path / "a.fits", tmp_path / "d.fits"], ["G", "R", "I"])[:]
+    common = open_data(tmp_path)
+    assert common.info.bands == ["G"]
+    assert common.images[:][:, 0, 0, 0].tolist() == [1, 1, 1, 1]
+    assert common.info.notes == [f"band {band} left out: 1 of 4 files lack it" for band in "RI"]
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8)), name="Z")]).writeto(tmp_path / "e.fits")
+    with pytest.raises(DataError, match=r"no band is common to all 5 files: .*a\.fits has G, R, I, e\.fits has Z"):
+        open_data(tmp_path)
+
+
+def write_calibrated(path, value, zero_point=None, scale=0.1, **cards):
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -scale / 3600, "CDELT2": scale / 3600})
+    if zero_point is not None:
+        header["MAGZERO"] = zero_point
+    header.update(cards)
+    fits.writeto(path, np.full((6, 5), value, dtype=np.float32), header)
+
+
+def test_fluxes_are_on_one_scale_whatever_the_zero_points(tmp_path):
+    """An AB magnitude of 20 in each: 10^(0.4 (zero point - 20)) counts."""
+    for name, value in (("a", 25.0), ("b", 27.5), ("c", 24.0)):
+        write_calibrated(tmp_path / f"{name}.fits", 10 ** (0.4 * (value - 20)), value)
+    write_calibrated(tmp_path / "d.fits", 7.0)
+    data = open_data(tmp_path)
+    np.testing.assert_allclose(data.images[:][:, 0, 2, 3], [100, 100, 100, 7], rtol=1e-6)
+    assert data.info.zero_points == [25.0]
+    assert data.info.notes == [
+        "zero points of IMAGE from 24.00 to 27.50: fluxes are brought to that of a.fits, 25.00",
+        "zero point of IMAGE unknown in 1 of 4 files: left as they are",
+    ]
+    alone = open_data(tmp_path / "b.fits")
+    np.testing.assert_allclose(alone.images[:][0, 0, 0, 0], 1000, rtol=1e-6)
+    assert alone.info.zero_points == [27.5]
+
+
+def test_other_pixel_scales_are_refused(tmp_path):
+    write_calibrated(tmp_path / "a.fits", 1, scale=0.1)
+    write_calibrated(tmp_path / "b.fits", 1, scale=0.1003)
+    assert open_data(tmp_path).info.pixel_scale == pytest.approx(0.1)
+    write_calibrated(tmp_path / "c.fits", 1, scale=0.2)
+    with pytest.raises(DataError, match=r"c\.fits: a pixel is 0\.2″, in a\.fits 0\.1″; keep images of one pixel scale"):
+        open_data(tmp_path)
+
+
+TURNED = {"CDELT1": -1e-4, "CDELT2": 5e-5, "PC1_1": 0.6, "PC1_2": -0.8, "PC2_1": 0.8, "PC2_2": 0.6}
+
+
+@pytest.mark.parametrize("matrix", [{"CD1_1": -3e-5, "CD1_2": 4e-5, "CD2_1": 4e-5, "CD2_2": 3e-5}, TURNED])
+def test_pixel_scale_of_the_quick_look_is_that_of_astropy(matrix, tmp_path):
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"} | matrix)
+    fits.writeto(tmp_path / "a.fits", np.ones((6, 5), np.float32), header)
+    assert _headers(tmp_path / "a.fits").scale == pytest.approx(pixel_scale(WCS(header)), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["plain", "unsigned", "scaled", "compressed"])
+def test_blank_integers_are_no_pixels(kind, tmp_path):
+    pixels = np.array([[5, -32768, 7], [8, 9, -32768]], dtype=np.int16)
+    expected = np.where(pixels == -32768, np.nan, pixels).astype(np.float64)
+    header = fits.Header({"BLANK": -32768})
+    if kind == "compressed":
+        fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(pixels, header)]).writeto(tmp_path / "a.fits")
+    else:
+        fits.writeto(tmp_path / "a.fits", pixels, header)
+        if kind != "plain":
+            offset, factor = (32768, 1) if kind == "unsigned" else (100.0, 0.5)
+            expected = expected * factor + offset
+            for key, value in (("BZERO", offset), ("BSCALE", factor)):
+                fits.setval(tmp_path / "a.fits", key, value=value)
+    np.testing.assert_array_equal(open_data(tmp_path / "a.fits").images[:][0, 0], expected)
+    np.testing.assert_array_equal(read_fits_cutout(tmp_path / "a.fits").images[0], expected)
+    with pytest.raises(DataError, match="nan"):
+        check_finite(open_data(tmp_path / "a.fits").images[:], ["a"], "a.fits", mask=False)
 
 
 def fits_header(**cards) -> bytes:

@@ -364,8 +364,9 @@ def _file_images(
         images = fits = FitsFiles(paths, size=size)
         first = read_fits_cutout(paths[0])
         info = DatasetInfo(
-            str(where), classes, fits.bands, first.pixel_scale, first.zero_points, layout=layout, notes=info.notes
-        )
+            str(where), classes, fits.bands, first.pixel_scale, list(fits.zero_points.values()), layout=layout,
+            notes=[*info.notes, *fits.notes],
+        )  # fmt: skip
     else:
         images = PngFiles(paths, size)
         info.notes.append("PNG: brightness may be stretched, and is not calibrated")

@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from darklens.data.bands import by_wavelength
 from darklens.data.bounds import TILE_RATIO, check_expansion, check_image, check_whole, is_gzip, named_errors
-from darklens.data.readers.files import ImageFiles
+from darklens.data.readers.files import COUNTED_FILES, ImageFiles
 from darklens.data.readers.fits_checks import check_before_opening
 from darklens.data.sizes import OneSize
 from darklens.errors import DataError
+from darklens.progress import progress_bar
 
 NOT_IMAGES = ("PSF", "RMS", "MASK", "VAR", "VARIANCE", "WHT", "WEIGHT", "FLAG", "ERR", "SEG")
 IMAGE_SUFFIXES = ("_BGSUB", "_FLUX", "_SCI", "_IMAGE")
 ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZP", "MAG_ZP")
+SAME_SCALE = 0.005
+"""Pixel scales that differ by less are one: at 200 pixels a side that is half a pixel at the edge. A larger value hides
+another resolution; a smaller one refuses projections that differ over the sky."""
+SAME_ZERO_POINT = 1e-4
+"""Zero points that differ by less, magnitudes, are one: 0.01% in flux. Rounding in headers is smaller."""
 NO_DATA = 1e10
 """Values of a noise map above this mark pixels without data. In three Euclid Q1 cutouts such pixels have 1e16 and more, and
 all others at most 151. A smaller limit masks noisy pixels, a larger one takes pixels without data for measured ones."""
@@ -106,7 +114,9 @@ def read_fits_cutout(path: Path) -> FitsCutout:
 
     with _open(path) as file:
         bands = find_bands(file, path)
-        images = np.stack([_plane(file, band, path) for band in bands]).astype(np.float32)
+        blanks = [_blank(_cards(file, band.hdu)) for band in bands]
+        planes = [_plane(file, band, path, blank) for band, blank in zip(bands, blanks, strict=True)]
+        images = np.stack(planes).astype(np.float32)
         by_name = {file[i].get_extname().upper(): i for i in range(len(file))}
         rms = [_sibling(file, by_name, band, "RMS", path) for band in bands]
         psf = {b.name: kernel for b in bands if (kernel := _sibling(file, by_name, b, "PSF", path)) is not None}
@@ -184,49 +194,161 @@ def find_bands(file: Any, path: Path) -> list[BandHdu]:
     return bands
 
 
+@dataclass(frozen=True)
+class _Headers:
+    """What the headers of a file say of its bands, and the pixel scale of the first, arcsec.
+
+    ``blanks`` are the values, of bands of integers, that mark pixels without data.
+    """
+
+    bands: dict[str, BandHdu]
+    zero_points: dict[str, float | None]
+    blanks: dict[str, float | None]
+    scale: float | None
+
+
 class FitsFiles(ImageFiles):
-    """FITS cutouts, one in each file, that have the same bands.
+    """FITS cutouts, one object in each file: bands by name, fluxes on the scale of the first file's zero points.
+
+    Headers of up to `COUNTED_FILES` files are read when they are opened. Bands that not all of them have are left out, and
+    ``notes`` say so. A band is multiplied by 10^(0.4 (zero point of the first file - its own)), where both are known.
 
     Parameters
     ----------
     paths
         The N files.
     bands
-        Names of the bands to read; None takes those of the first file.
+        Names of the bands to read; None takes those that all files have, in the order of the first.
     size
         Size to which images are cropped or padded.
 
     Raises
     ------
     DataError
-        If the first file cannot be read, or lacks a named band.
+        If the first file cannot be read, no band is common to all, or pixel scales differ.
     """
 
     def __init__(self, paths: Sequence[Path], bands: Sequence[str] | None = None, size: OneSize = OneSize()):
-        with _open(paths[0]) as file:
-            found = {band.name: band for band in find_bands(file, paths[0])}
-        if bands is not None and (missing := [b for b in bands if b not in found]):
-            raise DataError(f"{paths[0]}: no band {', '.join(missing)}; there are {', '.join(found)}")
-        self.bands = list(bands) if bands is not None else list(found)
-        shape = (len(self.bands), *found[self.bands[0]].shape)
+        self.paths, self.notes = list(paths), list[str]()
+        first = _headers(self.paths[0])
+        self._scanned = scanned = {self.paths[0]: first}
+        looked_at = self.paths[:COUNTED_FILES]
+        with progress_bar(f"reading the headers of {len(looked_at):,} files") as advance:
+            for number, path in enumerate(looked_at, 1):
+                with suppress(DataError):  # a damaged file is named when it is read, or left out by who asks for that
+                    scanned.setdefault(path, _headers(path))
+                advance(number, len(looked_at))
+        if bands is not None and (missing := [b for b in bands if b not in first.bands]):
+            raise DataError(f"{self.paths[0]}: no band {', '.join(missing)}; there are {', '.join(first.bands)}")
+        self.bands = list(bands) if bands is not None else self._common(scanned)
+        self._check_scales(scanned)
+        self.zero_points = {band: first.zero_points[band] for band in self.bands}
+        self._note_zero_points(scanned)
+        shape = (len(self.bands), *first.bands[self.bands[0]].shape)
         super().__init__(paths, shape, np.dtype(np.float32), size=size)
+
+    def _common(self, scanned: Mapping[Path, _Headers]) -> list[str]:
+        """Bands of all files, in the order of the first; notes on the others."""
+        counts = Counter(band for headers in scanned.values() for band in headers.bands)
+        common = [band for band in scanned[self.paths[0]].bands if counts[band] == len(scanned)]
+        if not common:
+            odd = min(scanned, key=lambda path: len(set(scanned[path].bands) & set(scanned[self.paths[0]].bands)))
+            raise DataError(
+                f"no band is common to all {len(scanned):,} files: {self.paths[0]} has "
+                f"{', '.join(scanned[self.paths[0]].bands)}, {odd.name} has {', '.join(scanned[odd].bands)}"
+            )
+        for band in by_wavelength([band for band in counts if band not in common]):
+            self.notes.append(
+                f"band {band} left out: {len(scanned) - counts[band]:,} of {len(scanned):,} files lack it"
+            )
+        return common
+
+    def _check_scales(self, scanned: Mapping[Path, _Headers]) -> None:
+        first = scanned[self.paths[0]].scale
+        for path, headers in scanned.items():
+            if first and headers.scale and abs(headers.scale / first - 1) > SAME_SCALE:
+                raise DataError(
+                    f"{path}: a pixel is {headers.scale:.4g}″, in {self.paths[0].name} {first:.4g}″; keep images of one "
+                    "pixel scale in a folder"
+                )
+
+    def _note_zero_points(self, scanned: Mapping[Path, _Headers]) -> None:
+        """Say how far zero points differ, and how many are not known."""
+        for band in self.bands:
+            reference = self.zero_points[band]
+            found = [headers.zero_points.get(band) for headers in scanned.values()]
+            known = [value for value in found if value is not None]
+            if reference is not None and max(known) - min(known) > SAME_ZERO_POINT:
+                self.notes.append(
+                    f"zero points of {band} from {min(known):.2f} to {max(known):.2f}: fluxes are brought to that of "
+                    f"{self.paths[0].name}, {reference:.2f}"
+                )
+            if known and len(known) < len(found):
+                unknown = len(found) - len(known)
+                self.notes.append(
+                    f"zero point of {band} unknown in {unknown:,} of {len(found):,} files: left as they are"
+                )
 
     def shape_of(self, path: Path) -> tuple[int, ...]:
         """Return the shape (C, H, W) of the bands in a file, from its headers."""
-        with _open(path) as file:
-            found = find_bands(file, path)
-        return (len(self.bands), *found[0].shape)
+        found = self._scanned.get(path) or _headers(path)
+        return (len(self.bands), *next(iter(found.bands.values())).shape)
 
     def read(self, path: Path) -> np.ndarray:
-        """Return the bands (C, H, W) of a file, found by their names."""
-        with _open(path) as file:
-            # By name in each file: files of one survey may differ in which HDUs they have, and in their order.
-            found = {band.name: band for band in find_bands(file, path)}
-            if missing := [name for name in self.bands if name not in found]:
+        """Return the bands (C, H, W) of a file, found by their names, on the flux scale of the first file."""
+        # Files of one survey may differ in which HDUs they have, and in their order.
+        found = self._scanned.get(path)
+        with _open(path, checked=found is not None) as file:
+            if found is None:
+                found = _read_headers(file, path)
+            if missing := [name for name in self.bands if name not in found.bands]:
                 raise DataError(
-                    f"{path}: no band {', '.join(missing)}, which {self.paths[0].name} has; it has {', '.join(found)}"
+                    f"{path}: no band {', '.join(missing)}, which {self.paths[0].name} has; it has {', '.join(found.bands)}"
                 )
-            return np.stack([_plane(file, found[name], path) for name in self.bands])
+            planes = [_plane(file, found.bands[name], path, found.blanks[name]) for name in self.bands]
+        return np.stack([plane * self._factor(name, found) for name, plane in zip(self.bands, planes, strict=True)])
+
+    def _factor(self, band: str, found: _Headers) -> np.float32:
+        """What a band is multiplied by."""
+        own, reference = found.zero_points[band], self.zero_points[band]
+        if own is None or reference is None or abs(own - reference) <= SAME_ZERO_POINT:
+            return np.float32(1)
+        return np.float32(10 ** (0.4 * (reference - own)))
+
+
+def _headers(path: Path) -> _Headers:
+    with _open(path) as file:
+        return _read_headers(file, path)
+
+
+def _read_headers(file: Any, path: Path) -> _Headers:
+    bands = {band.name: band for band in find_bands(file, path)}
+    cards = {band.hdu: _cards(file, band.hdu) for band in bands.values()}
+    first = cards[next(iter(bands.values())).hdu]
+    zero_points = {name: zero_point(cards[band.hdu]) for name, band in bands.items()}
+    blanks = {name: _blank(cards[band.hdu]) for name, band in bands.items()}
+    return _Headers(bands, zero_points, blanks, _scale(first))
+
+
+def _cards(file: Any, number: int) -> dict[str, Any]:
+    """The header of an HDU as a mapping, of the last card of each name; much faster than astropy's."""
+    return {card["name"]: card.get("value") for card in file[number].read_header_list()}
+
+
+def _scale(cards: Mapping[str, Any]) -> float | None:
+    """Side of a pixel, arcsec, from the matrix of a linear WCS in degrees; None if the header has none."""
+    if "CTYPE1" not in cards:
+        return None
+    try:
+        if "CD1_1" in cards:
+            matrix = [[float(cards.get(f"CD{i}_{j}", 0)) for j in (1, 2)] for i in (1, 2)]
+        else:
+            steps = [float(cards[f"CDELT{i}"]) for i in (1, 2)]
+            matrix = [[steps[i - 1] * float(cards.get(f"PC{i}_{j}", i == j)) for j in (1, 2)] for i in (1, 2)]
+    except (KeyError, TypeError, ValueError):
+        return None
+    scale = 3600 * math.sqrt(math.prod(math.hypot(matrix[0][axis], matrix[1][axis]) for axis in (0, 1)))
+    return scale if 0 < scale < math.inf else None
 
 
 class BandFiles(ImageFiles):
@@ -261,7 +383,8 @@ def _match(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _single(path: Path) -> np.ndarray:
     with _open(path) as file:
-        return _plane(file, find_bands(file, path)[0], path)
+        band = find_bands(file, path)[0]
+        return _plane(file, band, path, _blank(_cards(file, band.hdu)))
 
 
 @contextmanager
@@ -275,23 +398,37 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def _open(path: Path, *, checked: bool = False) -> Iterator[Any]:
+    """Open a file after the checks of `check_before_opening`, unless they were made when its headers were read."""
     import fitsio
 
     with named_errors(path, "not a readable FITS file"):
-        check_before_opening(path)
+        if not checked:
+            check_before_opening(path)
         with fitsio.FITS(str(path)) as file:
             yield file
 
 
-def _plane(file: Any, band: BandHdu, path: Path) -> np.ndarray:
+def _blank(cards: Mapping[str, Any]) -> float | None:
+    """The value of pixels without data, as they are read: BLANK, of images of integers (FITS 4.0, section 4.4.2.5)."""
+    blank = cards.get("BLANK", cards.get("ZBLANK"))
+    if isinstance(blank, bool) or not isinstance(blank, int) or not isinstance(cards.get("BITPIX"), int):
+        return None
+    if cards.get("ZBITPIX", cards["BITPIX"]) < 0:
+        return None
+    return float(blank * cards.get("BSCALE", 1) + cards.get("BZERO", 0))
+
+
+def _plane(file: Any, band: BandHdu, path: Path, blank: float | None = None) -> np.ndarray:
+    """The pixels of a band, those without data nan."""
     try:
         pixels = _pixels(file, band.hdu, path)
     except OSError as error:
         raise DataError(
             f"{path}: HDU {band.hdu} ({band.name}) is damaged or cut off; copy it again, or leave it out"
         ) from error
-    return pixels if band.plane is None else pixels[band.plane]
+    pixels = pixels if band.plane is None else pixels[band.plane]
+    return pixels if blank is None else np.where(pixels == blank, np.float32(np.nan), pixels.astype(np.float32))
 
 
 def _pixels(file: Any, number: int, path: Path) -> np.ndarray:
