@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from darklens.data.checks import check_finite, constant_images
-from darklens.data.dataset import Cutouts, Images
+from darklens.data.dataset import Cutouts, Images, read_window
 from darklens.data.seeds import make_generator
 from darklens.data.sizes import central_window
 from darklens.data.synthesis import simulated_info
@@ -82,12 +82,7 @@ class CutoutDataset(Dataset[Batch]):
         }
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
-        if self._window is None:
-            return self.images[rows]
-        if isinstance(self.images, np.ndarray):  # of a memory map, only the crop is read
-            return self.images[(rows, slice(None), *self._window)]
-        height, width = self._window
-        return self.images[rows][..., height, width]
+        return self.images[rows] if self._window is None else read_window(self.images, rows, self._window)
 
 
 class SimulatedDataset(Dataset[Batch]):

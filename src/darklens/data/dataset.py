@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
+from darklens.data.mapped import MappedImages
 from darklens.errors import DataError
 from darklens.paths import LOCK, OWNER, check_absent, only_one
 from darklens.schema import from_keys, known_keys, read_versioned
@@ -198,6 +199,36 @@ class Cutouts:
         return Cutouts(ImageSubset(self.images, rows), self.catalog[rows], self.info, targets, self.path)
 
 
+def read_window(images: Images, rows: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
+    """Return a part of some images; of mapped files, however they are joined and chosen from, only that part is read.
+
+    Parameters
+    ----------
+    images
+        Images (N, C, H, W).
+    rows
+        Numbers (n,) of the images.
+    window
+        Rows and columns of pixels, h and w of them.
+
+    Returns
+    -------
+    np.ndarray
+        (n, C, h, w).
+    """
+    if isinstance(images, MappedImages):
+        return images.window(rows, window)
+    if isinstance(images, ImageSubset):
+        return read_window(images.images, images.rows[rows], window)
+    if isinstance(images, ConcatenatedImages):
+        height, width = (len(range(*part.indices(side))) for part, side in zip(window, images.shape[-2:], strict=True))
+        out = np.empty((len(rows), images.shape[1], height, width), images.dtype)
+        for part, here, inner in images.parts_of(rows):
+            out[here] = read_window(part, inner, window)
+        return out
+    return images[rows][..., window[0], window[1]]
+
+
 SYNONYMS = {
     "no_sub": ("no",), "no": ("no_sub",),
     "cdm": ("sphere", "sub"), "sphere": ("cdm", "sub"),
@@ -260,13 +291,21 @@ class ConcatenatedImages:
     def __getitem__(self, rows: Any) -> np.ndarray:
         wanted = np.atleast_1d(np.arange(self.shape[0])[rows])
         out = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        for part, here, inner in self.parts_of(wanted):
+            out[here] = part[inner]
+        return out
+
+    def parts_of(self, rows: np.ndarray) -> Iterator[tuple[Images, np.ndarray, np.ndarray]]:
+        """Yield the parts that hold some of the rows (n,).
+
+        Each comes with which of the rows it holds (n,), of bool, and their numbers within it.
+        """
         start = 0
         for part in self.parts:
-            here = (wanted >= start) & (wanted < start + part.shape[0])
+            here = (rows >= start) & (rows < start + part.shape[0])
             if here.any():
-                out[here] = part[wanted[here] - start]
+                yield part, here, rows[here] - start
             start += part.shape[0]
-        return out
 
 
 def read_dataset(path: Path) -> Cutouts:
@@ -301,11 +340,9 @@ def read_dataset(path: Path) -> Cutouts:
     return Cutouts(images, catalog, info, targets, path)
 
 
-def _read_images(path: Path) -> np.ndarray:
-    from darklens.data.unpickle import load_npy
-
-    images = load_npy(path, mmap=True)
-    if images.dtype == object or images.ndim != 4 or 0 in images.shape[1:]:
+def _read_images(path: Path) -> MappedImages:
+    images = MappedImages(path)
+    if images.dtype == object or len(images.shape) != 4 or 0 in images.shape[1:]:
         raise DataError(f"{path}: {images.dtype} of shape {images.shape}; expected numbers, (N, C, H, W)")
     return images
 

@@ -67,14 +67,14 @@ def import_data(
         notes.append(f"split {', '.join(f'{name} {share:g}' for name, share in fractions.items())} with seed {seed}")
         catalog = catalog.with_columns(pl.Series("split", split, dtype=pl.String))
     dtype = cutouts.images.dtype if cutouts.images.dtype.kind in "iu" else np.dtype(np.float32)
-    source = cutouts.info.source
+    source, ids = cutouts.info.source, cutouts.ids
     writer = DatasetWriter(out, tuple(cutouts.images.shape), dtype, fingerprint={"source": source, "mask": mask})
     try:
         for start in range(0, len(cutouts), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(cutouts)))
             with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
                 images = cutouts.images[rows].astype(dtype)
-            writer.write(start, check_finite(images, cutouts.ids[start : start + CHUNK], source, mask=mask))
+            writer.write(start, check_finite(images, ids[start : start + CHUNK], cutouts.where, mask=mask))
             if progress:
                 progress(int(rows[-1]) + 1, len(cutouts))
         targets = None if cutouts.targets is None else np.asarray(cutouts.targets[np.arange(len(cutouts))], np.float32)

@@ -28,13 +28,14 @@ class UnlabelledImages(Dataset[Batch]):
 
     def __init__(self, cutouts: Cutouts, mask: bool = False):
         self.cutouts, self.mask = cutouts, mask
+        self.ids = cutouts.ids
 
     def __len__(self) -> int:
         return len(self.cutouts)
 
     def __getitem__(self, rows: Any) -> Batch:
         rows = np.asarray(rows)
-        ids = [self.cutouts.ids[row] for row in rows]
+        ids = [self.ids[row] for row in rows]
         images = np.asarray(self.cutouts.images[rows], dtype=np.float32)
         return {"image": torch.from_numpy(check_finite(images, ids, self.cutouts.where, mask=self.mask))}
 

@@ -278,7 +278,8 @@ def _keep_explanations(model: TrainedModel, cutouts: Cutouts, gallery: Gallery, 
     rows = np.array(gallery.explained)
     adapt = adaptation(model.config, cutouts.info, cutouts.images.shape)
     read = np.asarray(cutouts.images[rows], dtype=np.float32)
-    images = adapt(check_finite(read, [cutouts.ids[row] for row in rows], cutouts.where, mask=True))
+    ids = cutouts.ids
+    images = adapt(check_finite(read, [ids[row] for row in rows], cutouts.where, mask=True))
     maps = attributions(model, images, list(gallery.explained_outputs))
     np.save(out / "explanations.npy", np.stack([images[:, 0].numpy(), maps]).astype(np.float32))
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from darklens.data.bounds import named_errors
+from darklens.data.mapped import MappedImages
 from darklens.data.readers.files import BANDS_LAST, Channels, channels_note, is_channels_last
 from darklens.data.readers.hdf5_checks import check_stored, check_text
 from darklens.data.splits import SPLIT_NAMES
@@ -17,7 +18,7 @@ from darklens.data.unpickle import load_npy
 from darklens.errors import DataError
 
 
-def open_npy_stack(path: Path, channels: Channels | None = None) -> tuple[np.ndarray, list[str]]:
+def open_npy_stack(path: Path, channels: Channels | None = None) -> tuple[MappedImages, list[str]]:
     """Open a ``.npy`` of one image or many, and return it as (N, C, H, W) with notes on what was guessed.
 
     A three-dimensional array is one image if its first axis has at most four planes (C, H, W) or its last three or four
@@ -32,7 +33,7 @@ def open_npy_stack(path: Path, channels: Channels | None = None) -> tuple[np.nda
 
     Returns
     -------
-    tuple of np.ndarray and list of str
+    tuple of MappedImages and list of str
         Images (N, C, H, W), memory-mapped, and notes.
 
     Raises
@@ -45,7 +46,8 @@ def open_npy_stack(path: Path, channels: Channels | None = None) -> tuple[np.nda
         raise DataError(f"{path}: an array of shape {array.shape} and type {array.dtype}, not of images")
     last = array.ndim in (3, 4) and is_channels_last(array.shape[-3:], channels)
     notes = [channels_note(array.shape, path.name)] if last else []
-    return _as_stack(np.moveaxis(array, -1, -3) if last else array, path, last or channels is not None), notes
+    seen = _as_stack(np.moveaxis(array, -1, -3) if last else array, path, last or channels is not None)
+    return MappedImages(path, seen.shape, last=last), notes
 
 
 def _as_stack(array: np.ndarray, path: Path, has_bands: bool) -> np.ndarray:
