@@ -10,7 +10,7 @@ from scipy.stats import median_abs_deviation
 from darklens.data import preprocessing
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import DataError
-from darklens.physics.smoothfit import SmoothPrior, broad_prior, sky_noise
+from darklens.physics.smoothfit import SmoothPrior, broad_prior, in_larger_frame, sky_noise, smooth_image
 from darklens.simulation import Simulator
 
 RNG = np.random.default_rng(4)
@@ -192,3 +192,31 @@ def test_prior_is_learned_from_the_cropped_band_in_units_of_its_noise(band, monk
 def test_lens_model_of_images_that_it_does_not_fit_is_refused_before_it_is_learned():
     with pytest.raises(DataError, match="lens_band 2: these images have 2 channels"):
         Preprocessing(lens_model=True, lens_band=2).fit(torch.zeros(1, 2, 8, 8))
+
+
+@pytest.mark.parametrize("pixels", [80, 81, 83, 100, 101])
+def test_lens_of_any_number_of_pixels_is_fitted_at_its_place(pixels):
+    """What the fit leaves of smooth lenses is their noise, whether or not pixels can be binned evenly."""
+    rng = torch.Generator().manual_seed(3)
+    parameters = broad_prior().mean.repeat(6, 1)
+    width = torch.tensor([0.1, 0.1, 0.1, 0.03, 0.03, 0.03, 0.03, 0.1, 0.1, 0.2, 0.2, 0.1, 0.1, 0.3, 0.2])
+    parameters = parameters + width * torch.randn(parameters.shape, generator=rng)
+    parameters[:, -2] = 3.5
+    sharp = smooth_image(parameters, pixels, 0.8 * 2 / pixels)
+    images = (sharp + torch.randn(sharp.shape, generator=rng))[:, None]
+    prior = broad_prior()
+    table = {"mean": prior.mean.tolist(), "precision": prior.precision.tolist(), "blur": 0.8 * 2 / (pixels // 2 * 2)}
+    prepared = Preprocessing(lens_model=True, lens_prior=table, lens_band=0)
+    found = prepared.lenses(images)
+    model = smooth_image(found, pixels, 0.8 * 2 / pixels) * sky_noise(images[:, 0])
+    assert 0.9 < float(((images[:, 0] - model) ** 2).mean((1, 2)).median()) < 1.3, "3.4 to 4.6 with a corner left out"
+    assert_allclose(found[:, 0], parameters[:, 0], atol=0.02)
+
+
+def test_lens_in_a_larger_frame_is_the_same_lens():
+    parameters = broad_prior().mean.repeat(2, 1)
+    parameters[:, [1, 3, 4, 5, 6, 7, 8]] = torch.tensor([[0.1, 0.05, -0.1, 0.08, -0.05, 0.1, -0.2]])
+    parameters[1, 0] = 0.4
+    part = smooth_image(parameters, 90)
+    whole = smooth_image(in_larger_frame(parameters, 90, 101, 3), 101)
+    torch.testing.assert_close(whole[:, 3:93, 3:93], part, rtol=2e-4, atol=2e-4)

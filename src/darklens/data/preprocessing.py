@@ -16,7 +16,15 @@ from darklens.data.options import PreprocessingOptions
 from darklens.data.sizes import central_window
 from darklens.errors import DataError
 from darklens.physics.coordinates import bin_pixels
-from darklens.physics.smoothfit import SmoothPrior, fit_smooth_lens, learn_prior, residual, sky_noise, smooth_image
+from darklens.physics.smoothfit import (
+    SmoothPrior,
+    fit_smooth_lens,
+    in_larger_frame,
+    learn_prior,
+    residual,
+    sky_noise,
+    smooth_image,
+)
 from darklens.progress import progress_bar
 
 PRIOR_IMAGES = 256
@@ -163,7 +171,9 @@ class Preprocessing(PreprocessingOptions):
     def _lenses(self, scaled: Tensor) -> Tensor:
         pixels, binned = _to_fit(scaled)
         with torch.autocast(scaled.device.type, enabled=False):
-            return fit_smooth_lens(pixels, self._prior, binned=binned).parameters
+            found = fit_smooth_lens(pixels, self._prior, binned=binned).parameters
+        side, start = _fitted_part(whole := scaled.shape[-1])
+        return found if side == whole else in_larger_frame(found, side, whole, start)
 
     @torch.no_grad()
     def _lens_channels(self, images: Tensor, lenses: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -172,7 +182,8 @@ class Preprocessing(PreprocessingOptions):
         if lenses is None:
             lenses = self._lenses(scaled)
         with torch.autocast(images.device.type, enabled=False):
-            model = smooth_image(lenses, images.shape[-1], self._prior.blur)
+            side, _ = _fitted_part(whole := images.shape[-1])
+            model = smooth_image(lenses, whole, self._prior.blur * side / whole)
             residuals = residual(scaled, model)
         # Both about as large as the image itself after scaling: noise has a standard deviation of 0.5, and a model of
         # 81 times the noise is 3. A choice, not tuned; the limit of 30 keeps bad pixels from dominating the batch norm.
@@ -204,5 +215,11 @@ class Preprocessing(PreprocessingOptions):
 def _to_fit(scaled: Tensor) -> tuple[Tensor, int]:
     """Images (N, H, W) on no more pixels than a fit needs, and how many make one of these."""
     factor = max(1, scaled.shape[-1] // FIT_PIXELS)
-    side = scaled.shape[-1] // factor * factor
-    return bin_pixels(scaled[:, :side, :side], factor), factor**2
+    side, start = _fitted_part(scaled.shape[-1])
+    return bin_pixels(scaled[:, start : start + side, start : start + side], factor), factor**2
+
+
+def _fitted_part(whole: int) -> tuple[int, int]:
+    """Side of the central part of an image that can be binned for the fit, and its first row and column."""
+    side = whole // (factor := max(1, whole // FIT_PIXELS)) * factor
+    return side, (whole - side) // 2

@@ -97,6 +97,34 @@ def sky_noise(images: Tensor) -> Tensor:
     return torch.maximum(noise, _FAINTEST * images.abs().amax((1, 2))).clamp_min(1e-20)[:, None, None]
 
 
+def in_larger_frame(parameters: Tensor, side: int, whole: int, start: int) -> Tensor:
+    """Return the parameters of lenses that were fitted to a part of an image in the units of the whole image.
+
+    Parameters
+    ----------
+    parameters
+        (N, P), in units of half the part's side, from its centre.
+    side, whole
+        Side of the part and of the image, pixels.
+    start
+        First row and column of the part.
+
+    Returns
+    -------
+    Parameters (N, P) in units of half the image's side, from its centre.
+    """
+    factor, offset = side / whole, (2 * start + side - whole) / side
+    columns = dict(zip(PARAMETERS, parameters.unbind(1), strict=True))
+    gamma1, gamma2 = columns["gamma1"], columns["gamma2"]
+    # The shear, which is about the centre, deflects all rays alike when the centre moves: as if the source moved.
+    columns["source_x"] = columns["source_x"] + offset * (1 - gamma1 - gamma2)
+    columns["source_y"] = columns["source_y"] + offset * (1 - gamma2 + gamma1)
+    columns |= {name: columns[name] + offset for name in ("lens_x", "lens_y")}
+    columns |= {name: factor * columns[name] for name in ("theta_E", "lens_x", "lens_y", "source_x", "source_y")}
+    columns["log_R"] = columns["log_R"] + math.log(factor)
+    return torch.stack(list(columns.values()), 1)
+
+
 def smooth_image(parameters: Tensor, pixels: int, blur: float = 0.0) -> Tensor:
     """Render smooth lenses.
 

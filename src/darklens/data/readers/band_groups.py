@@ -88,6 +88,11 @@ def group_bands(root: Path, paths: Sequence[Path], classes: Sequence[str]) -> Ba
     classes
         Words that name classes, and never bands.
 
+    Returns
+    -------
+    BandGroups or None
+        The objects, with the bands that all of them have.
+
     Raises
     ------
     DataError
