@@ -90,7 +90,7 @@ def from_keys(kind: type[T], content: Mapping[str, Any], where: str, error: type
         raise error(f"{where}: no key {missing[0]!r}; needed are {', '.join(needed)}")
     for key, value in content.items():
         if not _is_of(value, hints[key]):
-            raise error(f"{where}: {key} is {_short(value)}; expected {_readable(hints[key])}")
+            raise error(f"{where}: {key} is {_short(value)}; expected {readable_type(hints[key])}")
     return kind(**content)
 
 
@@ -115,13 +115,14 @@ def _is_of(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _readable(hint: Any) -> str:
+def readable_type(hint: Any) -> str:
+    """Return a type as text for a reader, such as ``list[int] or null``."""
     if hint is type(None):
         return "null"
     if isinstance(hint, type) and not get_args(hint):
         return hint.__name__
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_readable(each) for each in get_args(hint))
+        return " or ".join(readable_type(each) for each in get_args(hint))
     if get_origin(hint) is Literal:
         return ", ".join(map(str, get_args(hint)))
     return str(hint).replace("typing.", "").replace("collections.abc.", "")
@@ -220,7 +221,7 @@ def _converted(value: Any, hint: Any, where: str, name: str, error: type[Darklen
         return float(value)
     if _is_of(value, hint):
         return value
-    raise error(f"{where}: {name} is {_short(value)}; expected {_readable(hint)}")
+    raise error(f"{where}: {name} is {_short(value)}; expected {readable_type(hint)}")
 
 
 def unknown_key(key: str, known: Sequence[str], prefix: str = "") -> str:

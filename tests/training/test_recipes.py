@@ -146,3 +146,63 @@ def test_recipe_extends_a_file_of_ones_own(tmp_path, monkeypatch):
 def test_key_within_a_value_names_the_recipe():
     with pytest.raises(RecipeError, match="recipe substructure/demo: name holds keys and values; got 'compact'"):
         load_recipe("substructure/demo", {"network.name.x": 1})
+
+
+def test_task_option_reaches_the_stage_that_has_it_beside_one_that_inherits_the_whole(tmp_path):
+    (tmp_path / "two.yaml").write_text(
+        "task: classify\nstages:\n- {task: {name: regress, target: theta_E}}\n- {trainer: {epochs: 4}}\n"
+    )
+    first, second = load_recipe(str(tmp_path / "two.yaml"), {"task.target": "source_x"}).parts()
+    assert first.task == {"name": "regress", "target": "source_x"}
+    assert second.task == {"name": "classify"}
+
+
+def test_recipe_files_are_looked_for_beside_the_one_that_names_them(tmp_path, monkeypatch):
+    for place, epochs in (("mine", 3), ("elsewhere", 9)):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "one.yaml").write_text(f"extends: substructure/demo\ntrainer: {{epochs: {epochs}}}\n")
+    both = tmp_path / "mine" / "both.yaml"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for content in (
+        "task: classify\nmembers: [one.yaml, {recipe: one.yaml}]\n",
+        "members: [one.yaml, one.yaml]\n",
+        "task: classify\nstages: [one.yaml, {recipe: one.yaml}]\n",
+    ):
+        both.write_text(content)
+        recipe = load_recipe(str(both))
+        assert [part.trainer.epochs for part in recipe.parts()] == [3, 3]
+        assert recipe.task["name"] == "classify"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: substructure/demo\ndata: mine\n", "data is said on the command line"),
+        ("task: classify\nmembers: [{data: mine}, {data: other}]\n", "its members learn from the same data"),
+        ("extends: substructure/demo\ntrainr: {}\n", "unknown key trainr; did you mean trainer?"),
+        ("members: [substructure/demo, mass/demo]\n", "mass/demo cannot be a member: its task is regress"),
+    ],
+)
+def test_what_a_file_cannot_say(text, message, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_empty_part_of_a_file_changes_nothing(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: substructure/demo\ntrainer: {}\nnetwork: {}\n")
+    assert load_recipe(str(tmp_path / "mine.yaml")).trainer == load_recipe("substructure/demo").trainer
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trainer.workers", -1), ("trainer.nodes", 0), ("trainer.patience", 0), ("trainer.keep_every", 0),
+        ("trainer.ema", 2.0), ("trainer.ema", -0.1), ("trainer.gradient_clip", -1.0), ("trainer.max_minutes", 0.0),
+        ("schedule.warmup", 2.0), ("schedule.step_epochs", 0), ("preprocessing.resize", 0), ("preprocessing.crop", 0),
+        ("preprocessing.repeat_channels", 0), ("preprocessing.repeat_channels", 65),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_are_refused_by_name(key, value):
+    with pytest.raises(RecipeError, match=rf"recipe substructure/demo: {re.escape(key)} .*; got {value}"):
+        load_recipe("substructure/demo", {key: value})

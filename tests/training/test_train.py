@@ -27,6 +27,7 @@ class Data:
 
     split: pl.DataFrame | None
     job: Job
+    description = {"checksum": "sha256:1"}
 
 
 class Pretended:

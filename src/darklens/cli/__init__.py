@@ -18,6 +18,9 @@ from darklens.errors import DarklensError
 CLOSED_PIPE = 141
 """Exit status of a program whose reader went away, as shells count it: 128 + SIGPIPE."""
 
+LISTS = ("--metrics", "--recipes", "--band")
+"""Options with several values; of any other option that is given twice, the last counts."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; errors that a user can act on end in one line and exit status 2."""
@@ -38,6 +41,9 @@ def _main(arguments: Sequence[str]) -> None:
         fail("an argument is empty: a path or a value is missing")
     try:
         plain = ["--help" if word == "-h" else word for word in plain_arguments(arguments)]
+        named = [word.partition("=")[0] for word in plain]
+        if twice := [name for name in LISTS if named.count(name) > 1]:
+            fail(f"{twice[0]} is given {named.count(twice[0])} times; say it once, with commas between the values")
         rest, opened = open_options(plain)
         parsed = make_parser().parse_args(rest, defaults=False)
     except SystemExit as stop:

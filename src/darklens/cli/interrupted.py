@@ -34,13 +34,14 @@ def kept(verb: str, given: Mapping[str, Any], again: str) -> str:
 
 
 def _training(run: Path, again: str) -> str:
-    checkpoints = [*run.glob("checkpoints/last.ckpt"), *run.glob("members/*/checkpoints/last.ckpt")]
+    parts = next((part for part in ("members", "stages") if (run / part).is_dir()), None)
+    checkpoints = [*run.glob(f"{parts}/*/checkpoints/last.ckpt" if parts else "checkpoints/last.ckpt")]
     if not checkpoints:
         return f"interrupted before the first epoch was over: nothing is kept; to start anew: {again}"
     from darklens.training.history import epoch_history
 
-    members = len(checkpoints) > 1 or not (run / "checkpoints").is_dir()
-    done = f"{len(checkpoints)} members are begun or done" if members else _epochs(len(epoch_history(run)))
+    count = f"1 {parts[:-1]} is" if parts and len(checkpoints) == 1 else f"{len(checkpoints)} {parts} are"
+    done = f"{count} begun or done" if parts else _epochs(len(epoch_history(run)))
     resuming = any(word.partition("=")[0] == "--resume" for word in shlex.split(again))
     resume = again if resuming else f"{again} --resume"
     return f"interrupted; {done}, and kept in {run}; to go on: {resume}"

@@ -13,6 +13,7 @@ import yaml
 
 from darklens.cli.verbs import VERBS
 from darklens.errors import DarklensError
+from darklens.schema import readable_type
 
 MANY = {"predict": "paths", "explain": "paths", "report": "runs", "ensemble": "runs"}
 """Verbs whose last positions are many paths."""
@@ -111,7 +112,7 @@ def open_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 def options_help(arguments: Sequence[str]) -> str:
     """Return a description of the options of the network and the task of the recipe that a command line names."""
-    from darklens.errors import UntrustedCodeError
+    from darklens.errors import DarklensError, RecipeError
     from darklens.training.recipe import load_recipe, recipe_names
 
     rest, found = open_options(arguments)
@@ -120,10 +121,14 @@ def options_help(arguments: Sequence[str]) -> str:
         return (
             "\n\nOptions of a recipe's network and task: --network.NAME and --task.NAME; name the recipe before --help."
         )
+    from darklens.models.registry import network_arguments
+
     trust = "--trust_code=true" in rest
     try:
         recipe = load_recipe(wanted[0], found, trust_code=trust)
-    except UntrustedCodeError as error:
+        for part in recipe.parts():
+            network_arguments(part.network["name"], part.network_options, f"recipe {part.name}", RecipeError)
+    except DarklensError as error:
         return str(error)
     from darklens.models.registry import network_class
     from darklens.tasks.base import options_of
@@ -150,7 +155,7 @@ def _described(part: str, chosen: Mapping[str, Any], made_by: Callable[..., Any]
     for name in known:
         kind, default = parameters[name].annotation, parameters[name].default
         shown = chosen.get(name, None if default is inspect.Parameter.empty else default)
-        text = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+        text = kind if isinstance(kind, str) else readable_type(kind)
         meaning = " ".join(meanings.get(name, "").split())
         lines.append(
             f"  --{part}.{name} {'' if kind is inspect.Parameter.empty else text} (now {shown})  {meaning}".rstrip()

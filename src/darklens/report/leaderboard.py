@@ -13,7 +13,7 @@ from typing import Any
 from darklens.evaluation.bootstrap import Interval
 from darklens.inference.carried import carries_only
 from darklens.plots import charts
-from darklens.report.page import differences, environment, read_run, svg, titles, write_page
+from darklens.report.page import count_text, differences, environment, read_run, svg, titles, write_page
 from darklens.tasks.base import Task
 
 
@@ -58,7 +58,7 @@ def rank_runs(
     Parameters
     ----------
     runs
-        Run folders, all of one task and evaluated on the same images.
+        Run folders, all of one task, with an evaluation ``test`` on the same images.
     settings
         Of the benchmark.
     failed
@@ -73,7 +73,7 @@ def rank_runs(
     Leaderboard
         The best first.
     """
-    records = [read_run(run, trust_code=trust_code or carries_only(run / "model", own)) for run in runs]
+    records = [read_run(run, "test", trust_code=trust_code or carries_only(run / "model", own)) for run in runs]
     task, evaluation = records[0].task, records[0].evaluation
     described = evaluation["metrics"][task.ranking]
     ranking = {"key": task.ranking, **described}
@@ -171,7 +171,7 @@ def markdown(board: Leaderboard) -> str:
         figures = [str(Interval(**row["figures"][key])) for key in keys]
         weak = " (see below)" if row.get("warnings") else ""
         reached = "–" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.0f} s"
-        cells = [f"`{row['name']}`{weak}", *figures, f"{row['parameters'] / 1e6:.1f}M", f"{row['images_seen']:,}"]
+        cells = [f"`{row['name']}`{weak}", *figures, count_text(row["parameters"]), f"{row['images_seen']:,}"]
         cells += [f"{row['seconds']:.0f} s", f"{row['training_images_per_second']:.0f}", *([reached] if goal else [])]
         cells += [f"{row['inference_images_per_second']:.0f}", f"{row['peak_memory_mib'] / 1024:.1f} GiB"]
         lines.append(f"| {' | '.join(cells)} |")

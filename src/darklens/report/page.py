@@ -59,7 +59,7 @@ class RunRecord:
     name: str
 
 
-def write_report(runs: Sequence[Path], out: Path, *, trust_code: bool = False) -> Path:
+def write_report(runs: Sequence[Path], out: Path, *, name: str | None = None, trust_code: bool = False) -> Path:
     """Write the page of one run, or of several with a table that compares them.
 
     Parameters
@@ -68,6 +68,8 @@ def write_report(runs: Sequence[Path], out: Path, *, trust_code: bool = False) -
         Trained and evaluated runs.
     out
         The page.
+    name
+        Of the evaluation that is reported of each run; by default its newest.
     trust_code
         Whether the code of a user's own task, which a run carries, may run.
 
@@ -83,8 +85,8 @@ def write_report(runs: Sequence[Path], out: Path, *, trust_code: bool = False) -
     UntrustedCodeError
         If a run's task is a user's own, and ``trust_code`` is not set.
     """
-    records = _named([read_run(run, trust_code=trust_code) for run in runs])
-    line = command("report", *runs, out=out, trust_code=trust_code or None)
+    records = _named([read_run(run, name, trust_code=trust_code) for run in runs])
+    line = command("report", *runs, out=out, name=name, trust_code=trust_code or None)
     sections: list[dict[str, Any]] = []
     with progress_bar("drawing the report") as advance:
         for record in records:
@@ -114,6 +116,7 @@ def environment() -> Any:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters["figure"] = _figure_text
+    made.filters["count"] = count_text
     return made
 
 
@@ -129,8 +132,22 @@ def write_page(page: str, out: Path) -> Path:
     return out
 
 
-def read_run(path: Path, *, trust_code: bool = False) -> RunRecord:
+def read_run(path: Path, name: str | None = None, *, trust_code: bool = False) -> RunRecord:
     """Read a trained and evaluated run.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+    name
+        Of the evaluation; by default the newest.
+    trust_code
+        Whether the code of a user's own task, which the run carries, may run.
+
+    Returns
+    -------
+    RunRecord
+        What is on record.
 
     Raises
     ------
@@ -139,12 +156,17 @@ def read_run(path: Path, *, trust_code: bool = False) -> RunRecord:
     UntrustedCodeError
         If its task is a user's own, and ``trust_code`` is not set.
     """
-    for name in ("run.json", "model/config.json"):
-        if not (path / name).is_file():
-            raise DataError(f"{path}: not a trained run ({Path(name).name} is missing)")
+    for part in ("run.json", "model/config.json"):
+        if not (path / part).is_file():
+            raise DataError(f"{path}: not a trained run ({Path(part).name} is missing)")
     found = sorted(path.glob("evaluations/*/evaluation.json"), key=lambda p: p.stat().st_mtime)
     if not found:
         raise DataError(f"{path}: nothing to report yet; evaluate the run first (darklens evaluate)")
+    if name is not None:
+        names = [file.parent.name for file in found]
+        found = [file for file in found if file.parent.name == name]
+        if not found:
+            raise DataError(f"{path}: no evaluation {name}; there are {', '.join(names)}")
     config = read_config(path / "model")
     task = load_task(path / "model", config, trust_code=trust_code)
     evaluation = read_json(found[-1], DataError) | {"folder": found[-1].parent}
@@ -156,7 +178,11 @@ def titles(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """Return what a reader calls each metric of an evaluation; version 0.1 did not keep it."""
     described = evaluation.get("metrics", {})
     plain = {key: key.replace("_", " ") for key in evaluation["figures"]}
-    return plain | {key: text["title"] for key, text in described.items()}
+    return plain | {key: _title(text) for key, text in described.items()}
+
+
+def _title(described: Mapping[str, Any]) -> str:
+    return f"{described['title']} ({described['unit']})" if described.get("unit") else str(described["title"])
 
 
 def read_arrays(folder: Path, task: Task) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -229,10 +255,18 @@ def _explanations(evaluation: dict[str, Any]) -> list[dict[str, str]]:
 def _comparison(records: Sequence[RunRecord]) -> dict[str, Any]:
     """The metrics of several runs, and the paired differences of those that were evaluated on the same images."""
     tests = [record.evaluation for record in records]
-    sets = {(test["data"]["checksum"] or test["data"]["source"], test["n"]) for test in tests}
+    sets = {_images_of(test) for test in tests}
     named = {key: title for test in tests for key, title in titles(test).items()}
     comparison = {"keys": list(named), "titles": named, "same_set": len(sets) == 1, "differences": []}
     return comparison | {"differences": differences(records) if len(sets) == 1 else []}
+
+
+def _images_of(evaluation: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells the images of one evaluation from those of another."""
+    data = evaluation["data"]
+    if data["checksum"] is not None:
+        return data["checksum"], evaluation["n"]
+    return data["source"], data.get("seed"), data.get("preset"), evaluation["n"]
 
 
 def differences(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -248,6 +282,8 @@ def differences(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
             continue
         if record.task.ranking != records[0].task.ranking:
             continue
+        if _images_of(record.evaluation) != _images_of(records[0].evaluation):
+            continue
         found = record.task.metrics(predicted, truth)
         metrics[record.name] = next(metric for metric in found if metric.key == record.task.ranking)
         truths.append(truth)
@@ -255,6 +291,11 @@ def differences(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
         return []
     title = next(iter(metrics.values())).title
     return [dataclasses.asdict(each) | {"title": title} for each in paired_differences(metrics, len(truths[0]))]
+
+
+def count_text(number: int) -> str:
+    """Return a large number in millions, a small one in full."""
+    return f"{number / 1e6:.1f}M" if number >= 1e5 else f"{number:,}"
 
 
 def _figure_text(figure: dict[str, Any]) -> str:

@@ -61,3 +61,9 @@ class ScheduleOptions:
     warmup: float = 0.1
     step_epochs: int = 8
     step_factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup <= 1:
+            raise RecipeError(f"schedule.warmup is a fraction, from 0 to 1; got {self.warmup}")
+        if self.step_epochs < 1:
+            raise RecipeError(f"schedule.step_epochs must be at least 1; got {self.step_epochs}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -147,23 +148,26 @@ def fit(
         callbacks.append(WeightAveraging(avg_fn=moving_average(config.ema), use_buffers=True))
     if config.max_minutes is not None:
         callbacks.append(Timer({"minutes": int(config.max_minutes), "seconds": round(config.max_minutes % 1 * 60)}))
-    trainer = Trainer(
-        max_epochs=config.epochs,
-        precision=resolve_precision(config.precision),  # type: ignore[arg-type]
-        accelerator=config.accelerator,
-        devices=int(config.devices) if config.devices.isdigit() else config.devices,
-        num_nodes=config.nodes,
-        strategy=config.strategy,
-        gradient_clip_val=config.gradient_clip,
-        callbacks=callbacks,
-        logger=_loggers(job, out),
-        default_root_dir=out,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        enable_progress_bar=console.is_terminal,
-        enable_model_summary=False,
-    )
+    try:
+        trainer = Trainer(
+            max_epochs=config.epochs,
+            precision=resolve_precision(config.precision),  # type: ignore[arg-type]
+            accelerator=config.accelerator,
+            devices=int(config.devices) if config.devices.isdigit() else config.devices,
+            num_nodes=config.nodes,
+            strategy=config.strategy,
+            gradient_clip_val=config.gradient_clip,
+            callbacks=callbacks,
+            logger=_loggers(job, out),
+            default_root_dir=out,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            enable_progress_bar=console.is_terminal,
+            enable_model_summary=False,
+        )
+    except (ValueError, MisconfigurationException) as error:  # of devices, strategies and precisions that cannot be had
+        raise RecipeError(f"the trainer that the recipe asks for cannot be made: {error}") from error
     if trainer.is_global_zero:
         console.print(
             f"{recipe.name}: {count_parameters(module.network):,} parameters, {data.train_images:,} training and "

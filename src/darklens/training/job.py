@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 
 from darklens.commands import command, given_command
@@ -20,7 +21,16 @@ from darklens.data.dataset import versions
 from darklens.data.options import DataOptions
 from darklens.errors import DataError, RecipeError
 from darklens.schema import from_keys, known_keys, read_json
-from darklens.training.recipe import Recipe, changes, check_recipe_trusted, code_of, recipe_from, recipe_names
+from darklens.tasks.registry import task_content
+from darklens.training.recipe import (
+    Recipe,
+    TrainerConfig,
+    changes,
+    check_recipe_trusted,
+    code_of,
+    recipe_from,
+    recipe_names,
+)
 from darklens.training.training_data import TrainingData, open_training_data
 from darklens.usercode import check_trusted, code_checksum, is_reference, split_reference
 
@@ -73,6 +83,57 @@ def read_job(out: Path, *, trust_code: bool = False) -> Job:
     check_recipe_trusted(job.recipe, str(out / "run.json"), trust_code)
     _check_code(job.recipe, out)
     return job
+
+
+def same_job(one: Job, other: Job) -> bool:
+    """Return whether two jobs train alike: what is not said has its default, and a stage may have moved with its run."""
+    return _normal(one) == _normal(other)
+
+
+def _normal(job: Job) -> tuple[Any, ...]:
+    """What makes a difference to a training."""
+    start = job.start
+    if start is not None and Path(start).parent.name == "stages":
+        start = Path(start).name
+    rest = dataclasses.replace(job, recipe=_with_defaults(job.recipe), start=start)
+    data = [stage.get("data") for stage in job.recipe.stages]
+    return rest, [_with_defaults(part) for part in job.recipe.parts()], data, len(job.recipe.members)
+
+
+def _with_defaults(recipe: Recipe) -> Recipe:
+    """A recipe without its parts, and with all options of its task."""
+    task = task_content(recipe.make_task(), recipe.task["name"])
+    return dataclasses.replace(recipe, task=task, members=[], stages=[])
+
+
+def learns_alike(one: Recipe, other: Recipe) -> bool:
+    """Return whether two recipes differ in nothing but their texts and how long they train."""
+
+    def compared(recipe: Recipe) -> list[Recipe]:
+        parts = (_with_defaults(part) for part in (recipe, *recipe.parts()))
+        plain = TrainerConfig()
+        return [dataclasses.replace(p, name="", description="", source="", differs="", trainer=plain) for p in parts]
+
+    return compared(one) == compared(other)
+
+
+def check_same_images(data: TrainingData, out: Path) -> None:
+    """Refuse to go on with other images, or another split of them, than those that a run began with.
+
+    Raises
+    ------
+    DataError
+        If the checksum of a dataset, the identifiers or the split differ from the run's record.
+    """
+    before = read_record(out).get("data_description", {}).get("checksum")
+    if before is not None and before != data.description.get("checksum"):
+        raise DataError(f"{out}: the images are not those that the run began with; bring them back, or train anew")
+    if data.split is not None and (out / "split.parquet").is_file():
+        began = pl.read_parquet(out / "split.parquet").select("id", "split")
+        if not began.equals(data.split.select("id", "split")):
+            raise DataError(
+                f"{out}: the images, or their split, are not those that the run began with; bring them back, or train anew"
+            )
 
 
 def _check_code(recipe: Recipe, out: Path) -> None:

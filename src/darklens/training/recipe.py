@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -85,6 +86,25 @@ class TrainerConfig:
     strategy: str = "auto"
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        least = {
+            "epochs": 1,
+            "batch_size": 1,
+            "epoch_images": 1,
+            "patience": 1,
+            "keep_every": 1,
+            "workers": 0,
+            "nodes": 1,
+        }
+        for name, low in least.items():
+            if (number := getattr(self, name)) is not None and number < low:
+                raise RecipeError(f"trainer.{name} must be at least {low}; got {number}")
+        for name in ("max_minutes", "gradient_clip"):
+            if (number := getattr(self, name)) is not None and not number > 0:
+                raise RecipeError(f"trainer.{name} must be above zero; got {number}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise RecipeError(f"trainer.ema must be from 0 to below 1; got {self.ema}")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -140,9 +160,13 @@ class Recipe:
         for part in ("task", "network"):
             if not isinstance(getattr(self, part).get("name"), str):
                 raise RecipeError(f"{part}.name is {getattr(self, part).get('name')!r}; expected a name")
-        for name in ("epochs", "batch_size", "epoch_images"):
-            if (number := getattr(self.trainer, name)) is not None and number < 1:
-                raise RecipeError(f"trainer.{name} must be at least 1")
+        for name in ("crop", "resize"):
+            if (side := getattr(self.preprocessing, name)) is not None and side < 1:
+                raise RecipeError(f"preprocessing.{name} must be at least 1 pixel; got {side}")
+        if not 1 <= self.preprocessing.repeat_channels <= 64:
+            raise RecipeError(
+                f"preprocessing.repeat_channels is from 1 to 64; got {self.preprocessing.repeat_channels}"
+            )
         if self.members and self.stages:
             raise RecipeError("a recipe has members or stages, not both")
 
@@ -211,8 +235,11 @@ def load_recipe(
     """
     given = _current_overrides(overrides or {})
     read = _read(name, trust_code, given)
-    content = overridden(read.content, given)
-    for kind in ("members", "stages"):
+    kinds = [kind for kind in ("members", "stages") if read.content.get(kind) or given.get(kind)]
+    # What is asked of a task is asked of the parts that have such a task.
+    of_tasks = {key for key in given if kinds and key.startswith("task.") and key != "task.name"}
+    content = overridden(read.content, {key: value for key, value in given.items() if key not in of_tasks})
+    for kind in kinds:
         if content.get(kind):
             if name in _inside:
                 raise RecipeError(f"recipe {name}: is one of its own {kind}")
@@ -252,7 +279,10 @@ def _read(name: str, trust_code: bool, changed: Collection[str], extending: tupl
         raise RecipeError(f"recipe {name}: extends itself")
     content = read_yaml(path, RecipeError, "extends: substructure/darklens")
     base = str(content.pop("extends")) if "extends" in content else None
+    if "data" in content:
+        raise RecipeError(f"recipe {name}: data is said on the command line (--data), or in one of the stages")
     content = _current(content)
+    content |= {kind: _beside(content[kind], path.parent) for kind in ("members", "stages") if kind in content}
     own = _flat(content | {part: _located(content[part], path.parent) for part in CODE if part in content})
     named = [value for key, value in own.items() if key.partition(".")[0] in CODE and key not in changed]
     for reference in sorted(set(references(named))):
@@ -401,9 +431,12 @@ def _gather(
         inherited = {key: value for key, value in inherited.items() if not key.startswith("task.")}
     inherited.pop("task.name", None)
     asked = {key: value for key, value in asked.items() if key.partition(".")[0] not in (*_OF_THE_WHOLE, "task")}
-    made, known = [], set[str]()
+    made: list[dict[str, Any]] = []
+    known: set[str] = set()
     for part in content[kind]:
         own = _current(part) if isinstance(part, Mapping) else {"recipe": str(part)}
+        if kind == "members" and "data" in own:
+            raise RecipeError(f"{where}: its members learn from the same data; only stages have data of their own")
         data = {"data": str(own.pop("data"))} if "data" in own else {}
         name, given = own.pop("recipe", None), _flat(own) | asked
         if name is None:
@@ -416,21 +449,44 @@ def _gather(
         known |= set(options)
         if recipe.members or recipe.stages:
             raise RecipeError(f"{where}: {recipe.name} is made of others itself, and cannot be one of its {kind}")
-        if kind == "members" and recipe.task["name"] != whole["task"]["name"]:
+        if kind == "members" and recipe.task["name"] != _name_of(whole.get("task"), made, recipe):
             raise RecipeError(f"{where}: {recipe.name} cannot be a member: its task is {recipe.task['name']}")
         made.append(dataclasses.asdict(recipe) | data)
     if unknown := {key.split(".")[1] for key in of_tasks} - known:
         raise RecipeError(f"{where}: {unknown_key(min(unknown), sorted(known), 'task.')}")
     if kind == "stages":  # what comes out is the last
         content |= {part: made[-1][part] for part in ("task", "network", "preprocessing")}
+    content.setdefault("task", made[0]["task"])
     content[kind] = made
 
 
+def _name_of(task: Any, made: list[dict[str, Any]], recipe: Recipe) -> str:
+    """The name of the task of an ensemble: what it says itself, or else that of its first member."""
+    if isinstance(task, Mapping) and "name" in task:
+        return str(task["name"])
+    return str(made[0]["task"]["name"] if made else recipe.task["name"])
+
+
+def _beside(parts: Any, folder: Path) -> Any:
+    """Members or stages, with recipe files that they name looked for in a folder."""
+
+    def located(part: Any) -> Any:
+        if isinstance(part, str) and part.endswith((".yaml", ".yml")):
+            return str(folder / part)
+        return part | {"recipe": located(part["recipe"])} if isinstance(part, dict) and "recipe" in part else part
+
+    return [located(part) for part in parts] if isinstance(parts, list) else parts
+
+
 def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Its values by dotted key, as overrides are."""
+    """Its values by dotted key, as overrides are; nothing of a part without keys."""
     flat: dict[str, Any] = {}
+    parts = {each.name for each in dataclasses.fields(Recipe)}
     for key, value in content.items():
-        flat |= {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {str(key): value}
+        if isinstance(value, dict) and (value or key in parts):
+            flat |= {f"{key}.{inner}": v for inner, v in value.items()}
+        else:
+            flat[str(key)] = value
     return flat
 
 
@@ -470,7 +526,7 @@ def _located(content: Any, folder: Path) -> Any:
 
     def located(reference: str) -> str:
         preset = "preset:" if reference.startswith("preset:") else ""
-        return f"{preset}{folder / reference.removeprefix(preset)}"
+        return preset + os.path.normpath(folder / reference.removeprefix(preset))
 
     return with_references(content, located)
 

@@ -15,7 +15,16 @@ from darklens.training.build import build_module, check_networks
 from darklens.training.ensemble import make_ensemble, summed_training
 from darklens.training.finish import finish
 from darklens.training.fit import console, fit
-from darklens.training.job import Job, new_record, open_job_data, read_job, read_record, write_record
+from darklens.training.job import (
+    Job,
+    check_same_images,
+    new_record,
+    open_job_data,
+    read_job,
+    read_record,
+    same_job,
+    write_record,
+)
 from darklens.training.recipe import own_code, short_name
 
 
@@ -75,7 +84,7 @@ def resume(out: Path, asked: Job | None = None, *, trust_code: bool = False) -> 
         If another process trains in the folder.
     """
     job = read_job(out, trust_code=trust_code or asked is not None)
-    if asked is not None and asked != job:
+    if asked is not None and not same_job(asked, job):
         raise RecipeError(
             f"{out}: was started with another recipe, data or seed; --resume takes the same command again"
         )
@@ -94,11 +103,13 @@ def _train(job: Job, out: Path, trust_code: bool) -> Path:
     """Open the data, build the module, fit it, calibrate and save it; a run that was begun continues."""
     started = time.perf_counter()
     data = open_job_data(job, trust_code=trust_code)
+    begun = (out / "run.json").is_file()
+    if begun:
+        check_same_images(data, out)
     module = build_module(job.recipe, data, job.start, trust_code=trust_code)
     checkpoint = out / "checkpoints" / "last.ckpt"
-    begun = (out / "run.json").is_file()
     if not begun and not is_helper_process():
-        write_record(out, new_record(job, out))
+        write_record(out, new_record(job, out) | {"data_description": data.description})
         if data.split is not None:
             data.split.write_parquet(out / "split.parquet")
     fitted = fit(

@@ -276,7 +276,10 @@ def _typical_peak(images: Tensor) -> float:
 def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> TrainingData:
     """Training images never repeat; validation images are of another seed."""
     if recipe.trainer.batch_size % BLOCK:
-        raise RecipeError(f"simulated images come in blocks of {BLOCK}; {recipe.trainer.batch_size} is no multiple")
+        raise RecipeError(
+            f"recipe {recipe.name}: trainer.batch_size: simulated images come in blocks of {BLOCK}; "
+            f"{recipe.trainer.batch_size} is no multiple"
+        )
     epoch_images = recipe.trainer.epoch_images or SIMULATED_EPOCH
     train, validation = Simulator(preset, seed, compile=True), Simulator(preset, split_seed + 1_000_003)
     info = simulated_info(preset, seed)

@@ -27,7 +27,7 @@ from darklens.report.leaderboard import rank_runs, write_leaderboard
 from darklens.schema import read_json
 from darklens.simulation import load_preset
 from darklens.training.build import check_networks
-from darklens.training.job import Job, machine, read_record
+from darklens.training.job import Job, learns_alike, machine, recorded_job
 from darklens.training.recipe import Recipe, load_recipe, own_code, short_name
 from darklens.workflows.estimate import training_rate
 from darklens.workflows.evaluate import evaluate_run
@@ -301,13 +301,16 @@ def _own_images(plan: _Plan, data: str, say: Callable[[str], None]) -> dict[str,
 def _train(plan: _Plan, name: str, run: Path, data: Path, overrides: Mapping[str, Any]) -> None:
     changes = dict(overrides)
     recipe = load_recipe(name, changes, trust_code=plan.trust_code)
-    if (run / "model" / "config.json").is_file():
-        if (trained := read_record(run)["recipe"]["name"]) != recipe.name:
-            raise RecipeError(f"{run}: is a run of {trained}; rename {name}")
-        return
     if not plan.choices.pretrained and any(part.network.get("pretrained") for part in recipe.parts()):
         changes["network.pretrained"] = False
         recipe = load_recipe(name, changes, trust_code=plan.trust_code)
+    if (run / "model" / "config.json").is_file():
+        trained = recorded_job(run, trust_code=plan.trust_code).recipe
+        if trained.name != recipe.name:
+            raise RecipeError(f"{run}: is a run of {trained.name}; rename {name}")
+        if not learns_alike(trained, recipe):
+            raise RecipeError(f"{run}: is a run of another recipe of this name; rename {name}")
+        return
     # A plan is measured once, so that a benchmark that goes on does what it began.
     path = plan.out / "plans" / f"{short_name(name)}.json"
     if not path.is_file():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import itertools
 import json
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,8 +122,23 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(chosen, default=str)))
 
 
+def _options_in(line: str) -> dict[str, str]:
+    """Options of an evaluation that an earlier version recorded, as its command line says them."""
+    words = shlex.split(line)
+    pairs = {word[2:]: value for word, value in itertools.pairwise(words) if word.startswith("--")}
+    return {key: value for key, value in pairs.items() if key not in ("data", "name", "trust_code")}
+
+
 def _described_data(cutouts: Cutouts) -> dict[str, Any]:
-    return {"source": cutouts.info.source, "layout": cutouts.info.layout, "checksum": cutouts.info.checksum}
+    """Which images these are: by checksum, or, of simulated ones, by their preset and seed."""
+    info = cutouts.info
+    preset = (
+        None if info.preset is None else hashlib.sha256(json.dumps(info.preset, sort_keys=True).encode()).hexdigest()
+    )
+    return {
+        "source": info.source, "layout": info.layout, "checksum": info.checksum, "seed": info.seed,
+        "preset": preset and f"sha256:{preset}",
+    }  # fmt: skip
 
 
 def _check_same(out: Path, of: dict[str, Any]) -> None:
@@ -128,7 +146,11 @@ def _check_same(out: Path, of: dict[str, Any]) -> None:
     if not (out / "evaluation.json").is_file():
         return
     before = read_json(out / "evaluation.json", DataError)
-    if any(before.get(key, value) != value for key, value in of.items()):
+    known = before.get("data", {})
+    same_data = all(known.get(key, value) == value for key, value in of["data"].items())
+    options = before["options"] if "options" in before else _options_in(str(before.get("command")))
+    found, wanted = ({key: str(value) for key, value in each.items()} for each in (options, of["options"]))
+    if not same_data or found != wanted:
         raise DataError(f"{out}: there is another evaluation of this name, by {before.get('command')}; give --name")
 
 

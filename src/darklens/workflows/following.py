@@ -55,8 +55,9 @@ def after_training(run: Path, data: str, options: DataOptions, trust_code: bool 
     """
     from darklens.training.job import read_record
 
-    trust = trust_code or None
-    about = read_record(run).get("data_description", {})
+    record = read_record(run)
+    trust = trust_code or bool(record.get("code")) or None
+    about = record.get("data_description", {})
     if data.startswith("preset:"):
         return None, command("evaluate", run, data=data, trust_code=trust)
     if about.get("test_images"):

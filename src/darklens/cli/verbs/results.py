@@ -119,11 +119,14 @@ def explain(
     say(f"→ {out}")
 
 
-def report(runs: list[Path], out: Path = Path("report.html"), trust_code: bool = False) -> None:
+def report(
+    runs: list[Path], out: Path = Path("report.html"), name: str | None = None, trust_code: bool = False
+) -> None:
     """Write one self-contained page of one run, or of several side by side.
 
     Args:
         out: the page to write; an earlier one is replaced.
+        name: of the evaluation that is reported of each run; by default its newest.
         trust_code: let the code of tasks of your own run, which the runs carry; read it first.
     """
     for run in runs:
@@ -132,7 +135,7 @@ def report(runs: list[Path], out: Path = Path("report.html"), trust_code: bool =
     with loading():
         from darklens.report.page import write_report
 
-    write_report(runs, out, trust_code=trust_code)
+    write_report(runs, out, name=name, trust_code=trust_code)
     say(f"→ {out}")
 
 
