@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from darklens.cli import main
+from darklens.cli.interrupted import kept
 from darklens.workflows import doctor
 from darklens.workflows.doctor import known_bad
 
@@ -136,3 +137,30 @@ def test_command_line_is_known_while_it_runs_and_not_after(capsys):
     with pytest.raises(SystemExit):
         main(["look", "no/such/folder"])
     assert given_command.get() is None
+
+
+def test_help_of_a_wrong_option_says_which(capsys):
+    for line, message in (
+        ("--task.loses 1", "unknown key task.loses; did you mean task.losses?"),
+        ("--network.widht 8", "unknown key network.widht; did you mean network.widths?"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["train", "substructure/demo", *line.split(), "--help"])
+        assert message in capsys.readouterr().out
+
+
+def test_option_of_several_values_is_given_once(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "run", "--data", "x", "--metrics", "a.py:f", "--metrics", "a.py:g"])
+    assert "--metrics is given 2 times; say it once, with commas between the values" in capsys.readouterr().err
+
+
+def test_what_an_interrupted_staged_training_keeps(tmp_path):
+    for name in ("0-regress", "1-classify"):
+        (tmp_path / "run" / "stages" / name / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run/stages/0-regress/checkpoints/last.ckpt").touch()
+    assert "1 stage is begun or done" in kept("train", {"out": tmp_path / "run"}, "darklens train x")
+    (tmp_path / "run/stages/1-classify/checkpoints/last.ckpt").touch()
+    text = kept("train", {"out": tmp_path / "run"}, "darklens train x")
+    assert "2 stages are begun or done" in text
+    assert text.endswith("to go on: darklens train x --resume")

@@ -194,6 +194,9 @@ def test_network_of_a_stranger_has_options_with_help_types_and_near_matches(fold
     assert "--network.width int (now 16)  Channels of the convolutions." in text
     assert "--network.kernel int (now 5)  Their side, pixels; an odd number." in text
     assert "--task.losses" in text
+    trained = next(out for line, out in done.items() if "--network.width 8" in line)
+    (shown,) = (line for line in trained.splitlines() if line.startswith("next: "))
+    assert "--trust_code" in shown, "the next command works as it is printed"
     config = json.loads((folder / "runs/own/model/config.json").read_text())
     assert config["network"] == {"name": "my_network.py:Net", "width": 8}
     assert (folder / "runs/own/model/my_network.py").is_file()

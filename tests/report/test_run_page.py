@@ -305,3 +305,18 @@ def test_thumbnails_are_pictures():
     assert not np.allclose(colours, picture)
     assert len(np.unique(colours)) > 10, "it is not outside of the picture"
     assert plt.get_fignums() == []
+
+
+def test_units_stand_beside_the_names_of_metrics():
+    metrics = {"off": {"title": "Offset", "unit": "arcsec²"}, "r2": {"title": "R²", "unit": ""}}
+    found = titles({"figures": {"off": 1, "r2": 2}, "metrics": metrics})
+    assert found == {"off": "Offset (arcsec²)", "r2": "R²"}
+
+
+def test_small_numbers_are_shown_in_full():
+    assert [pages.count_text(number) for number in (354, 99_999, 100_000, 2_685_443)] == [
+        "354",
+        "99,999",
+        "0.1M",
+        "2.7M",
+    ]

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY
 
 from darklens.commands import given_command
 from darklens.data.options import DataOptions
@@ -17,6 +19,7 @@ from darklens.errors import DataError, RecipeError, UntrustedCodeError
 from darklens.training import job as jobs
 from darklens.training.job import (
     Job,
+    learns_alike,
     machine,
     new_record,
     open_job_data,
@@ -24,10 +27,12 @@ from darklens.training.job import (
     read_job,
     read_record,
     recorded_job,
+    same_job,
     training_command,
     write_record,
 )
 from darklens.training.recipe import load_recipe
+from darklens.training.train import resume, train
 
 RECIPE = load_recipe("substructure/demo")
 CODE = "class Net:\n    pass\n"
@@ -231,3 +236,54 @@ def test_memory_and_machine_are_read_from_linux(monkeypatch):
     assert machine() == "A CPU @ 3: GHz, 6 cores"
     texts["status"] = "Name:\tpython\n"
     assert peak_memory() == round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def test_jobs_that_train_alike_are_one_whatever_form_their_record_has(tmp_path):
+    """Version 0.1 records the task's name and all its options, and a moved run has stages elsewhere."""
+    job = Job(RECIPE, "some/data", 7)
+    full = {"name": "classify", "losses": [dataclasses.asdict(phase) for phase in RECIPE.make_task().losses]}
+    assert full != RECIPE.task
+    assert same_job(job, dataclasses.replace(job, recipe=dataclasses.replace(RECIPE, task=full)))
+    focal = full | {"losses": [{"name": "focal"}]}
+    assert not same_job(job, dataclasses.replace(job, recipe=dataclasses.replace(RECIPE, task=focal)))
+    assert not same_job(job, dataclasses.replace(job, seed=8))
+    moved = [dataclasses.replace(job, start=f"{place}/stages/0-regress") for place in ("here", "there")]
+    assert same_job(*moved)
+    assert not same_job(moved[0], dataclasses.replace(job, start="here/stages/1-regress"))
+    assert not same_job(*(dataclasses.replace(job, start=f"{place}/runs/a") for place in ("here", "there")))
+
+
+def test_recipes_of_stages_are_compared_whole(tmp_path):
+    (tmp_path / "a.yaml").write_text("stages: [{recipe: mass/demo, data: one}, substructure/demo]\n")
+    staged = Job(load_recipe(str(tmp_path / "a.yaml")), "data")
+    assert same_job(staged, Job(load_recipe(str(tmp_path / "a.yaml")), "data"))
+    for key in ("trainer.epochs", "trainer.batch_size"):
+        assert not same_job(staged, Job(load_recipe(str(tmp_path / "a.yaml"), {key: 64}), "data"))
+    (tmp_path / "a.yaml").write_text("stages: [{recipe: mass/demo, data: two}, substructure/demo]\n")
+    assert not same_job(staged, Job(load_recipe(str(tmp_path / "a.yaml")), "data"))
+
+
+def test_recipes_that_learn_alike_may_train_longer():
+    assert learns_alike(RECIPE, load_recipe("substructure/demo", {"trainer.epochs": 99}))
+    for change in ({"network.widths": [8]}, {"optimizer.lr": 0.5}, {"augmentation": "none"}):
+        assert not learns_alike(RECIPE, load_recipe("substructure/demo", change)), change
+
+
+def test_a_run_does_not_go_on_with_other_images(dataset, test_set, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(dataset, data)
+    run = train(Job(load_recipe("substructure/demo", TINY | {"trainer.epochs": 1}), str(data)), tmp_path / "run")
+    shutil.rmtree(run / "model")
+    record = read_record(run)
+    assert record["data_description"]["checksum"] == json.loads((data / "dataset.json").read_text())["checksum"]
+    shutil.rmtree(data)
+    shutil.copytree(test_set, data)
+    with pytest.raises(DataError, match="run: the images are not those that the run began with; bring them back"):
+        resume(run)
+    write_record(run, {key: value for key, value in record.items() if key != "data_description"})
+    with pytest.raises(DataError, match="run: the images, or their split, are not those that the run began with"):
+        resume(run)
+    assert not (run / "model").exists()
+    shutil.rmtree(data)
+    shutil.copytree(dataset, data)
+    assert (resume(run) / "model").is_dir()

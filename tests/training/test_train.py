@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 import polars as pl
 import pytest
@@ -27,7 +28,7 @@ class Data:
 
     split: pl.DataFrame | None
     job: Job
-    description = {"checksum": "sha256:1"}
+    description: ClassVar = {"checksum": "sha256:1"}
 
 
 class Pretended:

@@ -28,7 +28,8 @@ from darklens.workflows.benchmark import (
     run_passing_on_errors,
 )
 from darklens.workflows.estimate import TrainingRate
-from darklens.workflows.options import BenchmarkOptions
+from darklens.workflows.evaluate import evaluate_run
+from darklens.workflows.options import BenchmarkOptions, EvaluationOptions
 
 FEW = BenchmarkOptions("model-3-noisy", train_images=192, test_images=96)
 SMALL = {k: v for k, v in TINY.items() if k not in ("trainer.epochs", "preprocessing.crop")} | {
@@ -145,6 +146,19 @@ def test_recipes_that_would_share_a_folder_are_refused(board, tmp_path):
         run("substructure/demo", str(mine))
     with pytest.raises(DataError, match=r"demo: is a run of substructure/demo; rename .*demo\.yaml"):
         run(str(mine))
+    other = tmp_path / "plain.yaml"
+    other.write_text("extends: substructure/demo\naugmentation: flips\n")
+    with pytest.raises(DataError, match=r"plain: is a run of another recipe of this name; rename .*plain\.yaml"):
+        run(str(other))
+    assert {row["name"] for row in json.loads((out / "leaderboard.json").read_text())["rows"]} == {"demo", "plain"}
+
+
+def test_leaderboard_ranks_by_its_own_evaluations(board, test_set):
+    out, *_ = board
+    before = {row["name"]: row["figures"] for row in json.loads((out / "leaderboard.json").read_text())["rows"]}
+    evaluate_run(out / "runs" / "demo", test_set, EvaluationOptions("later"))
+    benchmark(["substructure/demo"], Budget(2, "epochs"), out, choices=FEW, overrides=SMALL, say=lambda _: None)
+    assert {row["name"]: row["figures"] for row in json.loads((out / "leaderboard.json").read_text())["rows"]} == before
 
 
 def test_overrides_go_to_those_recipes_whose_network_knows_them():

@@ -13,7 +13,7 @@ from darklens.data.importing import import_data
 from darklens.data.layouts import open_data
 from darklens.errors import DarklensError, DataError, UserCodeError
 from darklens.inference.model import load_model
-from darklens.report.page import read_run, write_report
+from darklens.report.page import differences, read_run, write_report
 from darklens.simulation import Simulator
 from darklens.training.job import Job
 from darklens.training.recipe import load_recipe
@@ -168,3 +168,53 @@ def test_options_that_make_no_sense_are_refused(run, test_set, tmp_path):
     with pytest.raises(UserCodeError, match="returns a int; expected a Metric"):
         evaluate_run(run, test_set, EvaluationOptions("bad", metrics=f"{tmp_path / 'metric.py'}:number"))
     assert not (run / "evaluations" / "bad").exists()
+
+
+def test_evaluations_on_presets_of_one_name_and_other_content_are_apart(run, tmp_path):
+    copy = fresh_copy(run, tmp_path / "run")
+    paths = []
+    for place, pixels in (("a", 64), ("b", 60)):
+        (tmp_path / place).mkdir()
+        paths.append(tmp_path / place / "mine.yaml")
+        paths[-1].write_text(f"extends: model-3-noisy\npixels: {pixels}\n")
+    evaluate_run(copy, f"preset:{paths[0]}", EvaluationOptions("x", count=48))
+    with pytest.raises(DataError, match="another evaluation of this name"):
+        evaluate_run(copy, f"preset:{paths[1]}", EvaluationOptions("x", count=48))
+
+
+def test_options_of_an_older_record_are_those_of_its_command(run, test_set, tmp_path):
+    copy = fresh_copy(run, tmp_path / "run")
+    evaluate_run(copy, test_set, EvaluationOptions("t", coverage=0.9))
+    path = copy / "evaluations" / "t" / "evaluation.json"
+    record = json.loads(path.read_text())
+    assert record["data"]["seed"] == 2
+    del record["options"]
+    record["data"] = {key: record["data"][key] for key in ("source", "layout", "checksum")}
+    path.write_text(json.dumps(record))
+    with pytest.raises(DataError, match="another evaluation of this name"):
+        evaluate_run(copy, test_set, EvaluationOptions("t"))
+    evaluate_run(copy, test_set, EvaluationOptions("t", coverage=0.9))
+
+
+def test_report_shows_the_evaluation_that_is_named(run, test_set, tmp_path):
+    copy = fresh_copy(run, tmp_path / "run")
+    for name in ("first", "second"):
+        evaluate_run(copy, test_set, EvaluationOptions(name))
+    page = write_report([copy], tmp_path / "page.html", name="first").read_text()
+    assert f"darklens report {copy} --out {tmp_path / 'page.html'} --name first" in page
+    assert f"darklens evaluate {copy} --data {test_set} --name first" in page
+    with pytest.raises(DataError, match=r"no evaluation third; there are .*first"):
+        write_report([copy], tmp_path / "page.html", name="third")
+
+
+def test_runs_that_saw_other_fresh_images_are_not_paired(run, tmp_path):
+    """Test images of a preset follow from the seed of a model's training data."""
+    copies = [fresh_copy(run, tmp_path / name) for name in ("a", "b")]
+    config = json.loads((copies[1] / "model" / "config.json").read_text())
+    config["data"]["seed"] = 5
+    (copies[1] / "model" / "config.json").write_text(json.dumps(config))
+    for copy in copies:
+        evaluate_run(copy, "preset:model-3-noisy", EvaluationOptions("x", count=48))
+    assert differences([read_run(copy) for copy in copies]) == []
+    page = write_report(copies, tmp_path / "page.html").read_text()
+    assert "different test sets" in page
