@@ -266,7 +266,7 @@ def _is_one_image(shape: Sequence[int]) -> bool:
 
 def _bands(path: Path, options: DataOptions) -> Cutouts | None:
     """A FITS file for each band of an object, grouped by the names of files and folders; around them folders of classes."""
-    files = [p for p in sorted(path.rglob("*")) if p.is_file() and file_kind(p) == "fits"] if path.is_dir() else []
+    files = [p for p in sorted(path.rglob("*")) if file_kind(p) == "fits" and p.is_file()] if path.is_dir() else []
     files, notes = without_auxiliary(files)
     groups = group_bands(path, files, CLASS_NAMES) if len(files) > 1 else None
     if groups is None or (len(groups.objects) < 2 and len(groups.bands) > 8):
@@ -277,12 +277,12 @@ def _bands(path: Path, options: DataOptions) -> Cutouts | None:
         columns["label"] = labels
     if any(splits := groups.splits()):
         columns["split"] = splits
-    first = read_fits_cutout(images.objects[0][0])
+    first = [read_fits_cutout(file) for file in images.objects[0]]
     info = DatasetInfo(
-        str(path), order_classes(set(labels or [])), groups.bands, first.pixel_scale, layout="bands", notes=notes
+        str(path), order_classes(set(labels or [])), groups.bands, first[0].pixel_scale, layout="bands", notes=notes
     )
     info.notes.extend(groups.notes)
-    if len({read_fits_cutout(file).images.shape for file in images.objects[0]}) > 1:
+    if len({cutout.images.shape for cutout in first}) > 1:
         info.notes.append(f"bands resampled to the pixels of {groups.bands[0]}")
     return Cutouts(images, pl.DataFrame(columns), info)
 

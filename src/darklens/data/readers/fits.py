@@ -114,8 +114,8 @@ def read_fits_cutout(path: Path) -> FitsCutout:
 
     with _open(path) as file:
         bands = find_bands(file, path)
-        blanks = [_blank(_cards(file, band.hdu)) for band in bands]
-        planes = [_plane(file, band, path, blank) for band, blank in zip(bands, blanks, strict=True)]
+        blanks = {number: _blank(_cards(file, number)) for number in {band.hdu for band in bands}}
+        planes = [_plane(file, band, path, blanks[band.hdu]) for band in bands]
         images = np.stack(planes).astype(np.float32)
         by_name = {file[i].get_extname().upper(): i for i in range(len(file))}
         rms = [_sibling(file, by_name, band, "RMS", path) for band in bands]
@@ -234,9 +234,9 @@ class FitsFiles(ImageFiles):
         self._scanned = scanned = {self.paths[0]: first}
         looked_at = self.paths[:COUNTED_FILES]
         with progress_bar(f"reading the headers of {len(looked_at):,} files") as advance:
-            for number, path in enumerate(looked_at, 1):
+            for number, path in enumerate(looked_at[1:], 2):
                 with suppress(DataError):  # a damaged file is named when it is read, or left out by who asks for that
-                    scanned.setdefault(path, _headers(path))
+                    scanned[path] = _headers(path)
                 advance(number, len(looked_at))
         if bands is not None and (missing := [b for b in bands if b not in first.bands]):
             raise DataError(f"{self.paths[0]}: no band {', '.join(missing)}; there are {', '.join(first.bands)}")
@@ -323,7 +323,7 @@ def _headers(path: Path) -> _Headers:
 
 def _read_headers(file: Any, path: Path) -> _Headers:
     bands = {band.name: band for band in find_bands(file, path)}
-    cards = {band.hdu: _cards(file, band.hdu) for band in bands.values()}
+    cards = {number: _cards(file, number) for number in {band.hdu for band in bands.values()}}
     first = cards[next(iter(bands.values())).hdu]
     zero_points = {name: zero_point(cards[band.hdu]) for name, band in bands.items()}
     blanks = {name: _blank(cards[band.hdu]) for name, band in bands.items()}
