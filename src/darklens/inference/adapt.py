@@ -12,12 +12,10 @@ from torch.nn.functional import interpolate
 
 from darklens.data.bands import matching
 from darklens.data.dataset import DatasetInfo
+from darklens.data.readers.fits import SAME_SCALE
 from darklens.data.sizes import crop_or_pad
 from darklens.errors import ModelError
 from darklens.inference.model import ModelConfig
-
-SAME_SCALE = 0.005
-"""Pixel scales that differ by less than this fraction are the same."""
 
 MOST_PIXELS = 8192
 """Side of the largest image that a cutout is resampled to; a wrong pixel scale would ask for any size."""

@@ -29,8 +29,8 @@ NOT_IMAGES = ("PSF", "RMS", "MASK", "VAR", "VARIANCE", "WHT", "WEIGHT", "FLAG", 
 IMAGE_SUFFIXES = ("_BGSUB", "_FLUX", "_SCI", "_IMAGE")
 ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZP", "MAG_ZP")
 SAME_SCALE = 0.005
-"""Pixel scales that differ by less are one: at 200 pixels a side that is half a pixel at the edge. A larger value hides
-another resolution; a smaller one refuses projections that differ over the sky."""
+"""Pixel scales that differ by less than this fraction are one: at 200 pixels a side that is half a pixel at the edge. A
+larger value hides another resolution; a smaller one refuses projections that differ over the sky."""
 SAME_ZERO_POINT = 1e-4
 """Zero points that differ by less, magnitudes, are one: 0.01% in flux. Rounding in headers is smaller."""
 NO_DATA = 1e10
