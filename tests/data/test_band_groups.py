@@ -6,7 +6,8 @@ from astropy.io import fits
 from conftest import SHARED
 
 from darklens.data.layouts import CLASS_NAMES, open_data
-from darklens.data.readers.band_groups import group_bands, is_auxiliary
+from darklens.data.readers.band_groups import group_bands
+from darklens.data.readers.companions import is_auxiliary
 from darklens.errors import DataError
 
 
@@ -105,7 +106,8 @@ def test_noise_maps_and_psfs_are_no_objects(tmp_path):
     write(tmp_path, "a_image", "a_noise_map", "a_psf", "b_image", "b_noise_map", "b_psf")
     data = open_data(tmp_path)
     assert data.ids == ["a_image", "b_image"]
-    assert "4 files such as a_noise_map.fits hold noise, weights, PSFs or masks: left out" in data.info.notes
+    named = "a_noise_map.fits, a_psf.fits, b_noise_map.fits, b_psf.fits"
+    assert data.info.notes == [f"4 noise maps and PSFs beside the images: {named}"]
     write(tmp_path / "only", "psf_1", "psf_2")
     assert open_data(tmp_path / "only").ids == ["psf_1", "psf_2"], "a folder of PSFs"
 
@@ -115,7 +117,11 @@ def test_folder_for_each_object(tmp_path):
     data = open_data(tmp_path)
     assert (data.info.layout, data.ids, data.info.classes) == ("objects", ["J1", "J2"], [])
     assert data.images[[0, 1]][:, 0, 0, 0].tolist() == [0, 3]
-    assert "beside the images: image_lens_subtracted.fits, noise_map.fits, psf.fits; left out" in data.info.notes
+    assert data.info.notes == [
+        "noise maps of 1 of 2 objects: not used, as others lack them",
+        "3 noise maps and PSFs beside the images: noise_map.fits, psf.fits",
+        "1 files beside the images left out: image_lens_subtracted.fits",
+    ]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the samples are not beside this checkout")

@@ -10,7 +10,8 @@ from conftest import EXAMPLES, SHARED
 
 from darklens.data.checks import check_finite
 from darklens.data.layouts import open_data
-from darklens.data.readers.fits import BandFiles, FitsFiles, _headers, pixel_scale, read_fits_cutout, zero_point
+from darklens.data.readers.fits import FitsObjects, read_fits_cutout
+from darklens.data.readers.fits_headers import zero_point
 from darklens.errors import DataError
 
 FILES = [EXAMPLES / "euclid" / "102018665_VIS.fits", *sorted((SHARED / "euclid_q1").glob("*.fits"))]
@@ -88,11 +89,14 @@ def test_bands_are_read_by_name_whatever_their_order_in_a_file(tmp_path):
     assert data.images[:][:, :, 0, 0].tolist() == [[1, 2, 3]] * 3
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8)), name="G")]).writeto(tmp_path / "d.fits")
     with pytest.raises(DataError, match=r"d\.fits: no band R, I, which a\.fits has; it has G"):
-        FitsFiles([tmp_path / "a.fits", tmp_path / "d.fits"], ["G", "R", "I"])[:]
+        FitsObjects([[tmp_path / "a.fits"], [tmp_path / "d.fits"]], bands=["G", "R", "I"])[:]
     common = open_data(tmp_path)
     assert common.info.bands == ["G"]
     assert common.images[:][:, 0, 0, 0].tolist() == [1, 1, 1, 1]
-    assert common.info.notes == [f"band {band} left out: 1 of 4 files lack it" for band in "RI"]
+    assert common.info.notes == [
+        *(f"band {band} left out: 1 of 4 files lack it" for band in "RI"),
+        "noise maps of 1 of 4 objects: not used, as others lack them",
+    ]
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8)), name="Z")]).writeto(tmp_path / "e.fits")
     with pytest.raises(DataError, match=r"no band is common to all 5 files: .*a\.fits has G, R, I, e\.fits has Z"):
         open_data(tmp_path)
@@ -123,13 +127,84 @@ def test_fluxes_are_on_one_scale_whatever_the_zero_points(tmp_path):
     assert alone.info.zero_points == [27.5]
 
 
-def test_other_pixel_scales_are_refused(tmp_path):
-    write_calibrated(tmp_path / "a.fits", 1, scale=0.1)
-    write_calibrated(tmp_path / "b.fits", 1, scale=0.1003)
-    assert open_data(tmp_path).info.pixel_scale == pytest.approx(0.1)
-    write_calibrated(tmp_path / "c.fits", 1, scale=0.2)
-    with pytest.raises(DataError, match=r"c\.fits: a pixel is 0\.2″, in a\.fits 0\.1″; keep images of one pixel scale"):
-        open_data(tmp_path)
+def test_objects_of_another_pixel_scale_are_resampled_to_that_of_most(tmp_path):
+    write_calibrated(tmp_path / "a.fits", 1, scale=0.2)
+    write_calibrated(tmp_path / "b.fits", 1, scale=0.1)
+    write_calibrated(tmp_path / "c.fits", 1, scale=0.1003)
+    fits.writeto(tmp_path / "d.fits", np.full((6, 5), 3, dtype=np.float32))
+    data = open_data(tmp_path)
+    assert data.info.pixel_scale == pytest.approx(0.1)
+    assert data.info.notes == [
+        "1 of 4 files with pixels of 0.2″: resampled to 0.1″, which most have",
+        "pixel scale unknown in 1 of 4 files: taken for 0.1″",
+        "images of 2 sizes brought to 6×6 pixels: 1 cropped, 3 padded; --crop or --pad chooses another",
+    ]
+    assert data.images.shape == (4, 1, 6, 6)
+    np.testing.assert_allclose(data.images[:][:, 0, 2, 3], [0.25, 1, 1, 3], rtol=1e-6)
+    # A WCS of one degree a pixel, as of images without one, says nothing.
+    write_calibrated(tmp_path / "e.fits", 1, scale=3600)
+    assert open_data(tmp_path / "e.fits").info.pixel_scale is None
+
+
+def test_bands_are_brought_to_the_pixels_of_the_first_by_their_wcs(tmp_path):
+    """A star at one place on the sky, in bands with other pixels, shifted and mirrored, is at one place in the result."""
+    star = (150.0003, -39.9998)
+    sizes = {"g": (31, 40, 0.2, -1), "r": (75, 90, 0.1, -1), "i": (20, 24, 0.35, 1)}
+    for band, (height, width, scale, east) in sizes.items():
+        cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": -40.0}
+        cards |= {"CRPIX1": width / 2 + 1.3, "CRPIX2": height / 2 - 0.6}
+        cards |= {"CD1_1": east * scale / 3600, "CD2_2": scale / 3600}
+        wcs = WCS(fits.Header(cards))
+        x, y = wcs.wcs_world2pix([star], 0)[0]
+        rows, columns = np.indices((height, width))
+        image = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 2 / (0.5 / scale) ** 2)
+        fits.writeto(tmp_path / f"J1_{band}.fits", (image / image.sum()).astype(np.float32), fits.Header(cards))
+    data = open_data(tmp_path)
+    assert data.info.bands == ["g", "r", "i"]
+    read = data.images[:][0]
+    rows, columns = np.indices(read.shape[1:])
+    for plane in np.nan_to_num(read):
+        assert plane.sum() == pytest.approx(1, abs=0.01)
+        place = (rows * plane).sum() / plane.sum(), (columns * plane).sum() / plane.sum()
+        wcs = WCS(fits.getheader(tmp_path / "J1_g.fits"))
+        assert place[::-1] == pytest.approx(wcs.wcs_world2pix([star], 0)[0], abs=0.02)
+    assert data.catalog["ra"][0] == pytest.approx(float(wcs.wcs_pix2world([[19.5, 15]], 0)[0][0]), abs=1e-9)
+    assert data.info.notes[:2] == [f"band {band} resampled to the pixels of g" for band in "ri"]
+
+
+def test_bands_that_are_turned_against_each_other_are_refused(tmp_path):
+    write_calibrated(tmp_path / "a_g.fits", 1, CRVAL1=10.0, CRVAL2=5.0, CROTA2=0.0)
+    write_calibrated(tmp_path / "a_r.fits", 1, CRVAL1=10.0, CRVAL2=5.0, CROTA2=30.0)
+    with pytest.raises(DataError, match=r"a_r\.fits: band r is turned against g; bring the bands of an object to one"):
+        open_data(tmp_path).images[:]
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {"CDELT1": -1e-4, "CDELT2": 5e-5, "CROTA2": 35.0},
+        {"CDELT1": 2e-4, "CDELT2": 2e-4, "PC1_1": 0.6, "PC1_2": -0.8, "PC2_1": 0.8, "PC2_2": 0.6},
+        {"CD1_1": -3e-5, "CD1_2": 4e-5, "CD2_1": 4e-5, "CD2_2": 3e-5, "CRVAL2": 89.9999},
+        {"CDELT1": -1e-4, "CDELT2": 1e-4, "CTYPE1": "GLON-CAR", "CTYPE2": "GLAT-CAR"},
+        {"CDELT1": -1e-4, "CDELT2": 1e-4, "RADESYS": "FK4", "EQUINOX": 1950.0},
+    ],
+)
+def test_positions_are_those_of_astropy(cards, tmp_path):
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 359.9999, "CRVAL2": -30.0} | cards)
+    header["CRPIX1"], header["CRPIX2"] = 1500.5, -700.0
+    fits.writeto(tmp_path / "a.fits", np.ones((6, 5), np.float32), header)
+    expected = WCS(header).pixel_to_world(2, 2.5).icrs
+    catalog = open_data(tmp_path / "a.fits").catalog
+    assert catalog["ra"][0] == pytest.approx(expected.ra.deg, abs=1e-8)
+    assert catalog["dec"][0] == pytest.approx(expected.dec.deg, abs=1e-8)
+
+
+def test_positions_that_mean_nothing_are_none(tmp_path):
+    write_calibrated(tmp_path / "a.fits", 1, CRVAL1=0.0, CRVAL2=0.0)
+    assert "ra" not in open_data(tmp_path).catalog.columns
+    write_calibrated(tmp_path / "b.fits", 1, CRVAL1=3.0, CRVAL2=0.0)
+    assert open_data(tmp_path).catalog["ra"][0] is None
+    assert open_data(tmp_path).catalog["ra"][1] == pytest.approx(3 - 3 * 0.1 / 3600, abs=1e-7)
 
 
 TURNED = {"CDELT1": -1e-4, "CDELT2": 5e-5, "PC1_1": 0.6, "PC1_2": -0.8, "PC2_1": 0.8, "PC2_2": 0.6}
@@ -139,7 +214,8 @@ TURNED = {"CDELT1": -1e-4, "CDELT2": 5e-5, "PC1_1": 0.6, "PC1_2": -0.8, "PC2_1":
 def test_pixel_scale_of_the_quick_look_is_that_of_astropy(matrix, tmp_path):
     header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"} | matrix)
     fits.writeto(tmp_path / "a.fits", np.ones((6, 5), np.float32), header)
-    assert _headers(tmp_path / "a.fits").scale == pytest.approx(pixel_scale(WCS(header)), rel=1e-9)
+    expected = 3600 * np.sqrt(np.prod(proj_plane_pixel_scales(WCS(header))))
+    assert open_data(tmp_path / "a.fits").info.pixel_scale == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["plain", "unsigned", "scaled", "compressed"])
@@ -172,7 +248,7 @@ def test_fits_headers_that_promise_more_than_the_file_are_refused(tmp_path, side
     header = fits_header(SIMPLE="T", BITPIX=-32, NAXIS=2, NAXIS1=sides[1], NAXIS2=sides[0])
     (tmp_path / "a.fits").write_bytes(header + bytes(2880))
     with pytest.raises(DataError, match=r"a\.fits: (truncated: 5760 bytes where|an image of)"):
-        open_data(tmp_path / "a.fits")
+        open_data(tmp_path / "a.fits").images[:]
 
 
 def test_compressed_fits_that_promise_more_than_tiles_can_hold_are_refused(tmp_path):
@@ -278,11 +354,11 @@ def test_bands_noise_and_psf_are_told_apart_by_name(tmp_path):
 def test_planes_of_cubes_are_bands_in_their_order(tmp_path):
     cube = np.random.default_rng(5).normal(0, 1, (32, 3, 5)).astype(np.float32)
     fits.HDUList([fits.PrimaryHDU(cube), fits.ImageHDU(-cube[0], name="G")]).writeto(tmp_path / "a.fits")
-    files = FitsFiles([tmp_path / "a.fits"], ["IMAGE31", "G", "IMAGE2"])
+    files = FitsObjects([[tmp_path / "a.fits"]], bands=["IMAGE31", "G", "IMAGE2"])
     np.testing.assert_array_equal(files[[0]][0], [cube[31], -cube[0], cube[2]])
     assert len(read_fits_cutout(tmp_path / "a.fits").bands) == 33
     with pytest.raises(DataError, match=r"a\.fits: no band R; there are IMAGE0, "):
-        FitsFiles([tmp_path / "a.fits"], ["G", "R"])
+        FitsObjects([[tmp_path / "a.fits"]], bands=["G", "R"])
     fits.writeto(tmp_path / "b.fits", np.zeros((33, 3, 5)))
     with pytest.raises(DataError, match=r"b\.fits: no image HDU; it has HDU 0"):
         read_fits_cutout(tmp_path / "b.fits")
@@ -296,21 +372,76 @@ def test_scaled_integers_are_the_values_they_stand_for(tmp_path):
 
 
 def test_coarser_bands_keep_their_flux_and_place(tmp_path):
-    """Twice as fine, linear interpolation puts quarters of each neighbour beside a pixel, and values at the border."""
-    fine, coarse = np.zeros((4, 6)), np.zeros((2, 3))
-    fine[0, 5], coarse[1, 0] = 7, -8
-    bands = BandFiles([[write_bands(tmp_path / "v.fits", I=fine), write_bands(tmp_path / "j.fits", I=coarse)]])
-    assert bands.shape == (1, 2, 4, 6)
-    read = bands[[0]][0]
+    """Without a WCS, a band of half the size shows the same field in pixels twice as wide."""
+    fine, coarse = np.zeros((24, 36)), np.zeros((12, 18))
+    fine[3, 30], coarse[4, 11] = 7, -8
+    write_bands(tmp_path / "x_g.fits", I=fine)
+    write_bands(tmp_path / "x_r.fits", I=coarse)
+    data = open_data(tmp_path, layout="bands")
+    read = data.images[[0]][0]
     np.testing.assert_array_equal(read[0], fine)
-    weights = np.outer([0, 0.25, 0.75, 1], [1, 0.75, 0.25, 0, 0, 0])
-    np.testing.assert_allclose(read[1], -8 * weights / 4, atol=1e-6)
+    assert read[1].sum() == pytest.approx(-8, abs=1e-5)
+    rows, columns = np.indices(fine.shape)
+    centre = (rows * read[1]).sum() / -8, (columns * read[1]).sum() / -8
+    assert centre == pytest.approx((8.5, 22.5), abs=1e-4)
+    assert data.info.notes == ["band r resampled to the pixels of g, taken to show the same field, as there is no WCS"]
 
 
 def test_file_without_image_among_others_is_named(tmp_path):
     write_bands(tmp_path / "a.fits", I=np.ones((4, 6)))
     fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns([])]).writeto(tmp_path / "t.fits")
-    files = FitsFiles([tmp_path / "a.fits", tmp_path / "t.fits"])
+    files = FitsObjects([[tmp_path / "a.fits"], [tmp_path / "t.fits"]])
     assert files.shape_of(tmp_path / "a.fits") == (1, 4, 6)
     with pytest.raises(DataError, match=r"t\.fits: no image HDU"):
         files.shape_of(tmp_path / "t.fits")
+
+
+@pytest.mark.parametrize(("kind", "power"), [("deviation", 1), ("variance", 2)])
+def test_images_without_names_and_their_noise_maps_in_turns(kind, power, tmp_path):
+    rng = np.random.default_rng(6)
+    for name in "ab":
+        noise = rng.uniform(2, 4, (2, 9, 12))
+        images = rng.normal(0, noise)
+        planes = [plane for pair in zip(images, noise**power, strict=True) for plane in pair]
+        hdus = [fits.ImageHDU(plane.astype(np.float32)) for plane in planes]
+        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / f"{name}.fits")
+    data = open_data(tmp_path)
+    assert data.info.bands == ["IMAGE1", "IMAGE2"]
+    assert data.info.notes == [
+        f"images without names, every second one without a negative value: read as noise maps ({kind})"
+    ]
+    np.testing.assert_allclose(data.images[[1]][0], images, rtol=1e-6)
+    np.testing.assert_allclose(data.noise[[1]][0], noise, rtol=1e-6)
+    np.testing.assert_allclose(data.subset(np.array([1])).noise[[0]][0], noise, rtol=1e-6)
+
+
+@pytest.mark.parametrize("what", ["bands", "models", "positive"])
+def test_what_is_in_turns_is_told_by_all_files_that_are_looked_at(what, tmp_path):
+    """Two bands are two bands, even if one file's second is dark or positive; models without noise are left out."""
+    rng = np.random.default_rng(7)
+    for name in "abc":
+        images = rng.normal(0, 1, (2, 9, 12))
+        if what == "models":
+            images[1] = images[1].clip(0)
+        elif what == "positive":
+            images += 20
+        elif name == "b":
+            images[1] = abs(images[1])
+        hdus = [fits.ImageHDU(plane.astype(np.float32)) for plane in images]
+        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / f"{name}.fits")
+    data = open_data(tmp_path)
+    assert data.info.bands == (["IMAGE1"] if what == "models" else ["IMAGE", "IMAGE2"])
+    assert len(data.info.notes) == (what == "models")
+    assert data.noise is None
+
+
+def test_hsc_lenses_are_four_bands():
+    if not (SHARED / "hsc_lenses").is_dir():
+        pytest.skip("no shared data here")
+    data = open_data(SHARED / "hsc_lenses")
+    assert data.images.shape == (8, 4, 64, 64)
+    assert "left out, as a model of what is in the image" in data.info.notes[0]
+    with fits.open(SHARED / "hsc_lenses" / "lens_4.fits") as file:
+        row = data.ids.index("lens_4")
+        expected = np.float32([file[n].data for n in (1, 3, 5, 7)])
+        np.testing.assert_array_equal(data.images[[row]][0], expected)

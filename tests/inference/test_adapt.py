@@ -188,10 +188,35 @@ def test_dark_images_are_not_divided_by_nothing():
 
 
 def test_binning_keeps_the_flux_of_each_part():
-    """Pixels of half the scale: the flux of a flat image is that of four pixels in one; other sides round."""
+    """Pixels of half the scale: the flux of a flat image is that of four pixels in one; what is left over is cut."""
     adapt = adapted((1, 12, 8), scale=0.05)
     out = adapt(np.full((1, 1, 12, 8), 2.0))
     assert out.shape == (1, 1, 6, 6)
     np.testing.assert_allclose(out[0, 0, :, 1:5], 8.0, rtol=1e-5)
-    small = adapted((1, 12, 2), scale=0.02, model={"pixels": 2})
-    np.testing.assert_allclose(small(np.full((1, 1, 12, 2), 2.0)), np.full((1, 1, 2, 2), 2.0 * 24 / 2), rtol=1e-5)
+    small = adapted((1, 12, 6), scale=0.02, model={"pixels": 2})
+    np.testing.assert_allclose(small(np.full((1, 1, 12, 6), 2.0)), np.full((1, 1, 2, 2), 50.0), rtol=1e-5)
+
+
+def test_noise_goes_along_with_images():
+    """By a noise map, or, of resampled images, by what neighbours differ before: half of it in pixels half as wide."""
+    rng = np.random.default_rng(8)
+    images = rng.normal(0, 3, (5, 2, 48, 48)).astype(np.float32)
+    model = {"pixels": 48, "channels": 2}
+    assert adapted((2, 48, 48), model=model).with_noise(images).noise is None
+    maps = np.full(images.shape, 3.0, np.float32)
+    maps[:, 1] = 5
+    maps[0, 0, 20:] = np.inf
+    known = adapted((2, 48, 48), model=model).with_noise(images, maps)
+    np.testing.assert_allclose(known.noise, [[3, 5]] * 5, rtol=1e-6)
+    model["pixels"] = 96
+    estimated = adapted((2, 48, 48), scale=0.2, model=model).with_noise(images)
+    np.testing.assert_allclose(estimated.noise, np.full((5, 2), 1.5), rtol=0.15)
+    resampled = adapted((2, 48, 48), scale=0.2, model=model).with_noise(images, maps)
+    np.testing.assert_allclose(resampled.noise, [[1.5, 2.5]] * 5, rtol=1e-5)
+    # Of another unit, images are scaled, and their noise with them.
+    scaled = adapted((2, 48, 48), unit="nJy", model=model | {"pixels": 48, "data": {"typical_peak": 4.0}})
+    found = scaled.with_noise(images, maps)
+    factor = (found.images[:, 0, 5, 5] / torch.from_numpy(images[:, 0, 5, 5]))[:, None]
+    np.testing.assert_allclose(found.noise, factor * torch.tensor([[3.0, 5.0]]), rtol=1e-5)
+    no_data = adapted((2, 48, 48), model=model | {"pixels": 48}).with_noise(images, np.full_like(maps, np.inf))
+    assert no_data.noise.isnan().all()

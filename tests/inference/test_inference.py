@@ -140,7 +140,7 @@ def test_bands_are_chosen_by_name():
         assert any("band" in note for note in found.notes) == (names != ["g", "r", "i"])
     near = DatasetInfo("x", bands=["z", "Y", "H"], pixel_scale=0.08, unit="e-/s")
     with pytest.raises(
-        ModelError, match="the model knows bands g, r, i, these are z, Y, H; --band says which is which"
+        ModelError, match="the model knows bands g, r, i, these are z, Y, H; --bands says which is which"
     ):
         adaptation(colour, near, (3, 64, 64))
     assert adaptation(colour, near, (3, 64, 64), band="Y,z,H").bands == [1, 0, 2]

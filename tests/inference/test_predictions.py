@@ -9,6 +9,7 @@ from torch import nn
 
 from darklens.data.dataset import Cutouts, DatasetInfo
 from darklens.errors import DataError
+from darklens.inference.adapt import Adaptation
 from darklens.inference.config import ModelConfig
 from darklens.inference.model import Prediction, TrainedModel
 from darklens.inference.outliers import OutlierScore
@@ -99,7 +100,7 @@ def test_nothing_is_left_of_images_that_are_all_bad(scored):
 
 
 def predicted(values, scores=None, rows=(2, 0)):
-    return Predicted(np.array(rows), Prediction(np.array(values), ["m"], (), scores), [])
+    return Predicted(np.array(rows), Prediction(np.array(values), ["m"], (), scores), Adaptation([0], 1.0, 4, None, []))
 
 
 def test_table_has_the_rows_that_were_predicted_and_keeps_all_columns():
@@ -120,7 +121,9 @@ def test_table_takes_paths_of_the_catalogue_and_makes_text_of_numbers():
 
 def test_table_of_classes_has_their_sets():
     task = Classify(class_names=["x", "y"])
-    found = Predicted(np.array([1]), Prediction(np.array([[0.3, 0.7]]), ["x", "y"], ["x", "y"]), [])
+    found = Predicted(
+        np.array([1]), Prediction(np.array([[0.3, 0.7]]), ["x", "y"], ["x", "y"]), Adaptation([0], 1.0, 4, None, [])
+    )
     table = prediction_table(found, cutouts(), task, sets=np.array([[True, True]]))
     assert table.to_dict(as_series=False) == {
         "id": ["b"], "path": ["here"], "predicted": ["y"], "p_x": [0.3], "p_y": [0.7], "set": ["x|y"],

@@ -18,7 +18,7 @@ from darklens.errors import DarklensError
 CLOSED_PIPE = 141
 """Exit status of a program whose reader went away, as shells count it: 128 + SIGPIPE."""
 
-LISTS = ("--metrics", "--recipes", "--band")
+LISTS = ("--metrics", "--recipes", "--bands")
 """Options with several values; of any other option that is given twice, the last counts."""
 
 

@@ -166,8 +166,8 @@ def _described(part: str, chosen: Mapping[str, Any], made_by: Callable[..., Any]
 def plain_arguments(arguments: Sequence[str]) -> list[str]:
     """Return a command line in the one form that the parser knows.
 
-    ``--dry-run`` is ``--dry_run``; a switch is on when it is named (``--mask``), and may have its value behind it
-    (``--mask true``).
+    ``--dry-run`` is ``--dry_run``, and ``--band`` of version 0.1 is ``--bands``; a switch is on when it is named
+    (``--mask``), and may have its value behind it (``--mask true``).
     """
     verb = next((word for word in arguments if word in VERBS), None)
     switches = _switches(VERBS[verb]) if verb else set()
@@ -180,6 +180,7 @@ def plain_arguments(arguments: Sequence[str]) -> list[str]:
         if plain and plain[-1] in switches:
             plain[-1] += "=true"
         name, equals, rest = word.partition("=")
+        name = "--bands" if name == "--band" else name
         plain.append(
             name.replace("-", "_").replace("__", "--", 1) + equals + rest if re.match("--[a-z]", word) else word
         )

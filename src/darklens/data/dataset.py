@@ -11,15 +11,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
+from darklens.data.bands import matching
 from darklens.data.mapped import MappedImages
 from darklens.errors import DataError
 from darklens.paths import LOCK, OWNER, check_absent, only_one
@@ -107,6 +109,10 @@ class Cutouts:
         Images that super-resolution is to predict, (N, C, H', W'); None otherwise.
     path
         Where the dataset is, for errors; None if that is the source that ``info`` names.
+    noise
+        Standard deviation of the noise of each pixel, (N, C, H, W), infinite where there is no data; None if unknown.
+    psf
+        Returns for the number of an image its point-spread functions (h, w) by band; None if they are unknown.
 
     Raises
     ------
@@ -119,6 +125,8 @@ class Cutouts:
     info: DatasetInfo
     targets: Images | None = None
     path: Path | None = None
+    noise: Images | None = None
+    psf: Callable[[int], dict[str, np.ndarray]] | None = None
 
     def __post_init__(self) -> None:
         if len(self.catalog) != self.images.shape[0]:
@@ -195,8 +203,49 @@ class Cutouts:
 
     def subset(self, rows: np.ndarray) -> Cutouts:
         """Return the images of some rows (n,), with their catalogue; pixels are still read when they are indexed."""
-        targets = None if self.targets is None else ImageSubset(self.targets, rows)
-        return Cutouts(ImageSubset(self.images, rows), self.catalog[rows], self.info, targets, self.path)
+        images, targets, noise = (
+            None if of is None else ImageSubset(of, rows) for of in (self.images, self.targets, self.noise)
+        )
+        assert images is not None
+        psf = None if self.psf is None else partial(_renumbered, self.psf, rows)
+        return Cutouts(images, self.catalog[rows], self.info, targets, self.path, noise, psf)
+
+    def with_bands(self, names: Sequence[str]) -> Cutouts:
+        """Return the images with some of their bands, in the given order; by number from 0 where bands have no names.
+
+        Raises
+        ------
+        DataError
+            If one is not there, or comes twice.
+        """
+        bands, channels = self.info.bands, self.images.shape[1]
+        if bands:
+            if (places := matching(names, bands)) is None:
+                odd = next((name for name in names if matching([name], bands) is None), names[0])
+                twice = "asked for twice" if names.count(odd) > 1 or matching([odd], bands) else "not there"
+                raise DataError(f"{self.where}: band {odd} is {twice}; there are {', '.join(bands)}")
+        else:
+            numbers = [str(number) for number in range(channels)]
+            wrong = [name for name in names if name not in numbers or names.count(name) > 1]
+            if wrong:
+                raise DataError(
+                    f"{self.where}: no band {wrong[0]}: they have no names; say numbers from 0 to {channels - 1}, each once"
+                )
+            places, bands = [int(name) for name in names], numbers
+        chosen = [bands[place] for place in places]
+        if chosen == self.info.bands:
+            return self
+        zero_points = [self.info.zero_points[place] for place in places] if self.info.zero_points else []
+        return dataclasses.replace(
+            self,
+            images=SelectedBands(self.images, places),
+            noise=None if self.noise is None else SelectedBands(self.noise, places),
+            info=dataclasses.replace(self.info, bands=chosen, zero_points=zero_points),
+        )
+
+
+def _renumbered(psf: Callable[[int], dict[str, np.ndarray]], rows: np.ndarray, row: int) -> dict[str, np.ndarray]:
+    return psf(int(rows[row]))
 
 
 def read_window(images: Images, rows: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
@@ -220,6 +269,8 @@ def read_window(images: Images, rows: np.ndarray, window: tuple[slice, slice]) -
         return images.window(rows, window)
     if isinstance(images, ImageSubset):
         return read_window(images.images, images.rows[rows], window)
+    if isinstance(images, SelectedBands):
+        return read_window(images.images, rows, window)[:, images.channels]
     if isinstance(images, ConcatenatedImages):
         height, width = (len(range(*part.indices(side))) for part, side in zip(window, images.shape[-2:], strict=True))
         out = np.empty((len(rows), images.shape[1], height, width), images.dtype)
@@ -264,6 +315,35 @@ class ImageSubset:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         return self.images[self.rows[rows]]
+
+
+@dataclass(frozen=True)
+class SelectedBands:
+    """Some bands of other images.
+
+    Parameters
+    ----------
+    images
+        Images (N, C, H, W).
+    channels
+        Numbers of the bands, in any order.
+    """
+
+    images: Images
+    channels: Sequence[int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape (N, bands, H, W)."""
+        return (self.images.shape[0], len(self.channels), *self.images.shape[2:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Return the type of the pixels."""
+        return self.images.dtype
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.images[rows][:, self.channels]
 
 
 @dataclass(frozen=True)

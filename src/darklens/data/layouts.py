@@ -15,13 +15,15 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from darklens.data.bands import matching
 from darklens.data.dataset import ConcatenatedImages, Cutouts, DatasetInfo, Images, read_dataset
 from darklens.data.identifiers import file_kind, identifier
 from darklens.data.options import DataOptions
-from darklens.data.readers.band_groups import group_bands, without_auxiliary
+from darklens.data.readers.band_groups import group_bands
 from darklens.data.readers.catalogs import join_catalog, read_catalog
+from darklens.data.readers.companions import Companions, find_companions, without_auxiliary
 from darklens.data.readers.files import BANDS_LAST, NpyFiles, PngFiles, is_channels_last
-from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout
+from darklens.data.readers.fits import FitsObjects, NoiseMaps
 from darklens.data.readers.stacks import Hdf5Stack, hdf5_splits, open_npy_stack
 from darklens.data.readers.tables import read_csv
 from darklens.data.sizes import OneSize, Resized
@@ -54,6 +56,7 @@ def open_data(
     channels: Literal["first", "last"] | None = None,
     crop: int | None = None,
     pad: int | None = None,
+    bands: str | None = None,
 ) -> Cutouts:
     """Open the images at a path, whatever their layout, and return them; pixels are read when they are indexed.
 
@@ -69,6 +72,8 @@ def open_data(
         Where the bands of arrays are, (C, H, W) or (H, W, C), instead of detection.
     crop, pad
         Bring images to this many pixels a side: crop larger ones, pad smaller ones (see `darklens.data.sizes.OneSize`).
+    bands
+        Names of the bands to read, with commas between, or numbers from 0 where bands have no names; None reads all.
 
     Returns
     -------
@@ -86,16 +91,18 @@ def open_data(
     if layout is not None and not own and layout not in (*LAYOUTS, *ALIASES):
         known = ", ".join([*LAYOUTS, *ALIASES])
         raise DataError(f"no layout {layout!r}; there are {known}, and your own as my_reader.py:function")
-    options = DataOptions(layout, Path(catalog) if catalog else None, channels, crop, pad)
+    options = DataOptions(layout, Path(catalog) if catalog else None, channels, crop, pad, bands)
     OneSize(crop, pad)  # refuses two sizes
     openers: Mapping[str, Opener] = LAYOUTS
     if layout is not None:
         openers = {layout: load_function(layout) if own else LAYOUTS[ALIASES.get(layout, layout)]}
     for opener in openers.values():
         if (found := opener(where, options)) is not None:
-            found = _with_catalog(found, where, options.catalog)
+            found = _with_positions(_with_catalog(found, where, options.catalog))
             if "split" in found.catalog.columns:
                 found = replace(found, catalog=found.catalog.with_columns(named_splits(found.catalog["split"])))
+            if options.band_names is not None:
+                found = found.with_bands(options.band_names)
             return _resized(found, crop, pad)
     if layout is not None:
         raise DataError(f"{where}: does not have the layout {layout!r}")
@@ -119,7 +126,8 @@ def _resized(found: Cutouts, crop: int | None, pad: int | None) -> Cutouts:
         return found
     if found.targets is not None:
         raise DataError(f"{found.where}: --crop and --pad are not for image pairs, whose sizes go together")
-    return replace(found, images=Resized(found.images, size, found.where))
+    noise = None if found.noise is None else Resized(found.noise, size, found.where, level=np.inf)
+    return replace(found, images=Resized(found.images, size, found.where), noise=noise)
 
 
 def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
@@ -139,6 +147,18 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
         joined = joined.with_columns(_labels(joined["label"]))
         classes = classes or order_classes(set(joined["label"].drop_nulls()))
     return replace(found, catalog=joined, info=replace(found.info, notes=notes, classes=classes))
+
+
+def _with_positions(found: Cutouts) -> Cutouts:
+    """Right ascension and declination of objects in FITS files from their WCS, where no catalogue gives them."""
+    if not isinstance(found.images, FitsObjects) or {"ra", "dec"} & set(found.catalog.columns):
+        return found
+    positions = [found.images.position_of(path) for path in found.images.paths]
+    if not any(positions):
+        return found
+    ra, dec = zip(*(position or (None, None) for position in positions), strict=True)
+    columns = pl.Series("ra", ra, dtype=pl.Float64), pl.Series("dec", dec, dtype=pl.Float64)
+    return replace(found, catalog=found.catalog.with_columns(columns))
 
 
 def _labels(column: pl.Series) -> pl.Series:
@@ -211,13 +231,28 @@ def _object_folders(path: Path, options: DataOptions) -> Cutouts | None:
     images = [[p for p in _files(folder) if identifier(p) == "image"] for folder in folders]
     if not folders or any(len(found) != 1 for found in images):
         return None
-    others = sorted({p.name for folder in folders for p in _files(folder)} - {found[0].name for found in images})
-    opened = _file_images(
-        [found[0] for found in images], pl.DataFrame({"id": [p.name for p in folders]}), path, "objects", [], options
-    )
-    if others:
-        opened.info.notes.append(f"beside the images: {', '.join(others)}; left out")
+    paths = [found[0] for found in images]
+    others = [p for folder, path in zip(folders, paths, strict=True) for p in _files(folder) if p != path]
+    companions, notes = _beside(paths, others)
+    catalog = pl.DataFrame({"id": [p.name for p in folders]})
+    opened = _file_images(paths, catalog, path, "objects", [], options, companions)
+    opened.info.notes.extend(notes)
     return opened
+
+
+def _beside(images: Sequence[Path], others: Sequence[Path]) -> tuple[Companions, list[str]]:
+    """The noise maps and PSFs among the other files beside images, and notes on what they are and what is left out."""
+    companions = find_companions(images, others)
+    used = [path for each in companions.by_image.values() for path in (each.noise, each.psf) if path is not None]
+    notes = []
+    if used:
+        named = sorted({path.name for path in used})
+        shown = ", ".join(named[:4]) + (" and others" if len(named) > 4 else "")
+        notes.append(f"{len(used):,} noise maps and PSFs beside the images: {shown}")
+    if left := sorted({path.name for path in set(others) - set(used)}):
+        shown = ", ".join(left[:4]) + (" and others" if len(left) > 4 else "")
+        notes.append(f"{len(set(others) - set(used)):,} files beside the images left out: {shown}")
+    return companions, notes
 
 
 def _halo_mass(path: Path, options: DataOptions) -> Cutouts | None:
@@ -267,24 +302,43 @@ def _is_one_image(shape: Sequence[int]) -> bool:
 def _bands(path: Path, options: DataOptions) -> Cutouts | None:
     """A FITS file for each band of an object, grouped by the names of files and folders; around them folders of classes."""
     files = [p for p in sorted(path.rglob("*")) if file_kind(p) == "fits" and p.is_file()] if path.is_dir() else []
-    files, notes = without_auxiliary(files)
+    files, others = without_auxiliary(files)
     groups = group_bands(path, files, CLASS_NAMES) if len(files) > 1 else None
     if groups is None or (len(groups.objects) < 2 and len(groups.bands) > 8):
         return None
-    images = BandFiles(list(groups.objects.values()))
+    companions, notes = _beside(files, others)
+    names = None if options.band_names is None else _known_bands(options.band_names, groups.bands, path)
+    images = FitsObjects(
+        list(groups.objects.values()), groups.bands, bands=names, size=OneSize(options.crop, options.pad),
+        companions=companions,
+    )  # fmt: skip
     columns: dict[str, list[str] | list[str | None]] = {"id": list(groups.objects)}
     if labels := groups.labels():
         columns["label"] = labels
     if any(splits := groups.splits()):
         columns["split"] = splits
-    first = [read_fits_cutout(file) for file in images.objects[0]]
+    classes = order_classes(set(labels or []))
+    return _fits_cutouts(images, pl.DataFrame(columns), path, "bands", classes, [*notes, *groups.notes])
+
+
+def _known_bands(asked: Sequence[str], bands: Sequence[str], where: Path) -> list[str]:
+    """The names that bands have by those that are asked for. Raises DataError if one is not there."""
+    places = matching(asked, bands)
+    if places is None:
+        raise DataError(f"{where}: no bands {', '.join(asked)} in all objects, each once; there are {', '.join(bands)}")
+    return [bands[place] for place in places]
+
+
+def _fits_cutouts(
+    images: FitsObjects, catalog: pl.DataFrame, where: Path, layout: str, classes: list[str], notes: Sequence[str]
+) -> Cutouts:
+    """Objects in FITS files with all that their headers say."""
     info = DatasetInfo(
-        str(path), order_classes(set(labels or [])), groups.bands, first[0].pixel_scale, layout="bands", notes=notes
-    )
-    info.notes.extend(groups.notes)
-    if len({cutout.images.shape for cutout in first}) > 1:
-        info.notes.append(f"bands resampled to the pixels of {groups.bands[0]}")
-    return Cutouts(images, pl.DataFrame(columns), info)
+        str(where), classes, images.bands, images.pixel_scale, list(images.zero_points.values()), layout=layout,
+        notes=[*notes, *images.notes],
+    )  # fmt: skip
+    noise = NoiseMaps(images) if images.has_noise else None
+    return Cutouts(images, catalog, info, noise=noise, psf=images.psf_of_row if images.has_psf else None)
 
 
 def _hdf5(path: Path, options: DataOptions) -> Cutouts | None:
@@ -318,7 +372,7 @@ def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:
     """A folder of files without labels, unless the files are named for classes (as DeepLense's samples are)."""
     if not path.is_dir() or not (files := _files(path)):
         return None
-    files, notes = without_auxiliary(files)
+    files, others = without_auxiliary(files)
     kinds = {file_kind(p) for p in files}
     if len(kinds) > 1:
         raise DataError(f"{path}: mixes {', '.join(sorted(k for k in kinds if k))} files; one kind to a dataset")
@@ -327,7 +381,9 @@ def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:
     if all(identifier(p) in CLASS_NAMES for p in files):
         catalog = catalog.with_columns(pl.col("id").alias("label"))
         classes = order_classes(set(catalog["label"]))
-    opened = _file_images(files, catalog, path, "fits" if kinds == {"fits"} else "files", classes, options)
+    companions, notes = _beside(files, others)
+    layout = "fits" if kinds == {"fits"} else "files"
+    opened = _file_images(files, catalog, path, layout, classes, options, companions)
     opened.info.notes.extend(notes)
     return opened
 
@@ -344,7 +400,13 @@ def _single_file(path: Path, options: DataOptions) -> Cutouts | None:
 
 
 def _file_images(
-    paths: list[Path], catalog: pl.DataFrame, where: Path, layout: str, classes: list[str], options: DataOptions
+    paths: list[Path],
+    catalog: pl.DataFrame,
+    where: Path,
+    layout: str,
+    classes: list[str],
+    options: DataOptions,
+    companions: Companions = Companions(),
 ) -> Cutouts:
     size = OneSize(options.crop, options.pad)
     kind = file_kind(paths[0])
@@ -361,12 +423,8 @@ def _file_images(
             catalog = catalog.with_columns(masses, masses.log10().alias(f"log10_{name}"))
             info.notes.append(f"pickled pairs [image, mass] read safely; column log10_{name}")
     elif kind == "fits":
-        images = fits = FitsFiles(paths, size=size)
-        first = read_fits_cutout(paths[0])
-        info = DatasetInfo(
-            str(where), classes, fits.bands, first.pixel_scale, list(fits.zero_points.values()), layout=layout,
-            notes=[*info.notes, *fits.notes],
-        )  # fmt: skip
+        objects = FitsObjects([[p] for p in paths], bands=options.band_names, size=size, companions=companions)
+        return _fits_cutouts(objects, catalog, where, layout, classes, info.notes)
     else:
         images = PngFiles(paths, size)
         info.notes.append("PNG: brightness may be stretched, and is not calibrated")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,8 @@ class DataOptions:
         Bring images of differing size to this many pixels a side: larger ones are cropped about their centre.
     pad
         Bring images of differing size to this many pixels a side: smaller ones get a border of their own edge's median.
+    bands
+        Bands to read, in this order, with commas between: by name (g finds DES_G), or by number from 0 without names.
     mask
         Set pixels that are nan or infinite to 0 instead of refusing the image.
     """
@@ -36,7 +39,17 @@ class DataOptions:
     channels: Literal["first", "last"] | None = None
     crop: int | None = None
     pad: int | None = None
+    bands: str | None = None
     mask: bool = False
+
+    @property
+    def band_names(self) -> list[str] | None:
+        """Return the bands to read, one by one; None for all."""
+        return None if self.bands is None else [name.strip() for name in self.bands.split(",")]
+
+    def chosen(self, bands: Sequence[str]) -> str | None:
+        """Return the bands of opened images, with commas between, if the user chose them; None otherwise."""
+        return None if self.bands is None else ",".join(bands)
 
     def given(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, by name, as keyword arguments."""

@@ -97,7 +97,7 @@ class Preprocessing(PreprocessingOptions):
         stretched = replace(self, softening=softening)._stretch(cropped)
         return replace(self, softening=softening, center=float(stretched.mean()), scale=float(stretched.std()) or 1.0)
 
-    def __call__(self, images: Tensor, lenses: Tensor | None = None) -> Tensor:
+    def __call__(self, images: Tensor, lenses: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Return images prepared for the network.
 
         Parameters
@@ -106,6 +106,8 @@ class Preprocessing(PreprocessingOptions):
             (N, C, H, W), as they come from the detector.
         lenses
             Lens parameters (N, P) of these images as `lenses` returns them; None fits them if they are needed.
+        noise
+            Standard deviation of the sky's noise (N, C), nan where unknown; None estimates it from the images.
 
         Returns
         -------
@@ -115,7 +117,7 @@ class Preprocessing(PreprocessingOptions):
         cropped = self._crop(images.float())
         stretched = (self._stretch(cropped) - self.center) / self.scale
         if self.lens_model:
-            stretched = torch.cat([stretched, *self._lens_channels(cropped, lenses)], dim=1)
+            stretched = torch.cat([stretched, *self._lens_channels(cropped, lenses, noise)], dim=1)
         if self.resize is not None and stretched.shape[-1] != self.resize:
             stretched = interpolate(
                 stretched, size=(self.resize, self.resize), mode="bilinear", align_corners=False, antialias=True
@@ -154,12 +156,22 @@ class Preprocessing(PreprocessingOptions):
         table = {"mean": prior.mean.tolist(), "precision": prior.precision.tolist(), "blur": prior.blur}
         return replace(self, lens_model=True, lens_prior=table)
 
-    def lenses(self, images: Tensor) -> Tensor:
-        """Return the parameters (N, P) of the smooth lenses that fit images (N, C, H, W) best.
+    def lenses(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return the parameters of the smooth lenses that fit images best.
 
-        They are those of `darklens.physics.smoothfit.PARAMETERS`, in that order.
+        Parameters
+        ----------
+        images
+            (N, C, H, W), as they come from the detector.
+        noise
+            Standard deviation of the sky's noise (N, C), nan where unknown; None estimates it from the images.
+
+        Returns
+        -------
+        Tensor
+            (N, P), those of `darklens.physics.smoothfit.PARAMETERS`, in that order.
         """
-        return self._lenses(self._in_noise(self._crop(images.float())))
+        return self._lenses(self._in_noise(self._crop(images.float()), noise))
 
     @property
     def _prior(self) -> SmoothPrior:
@@ -176,9 +188,9 @@ class Preprocessing(PreprocessingOptions):
         return found if side == whole else in_larger_frame(found, side, whole, start)
 
     @torch.no_grad()
-    def _lens_channels(self, images: Tensor, lenses: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _lens_channels(self, images: Tensor, lenses: Tensor | None, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the fit of a smooth lens leaves of images, in units of the noise, and the square root of the fit."""
-        scaled = self._in_noise(images)
+        scaled = self._in_noise(images, noise)
         if lenses is None:
             lenses = self._lenses(scaled)
         with torch.autocast(images.device.type, enabled=False):
@@ -195,10 +207,15 @@ class Preprocessing(PreprocessingOptions):
         rows, columns = central_window(images.shape[-2], images.shape[-1], self.crop)
         return images[..., rows, columns]
 
-    def _in_noise(self, images: Tensor) -> Tensor:
+    def _in_noise(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """The band of images (N, C, H, W) that the lens is fitted to, in units of its sky noise, (N, H, W)."""
         band = images.sum(1) if self.lens_band is None else images[:, self.lens_band]
-        return band / sky_noise(band)
+        estimate = sky_noise(band)
+        if noise is None:
+            return band / estimate
+        known = noise.square().sum(1).sqrt() if self.lens_band is None else noise[:, self.lens_band]
+        known = known.to(estimate)[:, None, None]
+        return band / torch.where(known > 0, known, estimate)  # nan is not above 0
 
     def _stretch(self, images: Tensor) -> Tensor:
         if self.stretch == "sqrt":

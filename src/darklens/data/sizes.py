@@ -53,7 +53,7 @@ class OneSize:
         """Return the side that images have afterwards, pixels; None if they are left as they are."""
         return self.crop if self.crop is not None else self.pad
 
-    def __call__(self, images: np.ndarray, name: str) -> np.ndarray:
+    def __call__(self, images: np.ndarray, name: str, *, level: float | None = None) -> np.ndarray:
         """Return images (…, H, W) cropped or padded to this size.
 
         Parameters
@@ -62,6 +62,8 @@ class OneSize:
             Images (…, H, W).
         name
             The file or dataset they come from, for errors.
+        level
+            Value of a border; None takes the median of each image's own edge.
 
         Returns
         -------
@@ -85,7 +87,7 @@ class OneSize:
                 raise DataError(
                     f"{name}: {height}×{width} pixels; --{have} {self.side} needs --{other} {self.side} beside it"
                 )
-        return crop_or_pad(images, self.side)
+        return crop_or_pad(images, self.side, level=level)
 
 
 def central_window(height: int, width: int, side: int) -> tuple[slice, slice]:
@@ -107,24 +109,41 @@ def central_window(height: int, width: int, side: int) -> tuple[slice, slice]:
     return slice(top, min(height, top + side)), slice(left, min(width, left + side))
 
 
-def crop_or_pad(images: np.ndarray, side: int) -> np.ndarray:
-    """Return the central ``side`` × ``side`` pixels of images (…, H, W); where there are fewer, a border is added.
+def crop_or_pad(images: np.ndarray, side: int, *, level: float | None = None) -> np.ndarray:
+    """Return the central pixels of images; where there are fewer, a border is added.
 
-    The border has the median of each image's own edge.
+    Parameters
+    ----------
+    images
+        (…, H, W).
+    side
+        Number of pixels on each side.
+    level
+        Value of the border; None takes the median of each image's own edge.
+
+    Returns
+    -------
+    np.ndarray
+        (…, side, side) of the same type.
     """
     rows, columns = central_window(images.shape[-2], images.shape[-1], side)
     images = images[..., rows, columns]
     height, width = images.shape[-2:]
     if (height, width) == (side, side):
         return images
-    edge = np.concatenate([images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]], axis=-1)
-    with warnings.catch_warnings():  # an edge without data stays without
-        warnings.simplefilter("ignore", RuntimeWarning)
-        level = np.nanmedian(edge, axis=-1)[..., None, None].astype(images.dtype)
-    out = np.broadcast_to(level, (*images.shape[:-2], side, side)).copy()
+    border = np.asarray(level, images.dtype) if level is not None else _edge_level(images)
+    out = np.broadcast_to(border, (*images.shape[:-2], side, side)).copy()
     y, x = (side - height) // 2, (side - width) // 2
     out[..., y : y + height, x : x + width] = images
     return out
+
+
+def _edge_level(images: np.ndarray) -> np.ndarray:
+    """The median of the edge of each image (…, H, W), as (…, 1, 1)."""
+    edge = np.concatenate([images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]], axis=-1)
+    with warnings.catch_warnings():  # an edge without data stays without
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanmedian(edge, axis=-1)[..., None, None].astype(images.dtype))
 
 
 @dataclass(frozen=True)
@@ -139,11 +158,14 @@ class Resized:
         The size that they are brought to.
     name
         The file or dataset they come from, for errors.
+    level
+        Value of the border that is added; None takes the median of each image's own edge.
     """
 
     images: Images
     size: OneSize
     name: str
+    level: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,7 +179,7 @@ class Resized:
         return self.images.dtype
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        return self.size(self.images[rows], self.name)
+        return self.size(self.images[rows], self.name, level=self.level)
 
 
 def sizes_message(shapes: Mapping[tuple[int, ...], Sequence[str]]) -> str:

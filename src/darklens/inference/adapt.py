@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from darklens.data.bands import matching
 from darklens.data.dataset import DatasetInfo
-from darklens.data.readers.fits import SAME_SCALE
+from darklens.data.readers.fits_headers import SAME_SCALE
+from darklens.data.resampling import about_centre, resample, resample_noise
 from darklens.data.sizes import crop_or_pad
 from darklens.errors import ModelError
 from darklens.inference.model import ModelConfig
+from darklens.physics.smoothfit import sky_level, sky_noise
 
 MOST_PIXELS = 8192
 """Side of the largest image that a cutout is resampled to; a wrong pixel scale would ask for any size."""
+
+
+class Adapted(NamedTuple):
+    """Hold images (N, C, H, W) that fit a model, float32, and the noise of their sky (N, C); None if they tell it."""
+
+    images: Tensor
+    noise: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -36,17 +45,45 @@ class Adaptation:
     notes: list[str]
 
     def __call__(self, images: np.ndarray) -> Tensor:
-        """Adapted images (N, C, pixels, pixels), float32; flux is kept in resampling."""
-        batch = torch.from_numpy(np.asarray(images[:, self.bands], dtype=np.float32))
+        """Return adapted images (N, C, pixels, pixels), float32; flux is kept in resampling."""
+        return self.with_noise(images).images
+
+    def with_noise(self, images: np.ndarray, noise: np.ndarray | None = None) -> Adapted:
+        """Adapt images, and say how noisy they are.
+
+        Parameters
+        ----------
+        images
+            (N, C, H, W).
+        noise
+            Noise maps (N, C, H, W) of these images, infinite where there is no data; None if unknown.
+
+        Returns
+        -------
+        Adapted
+            Images (N, bands, pixels, pixels), and the noise of their sky where it cannot be told from them.
+        """
+        chosen = np.asarray(images[:, self.bands], dtype=np.float32)
+        maps = None if noise is None else noise[:, self.bands]
+        sky = None
         if self.zoom != 1:
-            size = [max(1, round(n * self.zoom)) for n in batch.shape[-2:]]
-            area = batch.shape[-1] * batch.shape[-2] / (size[0] * size[1])
-            batch = interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True) * area
-        batch = torch.from_numpy(crop_or_pad(batch.numpy(), self.pixels))
+            axes = [about_centre(side, 1 / self.zoom) for side in chosen.shape[-2:]]
+            if maps is None:
+                # Resampled noise is correlated, and neighbours differ by less than it is on scales of several pixels.
+                sky = sky_noise(torch.from_numpy(chosen.reshape(-1, *chosen.shape[-2:]))).reshape(chosen.shape[:2])
+                sky = sky / self.zoom
+            else:
+                maps = resample_noise(maps, *axes)
+            chosen = resample(chosen, *axes)
+        batch = torch.from_numpy(crop_or_pad(chosen, self.pixels))
+        if maps is not None:
+            sky = sky_level(torch.from_numpy(crop_or_pad(maps, self.pixels, level=np.inf)))
         if self.brightness is not None:
             peak = torch.quantile(batch.flatten(1), 0.995, dim=1).clamp_min(1e-30)
-            batch = batch * (self.brightness / peak)[:, None, None, None]
-        return batch
+            factor = self.brightness / peak
+            batch = batch * factor[:, None, None, None]
+            sky = None if sky is None else sky * factor[:, None]
+        return Adapted(batch, sky)
 
 
 def adaptation(config: ModelConfig, info: DatasetInfo, shape: Sequence[int], band: str | None = None) -> Adaptation:
@@ -122,7 +159,7 @@ def _choose_bands(
         return [0]
     elif channels == config.channels and config.bands and names:
         raise ModelError(
-            f"the model knows bands {', '.join(config.bands)}, these are {', '.join(names)}; --band says which is which"
+            f"the model knows bands {', '.join(config.bands)}, these are {', '.join(names)}; --bands says which is which"
         )
     elif channels == config.channels:
         if channels > 1 and (known := ", ".join(config.bands or names)):
@@ -133,7 +170,7 @@ def _choose_bands(
     else:
         chosen = []
     if len(chosen) != config.channels:
-        given = f"{len(chosen)} were chosen" if band is not None else "choose with --band"
+        given = f"{len(chosen)} were chosen" if band is not None else "choose with --bands"
         raise ModelError(f"the model needs {config.channels} bands, these cutouts have {channels}; {given}")
     notes.append(f"band {', '.join(names[i] if names else str(i) for i in chosen)} of {channels}")
     return chosen

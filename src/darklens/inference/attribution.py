@@ -13,7 +13,9 @@ from darklens.progress import progress_bar
 STEPS = 24
 
 
-def attributions(model: TrainedModel, images: Tensor, targets: list[int], steps: int = STEPS) -> np.ndarray:
+def attributions(
+    model: TrainedModel, images: Tensor, targets: list[int], *, steps: int = STEPS, noise: Tensor | None = None
+) -> np.ndarray:
     """Compute what each pixel of images adds to one output of a model.
 
     Integrated gradients (Sundararajan et al. 2017, by captum) of the prepared image against an even one, summed over its
@@ -29,6 +31,8 @@ def attributions(model: TrainedModel, images: Tensor, targets: list[int], steps:
         Number of the output of each image.
     steps
         Images between the even one and the real one; 24 keep the sum of the map within 2% of the change of the output.
+    noise
+        Standard deviation of the sky's noise (N, C); None estimates it from the images.
 
     Returns
     -------
@@ -38,15 +42,15 @@ def attributions(model: TrainedModel, images: Tensor, targets: list[int], steps:
     maps: list[Tensor] = []
     with progress_bar("computing which pixels matter") as advance:
         for member in model.members:
-            maps.append(_attributions(member, images, targets, steps))
+            maps.append(_attributions(member, images, targets, steps, noise))
             advance(len(maps), len(model.members))
     return torch.stack(maps).mean(0).numpy()
 
 
-def _attributions(model: TrainedModel, images: Tensor, targets: list[int], steps: int) -> Tensor:
+def _attributions(model: TrainedModel, images: Tensor, targets: list[int], steps: int, noise: Tensor | None) -> Tensor:
     from captum.attr import IntegratedGradients
 
-    prepared = model.preprocessing(images.to(model.device).float()).detach().contiguous()
+    prepared = model.preprocessing(images.to(model.device).float(), noise=noise).detach().contiguous()
     network: nn.Module = model.network
     found = IntegratedGradients(network).attribute(
         prepared, target=targets, n_steps=steps, internal_batch_size=max(steps, 64)

@@ -120,13 +120,22 @@ class TrainedModel:
         """The models that it averages: itself alone, if it is no ensemble."""
         return [self]
 
-    def predict(self, images: Tensor | np.ndarray, *, batch_size: int = BATCH, symmetries: bool = False) -> Prediction:
+    def predict(
+        self,
+        images: Tensor | np.ndarray,
+        *,
+        noise: Tensor | None = None,
+        batch_size: int = BATCH,
+        symmetries: bool = False,
+    ) -> Prediction:
         """Predict images.
 
         Parameters
         ----------
         images
             (N, C, H, W), (N, H, W) for one channel, or one image (H, W), as the detector gave them.
+        noise
+            Standard deviation of the sky's noise (N, C), nan where unknown; None estimates it from the images.
         batch_size
             Images that the network sees at a time, at most.
         symmetries
@@ -146,7 +155,9 @@ class TrainedModel:
         batch_size = fitting_batch(batch_size, self.config.pixels)
         predictions, scores = [], []
         for start in range(0, len(batch), batch_size):
-            predicted, score = self.predict_batch(batch[start : start + batch_size].to(self.device), symmetries)
+            some = slice(start, start + batch_size)
+            sky = None if noise is None else noise[some].to(self.device)
+            predicted, score = self.predict_batch(batch[some].to(self.device), symmetries, noise=sky)
             predictions.append(predicted)
             scores.append(score)
         if not predictions:
@@ -164,9 +175,26 @@ class TrainedModel:
         return self.outliers is not None
 
     @torch.inference_mode()
-    def predict_batch(self, images: Tensor, symmetries: bool = False) -> tuple[Tensor, Tensor]:
-        """Return calibrated predictions (N, K) and outlier scores (N,) of images (N, C, H, W); on the CPU."""
-        prepared = self.preprocessing(images)
+    def predict_batch(
+        self, images: Tensor, symmetries: bool = False, *, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return calibrated predictions and outlier scores of a batch.
+
+        Parameters
+        ----------
+        images
+            (N, C, H, W), on the model's device.
+        symmetries
+            Average over the eight symmetries of the square.
+        noise
+            Standard deviation of the sky's noise (N, C); None estimates it from the images.
+
+        Returns
+        -------
+        tuple of Tensor
+            Predictions (N, K) and outlier scores (N,), on the CPU.
+        """
+        prepared = self.preprocessing(images, noise=noise)
         output, features, statistics = self._forward_with_features(prepared)
         score = self.outliers(features, statistics) if self.outliers is not None else torch.zeros(len(output))
         # Preprocessing comes first: a lens need not be fitted again because its image is turned.
@@ -175,9 +203,12 @@ class TrainedModel:
         return torch.stack(calibrated).mean(0), score
 
     @torch.inference_mode()
-    def outputs_and_features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the network's output (N, K), the features before its last layer (N, F), and image statistics (N, S)."""
-        return self._forward_with_features(self.preprocessing(images))
+    def outputs_and_features(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the network's output (N, K), the features before its last layer (N, F), and image statistics (N, S).
+
+        ``noise`` (N, C) is the standard deviation of the sky's noise; None estimates it from the images.
+        """
+        return self._forward_with_features(self.preprocessing(images, noise=noise))
 
     def _forward_with_features(self, prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen: list[Tensor] = []
@@ -241,9 +272,12 @@ class Ensemble(TrainedModel):
         return all(member.knows_outliers for member in self._members)
 
     @torch.inference_mode()
-    def predict_batch(self, images: Tensor, symmetries: bool = False) -> tuple[Tensor, Tensor]:
+    def predict_batch(
+        self, images: Tensor, symmetries: bool = False, *, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the mean over the members of what `TrainedModel.predict_batch` gives."""
-        predictions, scores = zip(*(member.predict_batch(images, symmetries) for member in self._members), strict=True)
+        each = [member.predict_batch(images, symmetries, noise=noise) for member in self._members]
+        predictions, scores = zip(*each, strict=True)
         return self.task.averaged(torch.stack(predictions), self.calibration), torch.stack(scores).mean(0)
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from darklens.data.checks import check_finite
 from darklens.data.dataset import Cutouts
 from darklens.errors import DataError
-from darklens.inference.adapt import adaptation
+from darklens.inference.adapt import Adaptation, adaptation
 from darklens.inference.model import BATCH, Prediction, TrainedModel, fitting_batch
 from darklens.tasks.base import Task
 
@@ -20,12 +20,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Predicted:
-    """Predictions of some rows of a dataset, what was done to fit them to the model, and what was left out and why."""
+    """Predictions of some rows of a dataset, how these were made to fit the model, and what was left out and why."""
 
     rows: np.ndarray
     prediction: Prediction
-    notes: list[str]
+    adapt: Adaptation
     skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """Return sentences on what was done to make the images fit the model."""
+        return self.adapt.notes
 
 
 def predict_cutouts(
@@ -79,18 +84,19 @@ def predict_cutouts(
     for start in range(0, len(cutouts), batch_size):
         rows = np.arange(start, min(start + batch_size, len(cutouts)))
         try:
-            images = _read(cutouts, rows, ids, mask)
+            images, noise = _read(cutouts, rows, ids, mask)
         except DataError:
             if not skip:
                 raise
-            rows, images = _readable(cutouts, rows, ids, mask, skipped)
+            rows, images, noise = _readable(cutouts, rows, ids, mask, skipped)
         if len(rows):
-            parts.append(model.predict(adapt(images), batch_size=batch_size, symmetries=symmetries))
+            fitting, sky = adapt.with_noise(images, noise)
+            parts.append(model.predict(fitting, noise=sky, batch_size=batch_size, symmetries=symmetries))
             done.append(rows)
         if progress:
             progress(min(start + batch_size, len(cutouts)), len(cutouts))
     everything = np.concatenate(done) if done else np.zeros(0, dtype=int)
-    return Predicted(everything, _joined(model, parts), adapt.notes, skipped)
+    return Predicted(everything, _joined(model, parts), adapt, skipped)
 
 
 def prediction_table(
@@ -132,23 +138,29 @@ def prediction_table(
     return pl.DataFrame(columns)
 
 
-def _read(cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool) -> np.ndarray:
+def _read(cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images that can be used, and their noise maps if there are any."""
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
         images = np.asarray(cutouts.images[rows], dtype=np.float32)
-    return check_finite(images, [ids[row] for row in rows], cutouts.where, mask=mask)
+    checked = check_finite(images, [ids[row] for row in rows], cutouts.where, mask=mask)
+    return checked, None if cutouts.noise is None else cutouts.noise[rows]
 
 
 def _readable(
     cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool, skipped: dict[str, str]
-) -> tuple[np.ndarray, np.ndarray]:
-    good, images = [], []
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The rows of images that can be used, these, and their noise maps; the others are listed in ``skipped``."""
+    good: list[int] = []
+    read: list[tuple[np.ndarray, np.ndarray | None]] = []
     for row in rows:
         try:
-            images.append(_read(cutouts, np.array([row]), ids, mask))
-            good.append(row)
+            read.append(_read(cutouts, np.array([row]), ids, mask))
+            good.append(int(row))
         except DataError as error:
             skipped[ids[row]] = str(error)
-    return np.array(good, dtype=int), np.concatenate(images) if images else np.zeros((0, *cutouts.images.shape[1:]))
+    images = [image for image, _ in read] or [np.zeros((0, *cutouts.images.shape[1:]))]
+    maps = [noise for _, noise in read if noise is not None]
+    return np.array(good, dtype=int), np.concatenate(images), np.concatenate(maps) if maps else None
 
 
 def _joined(model: TrainedModel, parts: list[Prediction]) -> Prediction:

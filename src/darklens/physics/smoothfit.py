@@ -90,11 +90,24 @@ def sky_noise(images: Tensor) -> Tensor:
     Neighbours are those along the rows at the top and at the bottom, a tenth of the side each, where a lens that fills
     the image has little light.
     """
-    side = images.shape[-1]
-    border = max(2, side // 10)
-    rows = torch.cat([images[:, :border], images[:, -border:]], dim=1)
+    rows = _outer_rows(images)
     noise = rows.diff(dim=-1).abs().mean((1, 2)) * (math.sqrt(math.pi) / 2)
     return torch.maximum(noise, _FAINTEST * images.abs().amax((1, 2))).clamp_min(1e-20)[:, None, None]
+
+
+def sky_level(noise: Tensor) -> Tensor:
+    """Return the standard deviation of the sky's noise by noise maps (…, H, W), infinite where there is no data; (…).
+
+    It is the median over the rows that `sky_noise` looks at; nan where these have no data.
+    """
+    rows = _outer_rows(noise)
+    return torch.where(rows.isfinite(), rows, torch.nan).flatten(-2).nanmedian(-1).values
+
+
+def _outer_rows(images: Tensor) -> Tensor:
+    """Rows of images (…, H, W) at the top and at the bottom, a tenth of the side each, two at least."""
+    border = max(2, images.shape[-1] // 10)
+    return torch.cat([images[..., :border, :], images[..., -border:, :]], dim=-2)
 
 
 def in_larger_frame(parameters: Tensor, side: int, whole: int, start: int) -> Tensor:

@@ -24,7 +24,7 @@ from darklens.data.synthesis import simulate_cutouts
 from darklens.errors import DataError, UserCodeError
 from darklens.evaluation.bootstrap import ROUNDS, Interval, Metric, intervals
 from darklens.evaluation.classification import auc_statistic
-from darklens.inference.adapt import adaptation
+from darklens.inference.adapt import Adaptation
 from darklens.inference.attribution import attributions
 from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.predictions import Predicted, Progress, predict_cutouts, prediction_table
@@ -108,7 +108,7 @@ def evaluate_run(
     images = _open(model, run, data, evaluation, options, trust_code=trust_code, progress=progress)
     of = {"data": _described_data(images.cutouts), "options": _plain(given)}
     _check_same(out, of)
-    measured = _measure(model, images, evaluation, mask=options.mask, progress=progress)
+    measured = _measure(model, images, evaluation, options, progress=progress)
     record = _record(model, images, measured, evaluation)
     line = command("evaluate", shipped_name(run) or run, data=data, **given)
     record |= of | {"command": line, "name": name}
@@ -149,6 +149,7 @@ def _check_same(out: Path, of: dict[str, Any]) -> None:
     known = before.get("data", {})
     same_data = all(known.get(key, value) == value for key, value in of["data"].items())
     options = before["options"] if "options" in before else _options_in(str(before.get("command")))
+    options = {"bands" if key == "band" else key: value for key, value in options.items()}  # as version 0.1 called it
     found, wanted = ({key: str(value) for key, value in each.items()} for each in (options, of["options"]))
     if not same_data or found != wanted:
         raise DataError(f"{out}: there is another evaluation of this name, by {before.get('command')}; give --name")
@@ -170,6 +171,8 @@ def _open(
         preset = load_preset(str(data).removeprefix("preset:"), trust_code=trust_code)
         seed = (model.config.data.get("seed") or 0) + TEST_STREAM
         cutouts = simulate_cutouts(preset, evaluation.count, seed, progress=progress)
+        if options.band_names is not None:
+            cutouts = cutouts.with_bands(options.band_names)
     else:
         cutouts = _test_rows(open_with(data, options), model, run)
     cutouts.check_columns(model.task.needs.columns)
@@ -181,13 +184,19 @@ def _open(
 
 
 def _measure(
-    model: TrainedModel, images: TestImages, evaluation: EvaluationOptions, *, mask: bool, progress: Progress | None
+    model: TrainedModel,
+    images: TestImages,
+    evaluation: EvaluationOptions,
+    options: DataOptions,
+    *,
+    progress: Progress | None,
 ) -> Measured:
     """Predict test images and compute the metrics of the task, those of the user, and those of the outlier score."""
     started = time.perf_counter()
     predicted = predict_cutouts(
-        model, images.cutouts, band=evaluation.band, mask=mask, symmetries=evaluation.symmetries, progress=progress
-    )
+        model, images.cutouts, band=options.chosen(images.cutouts.info.bands), mask=options.mask,
+        symmetries=evaluation.symmetries, progress=progress,
+    )  # fmt: skip
     seconds = time.perf_counter() - started
     array = predicted.prediction.array
     sets = model.task.prediction_sets(array, model.calibration, evaluation.coverage)
@@ -199,7 +208,7 @@ def _measure(
         metrics.append(own)
     figures = intervals(metrics, len(array), evaluation.seed)
     if evaluation.outliers is not None:
-        found = _outlier_metrics(model, predicted, evaluation.outliers, mask)
+        found = _outlier_metrics(model, predicted, evaluation.outliers, options.mask)
         metrics += found.metrics
         figures |= intervals(found.metrics, found.images, evaluation.seed)
     return Measured(predicted, sets, metrics, figures, seconds)
@@ -279,7 +288,7 @@ def _keep(model: TrainedModel, images: TestImages, measured: Measured, record: d
     np.save(out / "pictures.npy", np.asarray(images.cutouts.images[rows][:, 0], dtype=np.float32))
     record |= _described(gallery, images.cutouts) | {"mistakes_title": model.task.mistakes_title}
     if gallery.explained:
-        _keep_explanations(model, images.cutouts, gallery, out)
+        _keep_explanations(model, images.cutouts, gallery, measured.predicted.adapt, out)
     (out / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
@@ -295,14 +304,14 @@ def _described(gallery: Gallery, cutouts: Cutouts) -> dict[str, Any]:
     return described | ({"explained": list(gallery.explained_captions)} if gallery.explained else {})
 
 
-def _keep_explanations(model: TrainedModel, cutouts: Cutouts, gallery: Gallery, out: Path) -> None:
+def _keep_explanations(model: TrainedModel, cutouts: Cutouts, gallery: Gallery, adapt: Adaptation, out: Path) -> None:
     """What each pixel of some images adds to an output."""
     rows = np.array(gallery.explained)
-    adapt = adaptation(model.config, cutouts.info, cutouts.images.shape)
     read = np.asarray(cutouts.images[rows], dtype=np.float32)
     ids = cutouts.ids
-    images = adapt(check_finite(read, [ids[row] for row in rows], cutouts.where, mask=True))
-    maps = attributions(model, images, list(gallery.explained_outputs))
+    checked = check_finite(read, [ids[row] for row in rows], cutouts.where, mask=True)
+    images, sky = adapt.with_noise(checked, None if cutouts.noise is None else cutouts.noise[rows])
+    maps = attributions(model, images, list(gallery.explained_outputs), noise=sky)
     np.save(out / "explanations.npy", np.stack([images[:, 0].numpy(), maps]).astype(np.float32))
 
 

@@ -26,7 +26,6 @@ def explain_images(
     out: Path,
     options: DataOptions = DataOptions(),
     *,
-    band: str | None = None,
     trust_code: bool = False,
 ) -> tuple[list[str], list[str]]:
     """Draw each image beside what its pixels add to the answer; return a line on each image, and notes.
@@ -41,8 +40,6 @@ def explain_images(
         The picture to draw.
     options
         How the paths are read.
-    band
-        Names or numbers of the bands to use, with commas between.
     trust_code
         Whether code that the model names may run.
 
@@ -62,10 +59,12 @@ def explain_images(
             raise DataError(
                 f"{path}: {len(cutouts)} images; at most {MOST} can be explained at once: name single files"
             )
-        adapt = adaptation(model.config, cutouts.info, cutouts.images.shape, band)
+        adapt = adaptation(model.config, cutouts.info, cutouts.images.shape, options.chosen(cutouts.info.bands))
         read = np.asarray(cutouts.images[np.arange(len(cutouts))], dtype=np.float32)
-        batch = adapt(check_finite(read, cutouts.ids, cutouts.where, mask=options.mask))
-        prediction = model.predict(batch)
+        maps_of_noise = None if cutouts.noise is None else cutouts.noise[np.arange(len(cutouts))]
+        checked = check_finite(read, cutouts.ids, cutouts.where, mask=options.mask)
+        batch, sky = adapt.with_noise(checked, maps_of_noise)
+        prediction = model.predict(batch, noise=sky)
         strange = outlier_note(prediction.outlier_score)
         notes += [f"{path}: {note}" for note in [*adapt.notes, *([strange] if strange else [])]]
         targets = model.task.explained_outputs(prediction.array)
@@ -74,7 +73,7 @@ def explain_images(
             flags = [f", outlier {score:.1f}" if score > 1 else "" for score in prediction.outlier_score]
             found = [text + flag for text, flag in zip(found, flags, strict=True)]
         images += list(batch[:, 0].numpy())
-        maps += list(attributions(model, batch, targets))
+        maps += list(attributions(model, batch, targets, noise=sky))
         captions += [f"{name}: {what}" for name, what in zip(cutouts.ids, found, strict=True)]
     save(explanation(images, maps, captions, model.config.pixel_scale), out)
     return captions, notes

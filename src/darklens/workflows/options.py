@@ -35,8 +35,6 @@ class EvaluationOptions(Options):
     ----------
     name
         What to call this evaluation; by default as the data.
-    band
-        Bands to use, by name or number, with commas between.
     seed
         Of the bootstrap.
     symmetries
@@ -52,7 +50,6 @@ class EvaluationOptions(Options):
     """
 
     name: str | None = None
-    band: str | None = None
     seed: int = 0
     symmetries: bool = False
     coverage: float = 0.95
@@ -72,8 +69,6 @@ class PredictionOptions(Options):
 
     Parameters
     ----------
-    band
-        Bands to use, by name or number, with commas between.
     skip
         Leave out images that cannot be used, and list them.
     pixel_scale
@@ -86,7 +81,6 @@ class PredictionOptions(Options):
         A column to sort by, the highest first, and images unlike the training images after all others.
     """
 
-    band: str | None = None
     skip: bool = False
     pixel_scale: float | None = None
     symmetries: bool = False

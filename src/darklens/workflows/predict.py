@@ -82,8 +82,8 @@ def predict_paths(
         if choices.pixel_scale is not None:
             cutouts = replace(cutouts, info=replace(cutouts.info, pixel_scale=choices.pixel_scale))
         predicted = predict_cutouts(
-            model, cutouts, band=choices.band, mask=options.mask, skip=choices.skip, symmetries=choices.symmetries,
-            progress=progress,
+            model, cutouts, skip=choices.skip, symmetries=choices.symmetries, progress=progress, mask=options.mask,
+            band=options.chosen(cutouts.info.bands),
         )  # fmt: skip
         array = predicted.prediction.array
         sets = model.task.prediction_sets(array, model.calibration, choices.coverage)

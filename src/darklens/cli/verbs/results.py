@@ -93,7 +93,6 @@ def explain(
     run: Path,
     paths: list[Path],
     out: Path = Path("explain.png"),
-    band: str | None = None,
     trust_code: bool = False,
     options: DataOptions = DataOptions(),
 ) -> None:
@@ -102,7 +101,6 @@ def explain(
     Args:
         run: a run folder, a model folder, or the name of a model (see darklens models).
         out: the picture to draw.
-        band: bands to use, by name or number, with commas between.
         trust_code: let code run that the model names; read it first.
     """
     model_folder(run)
@@ -113,7 +111,7 @@ def explain(
         from darklens.workflows.explain import explain_images
 
     with working("explaining"):
-        lines, notes = explain_images(run, paths, out, options, band=band, trust_code=trust_code)
+        lines, notes = explain_images(run, paths, out, options, trust_code=trust_code)
     for line in [*lines, *(f"note: {note}" for note in notes)]:
         say(line)
     say(f"→ {out}")

@@ -13,12 +13,6 @@ from darklens.data.identifiers import identifier
 from darklens.data.splits import SPLIT_NAMES
 from darklens.errors import DataError
 
-NOT_OBJECTS = {
-    "noise", "rms", "err", "error", "errors", "sigma", "var", "variance", "ivar", "wht", "weight", "weights",
-    "psf", "mask", "seg", "segmentation", "flag", "flags",
-}  # fmt: skip
-"""Words in the names of files that hold what belongs to an image: noise, weights, PSF or mask."""
-
 
 @dataclass(frozen=True)
 class BandGroups:
@@ -55,22 +49,6 @@ class BandGroups:
 
     def _around(self) -> Iterator[tuple[str, ...]]:
         return (self.folders[name] for name in self.objects)
-
-
-def is_auxiliary(path: Path) -> bool:
-    """Return whether a file's name says that it holds noise, weights, a PSF or a mask, and no object of its own."""
-    return bool(NOT_OBJECTS & set(re.split(r"[-_. ]+", identifier(path).lower())))
-
-
-def without_auxiliary(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the files that hold objects, and a note on those that do not; all of them if none would be left."""
-    objects = [path for path in paths if not is_auxiliary(path)]
-    if not objects or len(objects) == len(paths):
-        return list(paths), []
-    odd = next(path for path in paths if is_auxiliary(path))
-    return objects, [
-        f"{len(paths) - len(objects):,} files such as {odd.name} hold noise, weights, PSFs or masks: left out"
-    ]
 
 
 def group_bands(root: Path, paths: Sequence[Path], classes: Sequence[str]) -> BandGroups | None:

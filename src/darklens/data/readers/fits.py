@@ -1,41 +1,44 @@
-"""Read FITS cutouts: one or many bands in the HDUs of a file, with WCS, zero point, noise map and PSF.
+"""Read objects from FITS files: their bands by name, on one pixel grid and flux scale, with noise maps and PSFs.
 
-Pixels are read by fitsio, which is several times faster than astropy; headers are interpreted by astropy, and the pixel
-scale comes from the WCS alone.
+Headers say of each object what it is; nothing is taken from the first file for all. What is brought to one scale or left
+out is counted and said in ``notes``.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from darklens.data.bands import by_wavelength
-from darklens.data.bounds import TILE_RATIO, check_expansion, check_image, check_whole, is_gzip, named_errors
+from darklens.data.bands import by_wavelength, matching
+from darklens.data.bounds import named_errors
+from darklens.data.readers.companions import Companions
 from darklens.data.readers.files import COUNTED_FILES, ImageFiles
-from darklens.data.readers.fits_checks import check_before_opening
-from darklens.data.sizes import OneSize
+from darklens.data.readers.fits_headers import SAME_SCALE, BandImage, InTurns, NoiseKind, Plane, read_bands
+from darklens.data.readers.fits_pixels import NO_DATA, open_fits, read_deviation, read_plane
+from darklens.data.resampling import Axis, about_centre, resample, resample_noise, resample_psf
+from darklens.data.sizes import OneSize, crop_or_pad
 from darklens.errors import DataError
 from darklens.progress import progress_bar
 
-NOT_IMAGES = ("PSF", "RMS", "MASK", "VAR", "VARIANCE", "WHT", "WEIGHT", "FLAG", "ERR", "SEG")
-IMAGE_SUFFIXES = ("_BGSUB", "_FLUX", "_SCI", "_IMAGE")
-ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZP", "MAG_ZP")
-SAME_SCALE = 0.005
-"""Pixel scales that differ by less than this fraction are one: at 200 pixels a side that is half a pixel at the edge. A
-larger value hides another resolution; a smaller one refuses projections that differ over the sky."""
 SAME_ZERO_POINT = 1e-4
 """Zero points that differ by less, magnitudes, are one: 0.01% in flux. Rounding in headers is smaller."""
-NO_DATA = 1e10
-"""Values of a noise map above this mark pixels without data. In three Euclid Q1 cutouts such pixels have 1e16 and more, and
-all others at most 151. A smaller limit masks noisy pixels, a larger one takes pixels without data for measured ones."""
+SAME_PIXEL = 0.05
+"""Bands whose pixels lie within this fraction of a pixel of each other are not resampled, which would correlate their
+noise for a shift that no fit notices. A choice, not tuned."""
+
+EMPTY = 0.1
+"""Fraction of pixels that are exactly 0 from which an image has no noise. In eight files of HOLISMOKES, models of the arcs
+have 0.35 to 0.45, and the images that hold them none. A larger one takes faint models for bands."""
+
+Object = dict[str, BandImage]
+"""The bands of an object by name."""
 
 
 @dataclass
@@ -55,7 +58,7 @@ class FitsCutout:
     zero_points
         AB magnitude of one unit of flux, for each band; None if unknown.
     rms
-        Standard deviation of the noise, (C, H, W), in the unit of the pixels; None unless every band has a noise map.
+        Noise maps as the file has them, (C, H, W), in the unit of the pixels; None unless every band has one.
     mask
         Whether a pixel has no data, (C, H, W); None without ``rms``.
     psf
@@ -78,184 +81,179 @@ class FitsCutout:
     position: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
-class BandHdu:
-    """Where the pixels of a band are in a file.
-
-    Parameters
-    ----------
-    name
-        Of the band.
-    hdu
-        Number of the HDU, counted from 0.
-    plane
-        Index on the first axis of a cube; None if the HDU holds one plane.
-    shape
-        (H, W) of the plane.
-    """
-
-    name: str
-    hdu: int
-    plane: int | None
-    shape: tuple[int, int]
-
-
 def read_fits_cutout(path: Path) -> FitsCutout:
-    """Read all bands, noise maps, PSFs and coordinates of a FITS cutout, and return them.
+    """Read all bands, noise maps, PSFs and coordinates of a FITS cutout as they are, and return them.
 
     Raises
     ------
     DataError
         If it has no image or is damaged.
     """
-    import fitsio
-    from astropy.io.fits import Header
-    from astropy.wcs import WCS
-
-    with _open(path) as file:
-        bands = find_bands(file, path)
-        blanks = {number: _blank(_cards(file, number)) for number in {band.hdu for band in bands}}
-        planes = [_plane(file, band, path, blanks[band.hdu]) for band in bands]
-        images = np.stack(planes).astype(np.float32)
-        by_name = {file[i].get_extname().upper(): i for i in range(len(file))}
-        rms = [_sibling(file, by_name, band, "RMS", path) for band in bands]
-        psf = {b.name: kernel for b in bands if (kernel := _sibling(file, by_name, b, "PSF", path)) is not None}
-        with _quiet():
-            headers = [Header.fromstring(str(fitsio.read_header(str(path), ext=band.hdu)), sep="\n") for band in bands]
+    with open_fits(path) as file:
+        bands = read_bands(file, path)
+        images = np.stack([read_plane(file, band.plane, band.blank) for band in bands]).astype(np.float32)
+        rms = [None if band.noise is None else read_plane(file, band.noise).astype(np.float32) for band in bands]
+        psf = {band.name: read_plane(file, band.psf).astype(np.float32) for band in bands if band.psf is not None}
     if any(r is not None and r.shape != images.shape[1:] for r in rms):
         raise DataError(f"{path}: a noise map is not of the size {images.shape[1:]} of its band")
     cutout = FitsCutout(path, images, [band.name for band in bands], psf=psf)
     if all(r is not None for r in rms):
-        cutout.rms = np.stack([r for r in rms if r is not None]).astype(np.float32)
+        cutout.rms = np.stack([r for r in rms if r is not None])
         cutout.mask = ~np.isfinite(cutout.rms) | (cutout.rms > NO_DATA) | ~np.isfinite(images)
-    with named_errors(path, "its header is damaged"), _quiet():
-        cutout.zero_points = [zero_point(header) for header in headers]
-        if "CTYPE1" in headers[0]:
-            cutout.wcs = wcs = WCS(headers[0], naxis=2)
-            scale = pixel_scale(wcs)
-            cutout.pixel_scale = scale if 0 < scale < math.inf else None
-            y, x = ((n - 1) / 2 for n in images.shape[1:])
-            ra, dec = wcs.pixel_to_world_values(x, y)
-            cutout.position = (float(ra), float(dec))
+    cutout.zero_points = [band.zero_point for band in bands]
+    if (sky := bands[0].sky) is not None:
+        with named_errors(path, "its header is damaged"):
+            cutout.pixel_scale = sky.scale
+            cutout.wcs, cutout.position = sky.wcs(), sky.position(bands[0].shape)
     return cutout
 
 
-def pixel_scale(wcs: Any) -> float:
-    """Return the side of a pixel in arcsec, the root of its area, from any mixture of CD, PC and CDELT in the header."""
-    from astropy.wcs.utils import proj_plane_pixel_scales
+class FitsObjects(ImageFiles):
+    """Objects in FITS files: several bands in a file, or a file for each band.
 
-    return float(math.sqrt(np.prod(proj_plane_pixel_scales(wcs.celestial)))) * 3600
+    Headers of up to `COUNTED_FILES` objects are read when they are opened. Then
 
-
-def zero_point(header: Any) -> float | None:
-    """Return the AB zero point of a header, named (`ZERO_POINT_KEYS`) or from HST's PHOTFLAM and PHOTPLAM; None without.
-
-    HST's is the formula of the ACS Data Handbook, chapter 5: -2.5 log10 PHOTFLAM - 5 log10 PHOTPLAM - 2.408.
-    """
-    for key in ZERO_POINT_KEYS:
-        if isinstance(header.get(key), int | float):
-            return float(header[key])
-    if "PHOTFLAM" in header and "PHOTPLAM" in header and header["PHOTFLAM"] > 0:
-        return float(-2.5 * math.log10(header["PHOTFLAM"]) - 5 * math.log10(header["PHOTPLAM"]) - 2.408)
-    return None
-
-
-def find_bands(file: Any, path: Path) -> list[BandHdu]:
-    """Return the image HDUs of an open file that are bands, in their order, if they have the size of the first.
-
-    Raises
-    ------
-    DataError
-        If there are none, or they are too large in all.
-    """
-    found: list[BandHdu] = []
-    for number in range(len(file)):
-        hdu = file[number]
-        if hdu.get_exttype() not in ("IMAGE_HDU",):
-            continue
-        info = hdu.get_info()
-        shape = tuple(int(n) for n in info.get("dims", ()))
-        if 0 in shape:
-            continue
-        name = hdu.get_extname() or ("IMAGE" if not found else f"IMAGE{number}")
-        if any(part in NOT_IMAGES for part in name.upper().split("_")):
-            continue
-        for suffix in IMAGE_SUFFIXES:
-            name = name.removesuffix(suffix)
-        if len(shape) == 2:
-            found.append(BandHdu(name, number, None, (shape[0], shape[1])))
-        elif len(shape) == 3 and shape[0] <= 32:
-            found += [BandHdu(f"{name}{i}", number, i, (shape[1], shape[2])) for i in range(shape[0])]
-    if not found:
-        names = [file[i].get_extname() or f"HDU {i}" for i in range(len(file))]
-        raise DataError(f"{path}: no image HDU; it has {', '.join(names) or 'none'}")
-    bands = [band for band in found if band.shape == found[0].shape]
-    check_image(path, len(bands) * math.prod(found[0].shape) * 4)
-    return bands
-
-
-@dataclass(frozen=True)
-class _Headers:
-    """What the headers of a file say of its bands, and the pixel scale of the first, arcsec.
-
-    ``blanks`` are the values, of bands of integers, that mark pixels without data.
-    """
-
-    bands: dict[str, BandHdu]
-    zero_points: dict[str, float | None]
-    blanks: dict[str, float | None]
-    scale: float | None
-
-
-class FitsFiles(ImageFiles):
-    """FITS cutouts, one object in each file: bands by name, fluxes on the scale of the first file's zero points.
-
-    Headers of up to `COUNTED_FILES` files are read when they are opened. Bands that not all of them have are left out, and
-    ``notes`` say so. A band is multiplied by 10^(0.4 (zero point of the first file - its own)), where both are known.
+    - bands that not all of them have are left out, unless the bands are asked for;
+    - objects of another pixel scale than most are resampled to it, and bands of an object to the pixels of its first
+      one, by their WCS; without a WCS, bands of another size are taken to show the same field;
+    - a band is multiplied by 10^(0.4 (zero point of the first object - its own)), where both are known;
+    - images of several sizes are cropped or padded to the most frequent one, unless ``size`` says which.
 
     Parameters
     ----------
-    paths
-        The N files.
+    objects
+        The files of each of N objects.
+    names
+        The band that each file of an object holds; None reads all bands of its files.
     bands
-        Names of the bands to read; None takes those that all files have, in the order of the first.
+        Names of the bands to read, in this order; None takes those that all objects have.
     size
         Size to which images are cropped or padded.
+    companions
+        Noise maps and PSFs in files of their own.
+
+    Attributes
+    ----------
+    bands
+        Names of the bands that are read.
+    zero_points
+        AB magnitude of one unit of flux by band, of the first object and so of all; None if unknown.
+    pixel_scale
+        Side of a pixel, arcsec; None if unknown.
+    has_noise
+        Whether every band of every object has a noise map.
+    has_psf
+        Whether any has a PSF.
+    notes
+        What was left out, resampled or guessed, with counts.
 
     Raises
     ------
     DataError
-        If the first file cannot be read, no band is common to all, or pixel scales differ.
+        If the first object cannot be read, or no band is common to all.
     """
 
-    def __init__(self, paths: Sequence[Path], bands: Sequence[str] | None = None, size: OneSize = OneSize()):
-        self.paths, self.notes = list(paths), list[str]()
-        first = _headers(self.paths[0])
-        self._scanned = scanned = {self.paths[0]: first}
-        looked_at = self.paths[:COUNTED_FILES]
-        with progress_bar(f"reading the headers of {len(looked_at):,} files") as advance:
-            for number, path in enumerate(looked_at[1:], 2):
-                with suppress(DataError):  # a damaged file is named when it is read, or left out by who asks for that
-                    scanned[path] = _headers(path)
-                advance(number, len(looked_at))
-        if bands is not None and (missing := [b for b in bands if b not in first.bands]):
-            raise DataError(f"{self.paths[0]}: no band {', '.join(missing)}; there are {', '.join(first.bands)}")
-        self.bands = list(bands) if bands is not None else self._common(scanned)
-        self._check_scales(scanned)
-        self.zero_points = {band: first.zero_points[band] for band in self.bands}
+    def __init__(
+        self,
+        objects: Sequence[Sequence[Path]],
+        names: Sequence[str] | None = None,
+        *,
+        bands: Sequence[str] | None = None,
+        size: OneSize = OneSize(),
+        companions: Companions = Companions(),
+    ):
+        self.objects = [list(files) for files in objects]
+        self.paths, self.names, self.companions = [files[0] for files in self.objects], names, companions
+        self._numbers = {path: number for number, path in enumerate(self.paths)}
+        self.notes: list[str] = []
+        self._in_turns = self._find_turns()
+        self._scanned = scanned = self._scan()
+        self._first = next(iter(scanned))
+        self.bands = self._chosen(bands, scanned) if bands is not None else self._common(scanned)
+        first = scanned[self._first]
+        self.zero_points = {band: first[band].zero_point for band in self.bands}
         self._note_zero_points(scanned)
-        shape = (len(self.bands), *first.bands[self.bands[0]].shape)
-        super().__init__(paths, shape, np.dtype(np.float32), size=size)
+        self.pixel_scale = self._common_scale(scanned)
+        self.has_noise = self._all_have_noise(scanned)
+        self.has_psf = any(band.psf is not None for found in scanned.values() for band in found.values())
+        shapes = {path: self._shape(found) for path, found in scanned.items() if self.bands[0] in found}
+        super().__init__(
+            self.paths,
+            (len(self.bands), *shapes[self._first]),
+            np.dtype(np.float32),
+            size=self._one_size(size, shapes),
+        )
 
-    def _common(self, scanned: Mapping[Path, _Headers]) -> list[str]:
-        """Bands of all files, in the order of the first; notes on the others."""
-        counts = Counter(band for headers in scanned.values() for band in headers.bands)
-        common = [band for band in scanned[self.paths[0]].bands if counts[band] == len(scanned)]
+    def _find_turns(self) -> InTurns | None:
+        """What every second image holds, where images without names and what belongs to them are in turns."""
+        if self.names is not None:
+            return None
+        found = set()
+        for path in dict.fromkeys((self.paths[0], self.paths[len(self.paths) // 2], self.paths[-1])):
+            with suppress(DataError):
+                found.add(_kind_in_turns(path))
+        if len(found) != 1:
+            return None
+        kind = found.pop()
+        if kind is None:
+            return None
+        if kind == "model":
+            said = "free of noise (a tenth of its pixels at least are 0): left out, as a model of what is in the image"
+        else:
+            said = f"without a negative value: read as noise maps ({kind})"
+        self.notes.append(f"images without names, every second one {said}")
+        return kind
+
+    def _scan(self) -> dict[Path, Object]:
+        """The headers of the first `COUNTED_FILES` objects that can be read; at least one must be."""
+        scanned: dict[Path, Object] = {}
+        refused: DataError | None = None
+        looked_at = self.objects[:COUNTED_FILES]
+        with progress_bar(f"reading the headers of {len(looked_at):,} objects") as advance:
+            for number, files in enumerate(looked_at, 1):
+                try:
+                    scanned[files[0]] = self._headers(files)
+                except DataError as error:  # it is named again when it is read, or left out by who asks for that
+                    refused = refused or error
+                advance(number, len(looked_at))
+        if not scanned and refused is not None:
+            raise refused
+        return scanned
+
+    def _headers(self, files: Sequence[Path]) -> Object:
+        """What the headers of an object's files say of its bands."""
+        found: Object = {}
+        for number, path in enumerate(files):
+            with open_fits(path) as file:
+                images = read_bands(file, path, in_turns=self._in_turns)
+                if self.names is not None:
+                    images = [replace(images[0], name=self.names[number])]
+            if (beside := self.companions.of(path)) is not None:
+                noise = _only_plane(beside.noise, beside.kind) or images[0].noise
+                images[0] = replace(images[0], noise=noise, psf=_only_plane(beside.psf) or images[0].psf)
+            found |= {image.name: image for image in images}
+        return found
+
+    def _chosen(self, bands: Sequence[str], scanned: Mapping[Path, Object]) -> list[str]:
+        """The bands that are asked for, if the first object has them; a note on those without."""
+        first = scanned[self._first]
+        if (places := matching(bands, list(first))) is None:
+            missing = [band for band in bands if matching([band], list(first)) is None] or list(bands)
+            raise DataError(f"{self._first}: no band {', '.join(missing)}; there are {', '.join(first)}")
+        chosen = [list(first)[place] for place in places]
+        if lacking := sum(not set(chosen) <= set(found) for found in scanned.values()):
+            self.notes.append(f"{lacking:,} of {len(scanned):,} files lack one of the bands {', '.join(chosen)}")
+        return chosen
+
+    def _common(self, scanned: Mapping[Path, Object]) -> list[str]:
+        """Bands of all objects, in the order of the first; notes on the others."""
+        counts = Counter(band for bands in scanned.values() for band in bands)
+        common = [band for band in scanned[self._first] if counts[band] == len(scanned)]
         if not common:
-            odd = min(scanned, key=lambda path: len(set(scanned[path].bands) & set(scanned[self.paths[0]].bands)))
+            odd = min(scanned, key=lambda path: len(set(scanned[path]) & set(scanned[self._first])))
             raise DataError(
-                f"no band is common to all {len(scanned):,} files: {self.paths[0]} has "
-                f"{', '.join(scanned[self.paths[0]].bands)}, {odd.name} has {', '.join(scanned[odd].bands)}"
+                f"no band is common to all {len(scanned):,} files: {self._first} has "
+                f"{', '.join(scanned[self._first])}, {odd.name} has {', '.join(scanned[odd])}"
             )
         for band in by_wavelength([band for band in counts if band not in common]):
             self.notes.append(
@@ -263,25 +261,16 @@ class FitsFiles(ImageFiles):
             )
         return common
 
-    def _check_scales(self, scanned: Mapping[Path, _Headers]) -> None:
-        first = scanned[self.paths[0]].scale
-        for path, headers in scanned.items():
-            if first and headers.scale and abs(headers.scale / first - 1) > SAME_SCALE:
-                raise DataError(
-                    f"{path}: a pixel is {headers.scale:.4g}″, in {self.paths[0].name} {first:.4g}″; keep images of one "
-                    "pixel scale in a folder"
-                )
-
-    def _note_zero_points(self, scanned: Mapping[Path, _Headers]) -> None:
+    def _note_zero_points(self, scanned: Mapping[Path, Object]) -> None:
         """Say how far zero points differ, and how many are not known."""
         for band in self.bands:
             reference = self.zero_points[band]
-            found = [headers.zero_points.get(band) for headers in scanned.values()]
+            found = [bands[band].zero_point for bands in scanned.values() if band in bands]
             known = [value for value in found if value is not None]
             if reference is not None and max(known) - min(known) > SAME_ZERO_POINT:
                 self.notes.append(
                     f"zero points of {band} from {min(known):.2f} to {max(known):.2f}: fluxes are brought to that of "
-                    f"{self.paths[0].name}, {reference:.2f}"
+                    f"{self._first.name}, {reference:.2f}"
                 )
             if known and len(known) < len(found):
                 unknown = len(found) - len(known)
@@ -289,165 +278,265 @@ class FitsFiles(ImageFiles):
                     f"zero point of {band} unknown in {unknown:,} of {len(found):,} files: left as they are"
                 )
 
+    def _common_scale(self, scanned: Mapping[Path, Object]) -> float | None:
+        """The pixel scale of most objects; notes on the others, and on bands with pixels of their own."""
+        first = self.bands[0]
+        scales = [bands[first].scale for bands in scanned.values() if first in bands]
+        known = [scale for scale in scales if scale is not None]
+        if not known:
+            common = None
+        else:
+            logs = np.log(known)
+            reach = np.searchsorted(np.sort(logs), [logs - SAME_SCALE, logs + SAME_SCALE])
+            common = known[int(np.argmax(reach[1] - reach[0]))]
+            if others := [scale for scale in known if not _is_same_scale(scale, common)]:
+                listed = (
+                    f"{min(others):.4g}″" if min(others) == max(others) else f"{min(others):.4g}″ to {max(others):.4g}″"
+                )
+                self.notes.append(
+                    f"{len(others):,} of {len(scales):,} files with pixels of {listed}: resampled to {common:.4g}″, "
+                    "which most have"
+                )
+            if len(known) < len(scales):
+                self.notes.append(
+                    f"pixel scale unknown in {len(scales) - len(known):,} of {len(scales):,} files: taken for {common:.4g}″"
+                )
+        for band in self.bands[1:]:
+            pairs = [(bands[first], bands[band]) for bands in scanned.values() if {first, band} <= set(bands)]
+            moved = [pair for pair in pairs if not _on_same_pixels(*pair)]
+            if moved:
+                guessed = [pair for pair in moved if not _both_known(*pair)]
+                how = ", taken to show the same field, as there is no WCS" if guessed else ""
+                count = "" if len(moved) == len(pairs) else f" in {len(moved):,} of {len(pairs):,} objects"
+                self.notes.append(f"band {band} resampled to the pixels of {first}{count}{how}")
+        return common
+
+    def _all_have_noise(self, scanned: Mapping[Path, Object]) -> bool:
+        having = [all(b in bands and bands[b].noise is not None for b in self.bands) for bands in scanned.values()]
+        if any(having) and not all(having):
+            self.notes.append(
+                f"noise maps of {sum(having):,} of {len(having):,} objects: not used, as others lack them"
+            )
+        return all(having)
+
+    def _one_size(self, size: OneSize, shapes: Mapping[Path, tuple[int, int]]) -> OneSize:
+        """The size that is asked for, or that most images have."""
+        counts = Counter(shapes.values())
+        if size.side is not None or len(counts) == 1:
+            return size
+        most = sorted(counts, key=lambda shape: (counts[shape], max(shape)))[-1]
+        side = max(most)
+        cropped = sum(max(shape) > side for shape in shapes.values())
+        padded = sum(min(shape) < side for shape in shapes.values())
+        self.notes.append(
+            f"images of {len(counts)} sizes brought to {side}×{side} pixels: {cropped:,} cropped, {padded:,} padded; "
+            "--crop or --pad chooses another"
+        )
+        return OneSize(side, side)
+
+    def _shape(self, found: Object) -> tuple[int, int]:
+        rows, columns = self._axes(found[self.bands[0]])
+        return rows.count, columns.count
+
+    def _axes(self, image: BandImage) -> tuple[Axis, Axis]:
+        """The pixels to which an object is brought, in those of its first band."""
+        step = 1.0
+        if image.scale and self.pixel_scale and not _is_same_scale(image.scale, self.pixel_scale):
+            step = self.pixel_scale / image.scale
+        return about_centre(image.shape[0], step), about_centre(image.shape[1], step)
+
     def shape_of(self, path: Path) -> tuple[int, ...]:
         """Return the shape (C, H, W) of the bands in a file, from its headers."""
-        found = self._scanned.get(path) or _headers(path)
-        return (len(self.bands), *next(iter(found.bands.values())).shape)
+        return (len(self.bands), *self._shape(self._found(path)))
+
+    def position_of(self, path: Path) -> tuple[float, float] | None:
+        """Return right ascension and declination of the centre of an object, degrees; None if unknown, or not looked at."""
+        image = self._scanned.get(path, {}).get(self.bands[0])
+        if image is None or image.sky is None:
+            return None
+        with named_errors(path, "its header is damaged"):
+            return image.sky.position(image.shape)
+
+    def _found(self, path: Path) -> Object:
+        found = self._scanned.get(path) or self._headers(self.objects[self._numbers[path]])
+        if missing := [name for name in self.bands if name not in found]:
+            raise DataError(
+                f"{path}: no band {', '.join(missing)}, which {self._first.name} has; it has {', '.join(found)}"
+            )
+        return found
 
     def read(self, path: Path) -> np.ndarray:
-        """Return the bands (C, H, W) of a file, found by their names, on the flux scale of the first file."""
-        # Files of one survey may differ in which HDUs they have, and in their order.
-        found = self._scanned.get(path)
-        with _open(path, checked=found is not None) as file:
-            if found is None:
-                found = _read_headers(file, path)
-            if missing := [name for name in self.bands if name not in found.bands]:
-                raise DataError(
-                    f"{path}: no band {', '.join(missing)}, which {self.paths[0].name} has; it has {', '.join(found.bands)}"
-                )
-            planes = [_plane(file, found.bands[name], path, found.blanks[name]) for name in self.bands]
-        return np.stack([plane * self._factor(name, found) for name, plane in zip(self.bands, planes, strict=True)])
+        """Return the bands (C, H, W) of an object, named by its first file, on the pixels and the flux scale of all."""
 
-    def _factor(self, band: str, found: _Headers) -> np.float32:
+        def of_band(opened: Callable[[Path], Any], image: BandImage) -> np.ndarray:
+            return read_plane(opened(image.plane.path), image.plane, image.blank)
+
+        return self._read(path, of_band, resample)
+
+    def noise(self, path: Path) -> np.ndarray:
+        """Return the standard deviation (C, H, W) of the noise of an object, beside what `read` returns.
+
+        It is infinite where there is no data. Resampled noise is what `darklens.data.resampling.resample_noise` says.
+
+        Raises
+        ------
+        DataError
+            If there is no noise map of a band, or it is not of its band's size.
+        """
+
+        def of_band(opened: Callable[[Path], Any], image: BandImage) -> np.ndarray:
+            if image.noise is None:
+                raise DataError(f"{path}: no noise map of band {image.name}")
+            noise = read_deviation(opened(image.noise.path), image.noise)
+            if noise.shape != image.shape:
+                raise DataError(f"{image.noise.path}: a noise map is not of the size {image.shape} of its band")
+            return noise
+
+        return self._read(path, of_band, resample_noise)
+
+    def psf(self, path: Path) -> dict[str, np.ndarray]:
+        """Return the PSF (h, w) of each band of an object that has one, on the pixels of all, with sum 1."""
+        found, kernels = self._found(path), {}
+        reference = found[self.bands[0]]
+        for band in self.bands:
+            if (plane := found[band].psf) is not None:
+                with open_fits(plane.path) as file:
+                    kernel = read_plane(file, plane).astype(np.float64)
+                rows, columns = self._axes_of(found[band], reference, path)
+                step = float(np.sqrt(abs(rows.step * columns.step)))
+                kernels[band] = resample_psf(kernel, step if abs(step - 1) > SAME_SCALE else 1.0)
+        return kernels
+
+    def psf_of_row(self, row: int) -> dict[str, np.ndarray]:
+        """Return what `psf` does for the object of a number."""
+        return self.psf(self.paths[row])
+
+    def _read(
+        self,
+        path: Path,
+        of_band: Callable[[Callable[[Path], Any], BandImage], np.ndarray],
+        resampled: Callable[[np.ndarray, Axis, Axis], np.ndarray],
+    ) -> np.ndarray:
+        """What is read of each band, brought to the pixels and the flux scale of all."""
+        # Files of one survey may differ in which HDUs they have, and in their order.
+        checked = path in self._scanned
+        found, planes = self._found(path), []
+        reference = found[self.bands[0]]
+        with ExitStack() as stack:
+
+            @cache
+            def opened(file: Path) -> Any:
+                return stack.enter_context(open_fits(file, checked=checked))
+
+            for name in self.bands:
+                image = found[name]
+                plane = of_band(opened, image) * self._factor(image)
+                rows, columns = self._axes_of(image, reference, path)
+                if not (rows.is_same(image.shape[0], SAME_PIXEL) and columns.is_same(image.shape[1], SAME_PIXEL)):
+                    plane = resampled(plane, rows, columns)
+                planes.append(plane)
+        return np.stack(planes)
+
+    def _axes_of(self, image: BandImage, reference: BandImage, path: Path) -> tuple[Axis, Axis]:
+        """The pixels to which an object is brought, in those of one of its bands."""
+        rows, columns = self._axes(reference)
+        if _on_same_pixels(image, reference):
+            return rows, columns
+        if _both_known(image, reference):
+            assert image.sky is not None
+            assert reference.sky is not None
+            with named_errors(path, "its WCS is damaged"):
+                found = reference.sky.axes_in(image.sky, reference.shape, rows, columns)
+            if found is None:
+                raise DataError(
+                    f"{image.plane.path}: band {image.name} is turned against {reference.name}; bring the bands of an "
+                    "object to one orientation"
+                )
+            return found
+        stretched = [
+            Axis(axis.count, (axis.first + 0.5) * own / all_ - 0.5, axis.step * own / all_)
+            for axis, own, all_ in zip((rows, columns), image.shape, reference.shape, strict=True)
+        ]
+        return stretched[0], stretched[1]
+
+    def _factor(self, image: BandImage) -> np.float32:
         """What a band is multiplied by."""
-        own, reference = found.zero_points[band], self.zero_points[band]
+        own, reference = image.zero_point, self.zero_points[image.name]
         if own is None or reference is None or abs(own - reference) <= SAME_ZERO_POINT:
             return np.float32(1)
         return np.float32(10 ** (0.4 * (reference - own)))
 
 
-def _headers(path: Path) -> _Headers:
-    with _open(path) as file:
-        return _read_headers(file, path)
-
-
-def _read_headers(file: Any, path: Path) -> _Headers:
-    bands = {band.name: band for band in find_bands(file, path)}
-    cards = {number: _cards(file, number) for number in {band.hdu for band in bands.values()}}
-    first = cards[next(iter(bands.values())).hdu]
-    zero_points = {name: zero_point(cards[band.hdu]) for name, band in bands.items()}
-    blanks = {name: _blank(cards[band.hdu]) for name, band in bands.items()}
-    return _Headers(bands, zero_points, blanks, _scale(first))
-
-
-def _cards(file: Any, number: int) -> dict[str, Any]:
-    """The header of an HDU as a mapping, of the last card of each name; much faster than astropy's."""
-    return {card["name"]: card.get("value") for card in file[number].read_header_list()}
-
-
-def _scale(cards: Mapping[str, Any]) -> float | None:
-    """Side of a pixel, arcsec, from the matrix of a linear WCS in degrees; None if the header has none."""
-    if "CTYPE1" not in cards:
-        return None
-    try:
-        if "CD1_1" in cards:
-            matrix = [[float(cards.get(f"CD{i}_{j}", 0)) for j in (1, 2)] for i in (1, 2)]
-        else:
-            steps = [float(cards[f"CDELT{i}"]) for i in (1, 2)]
-            matrix = [[steps[i - 1] * float(cards.get(f"PC{i}_{j}", i == j)) for j in (1, 2)] for i in (1, 2)]
-    except (KeyError, TypeError, ValueError):
-        return None
-    scale = 3600 * math.sqrt(math.prod(math.hypot(matrix[0][axis], matrix[1][axis]) for axis in (0, 1)))
-    return scale if 0 < scale < math.inf else None
-
-
-class BandFiles(ImageFiles):
-    """Objects with a file for each band. Other bands are resampled to the pixels of the first; their flux is kept.
+class NoiseMaps:
+    """The noise of objects in FITS files, as images.
 
     Parameters
     ----------
-    objects
-        The files of each of N objects, in the order of the bands; each file holds one image.
+    files
+        The objects.
     """
 
-    def __init__(self, objects: Sequence[Sequence[Path]]):
-        self.objects = [list(paths) for paths in objects]
-        first = _single(self.objects[0][0])
-        super().__init__([o[0] for o in objects], (len(objects[0]), *first.shape), np.dtype(np.float32))
-        self._index = {paths[0]: paths for paths in self.objects}
+    def __init__(self, files: FitsObjects):
+        self.files = files
 
-    def read(self, path: Path) -> np.ndarray:
-        """Return the bands (C, H, W) of an object, named by the file of its first band."""
-        return np.stack([_match(_single(p), self.image_shape[1:]) for p in self._index[path]])
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape (N, C, H, W)."""
+        return self.files.shape
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Return the type of the pixels."""
+        return self.files.dtype
 
-def _match(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if image.shape == shape:
-        return image
-    import torch
-
-    tensor = torch.from_numpy(image.astype(np.float32))[None, None]
-    resized = torch.nn.functional.interpolate(tensor, size=list(shape), mode="bilinear", align_corners=False)[0, 0]
-    return resized.numpy() * (image.size / resized.numel())
-
-
-def _single(path: Path) -> np.ndarray:
-    with _open(path) as file:
-        band = find_bands(file, path)[0]
-        return _plane(file, band, path, _blank(_cards(file, band.hdu)))
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        paths, side = self.files.paths, self.files.size.side
+        maps = [self.files.noise(paths[row]) for row in np.atleast_1d(np.arange(len(paths))[rows])]
+        if side is not None:
+            maps = [crop_or_pad(noise, side, level=np.inf) for noise in maps]
+        return np.stack(maps) if maps else np.empty((0, *self.shape[1:]), self.dtype)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without astropy's warnings on cards that break the standard: each file of a survey would print them."""
-    from astropy.utils.exceptions import AstropyWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        yield
+def _is_same_scale(scale: float, other: float) -> bool:
+    return abs(scale / other - 1) <= SAME_SCALE
 
 
-@contextmanager
-def _open(path: Path, *, checked: bool = False) -> Iterator[Any]:
-    """Open a file after the checks of `check_before_opening`, unless they were made when its headers were read."""
-    import fitsio
-
-    with named_errors(path, "not a readable FITS file"):
-        if not checked:
-            check_before_opening(path)
-        with fitsio.FITS(str(path)) as file:
-            yield file
+def _both_known(image: BandImage, other: BandImage) -> bool:
+    return image.scale is not None and other.scale is not None
 
 
-def _blank(cards: Mapping[str, Any]) -> float | None:
-    """The value of pixels without data, as they are read: BLANK, of images of integers (FITS 4.0, section 4.4.2.5)."""
-    blank = cards.get("BLANK", cards.get("ZBLANK"))
-    if isinstance(blank, bool) or not isinstance(blank, int) or not isinstance(cards.get("BITPIX"), int):
+def _on_same_pixels(image: BandImage, other: BandImage) -> bool:
+    """Whether the pixels of two bands are the same by their headers; without a WCS those of one size are."""
+    return image.shape == other.shape and (image.sky == other.sky or not _both_known(image, other))
+
+
+def _kind_in_turns(path: Path) -> InTurns | None:
+    """What every second image of a file holds, if none has a name, and these differ from the others; None otherwise."""
+    with open_fits(path) as file:
+        bands = read_bands(file, path)
+        if len(bands) % 2 or any(band.named or band.plane.number is not None for band in bands):
+            return None
+        planes = [read_plane(file, band.plane, band.blank) for band in bands]
+    negative = [bool((plane < 0).any()) for plane in planes]
+    zero = [float((plane == 0).mean()) >= EMPTY for plane in planes]
+    if all(zero[1::2]) and not any(zero[::2]):
+        return "model"
+    if any(negative[1::2]) or not all(negative[::2]) or any(zero):
         return None
-    if cards.get("ZBITPIX", cards["BITPIX"]) < 0:
+    # The scatter of neighbours' differences, 1.4826 times their median absolute value, is that of noise times root 2.
+    scatter = 1.4826 * float(np.nanmedian(np.abs(np.diff(planes[0].astype(np.float64))))) / np.sqrt(2)
+    level = float(np.nanmedian(planes[1]))
+    with np.errstate(divide="ignore"):
+        is_variance = abs(np.log(np.sqrt(level) / scatter)) < abs(np.log(level / scatter))
+    return "variance" if is_variance else "deviation"
+
+
+def _only_plane(path: Path | None, kind: NoiseKind = "deviation") -> Plane | None:
+    """The first image of a file that holds one noise map or PSF; None without a file."""
+    if path is None:
         return None
-    return float(blank * cards.get("BSCALE", 1) + cards.get("BZERO", 0))
-
-
-def _plane(file: Any, band: BandHdu, path: Path, blank: float | None = None) -> np.ndarray:
-    """The pixels of a band, those without data nan."""
-    try:
-        pixels = _pixels(file, band.hdu, path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: HDU {band.hdu} ({band.name}) is damaged or cut off; copy it again, or leave it out"
-        ) from error
-    pixels = pixels if band.plane is None else pixels[band.plane]
-    return pixels if blank is None else np.where(pixels == blank, np.float32(np.nan), pixels.astype(np.float32))
-
-
-def _pixels(file: Any, number: int, path: Path) -> np.ndarray:
-    """The pixels of an HDU in this machine's byte order, if the file can hold as many as its header promises."""
-    info = file[number].get_info()
-    if not all(info.get("dims", (0,))):
-        raise ValueError(f"HDU {number} is no image")
-    promised, size = math.prod(info["dims"]) * abs(info["img_type"]) // 8, path.stat().st_size
-    if info["is_compressed_image"]:
-        check_expansion(path, promised, size, ratio=TILE_RATIO)
-    elif is_gzip(path):
-        check_expansion(path, promised, size)
-    else:
-        check_whole(path, info["data_start"] + promised, size)
-    pixels = file[number].read()
-    return np.asarray(pixels, dtype=pixels.dtype.newbyteorder("="))
-
-
-def _sibling(file: Any, by_name: dict[str, int], band: BandHdu, what: str, path: Path) -> np.ndarray | None:
-    """The noise map or PSF of a band, named ``<BAND>_RMS`` or ``<BAND>_PSF``."""
-    number = by_name.get(f"{band.name}_{what}".upper())
-    return None if number is None else _pixels(file, number, path).astype(np.float32)
+    with open_fits(path) as file:
+        for number in range(len(file)):
+            if file[number].get_exttype() == "IMAGE_HDU" and file[number].get_info().get("dims"):
+                return Plane(path, number, kind=kind)
+    raise DataError(f"{path}: no image in it")

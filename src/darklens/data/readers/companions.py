@@ -1,0 +1,92 @@
+"""Find the noise maps and PSFs that lie in files of their own beside an image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from darklens.data.identifiers import identifier
+from darklens.data.readers.fits_headers import NoiseKind
+
+NOISE_FILES: dict[str, NoiseKind] = {
+    "noise": "deviation", "rms": "deviation", "err": "deviation", "error": "deviation", "errors": "deviation",
+    "sigma": "deviation", "var": "variance", "variance": "variance", "ivar": "inverse variance",
+}  # fmt: skip
+"""Words in the names of files that hold noise maps, and what they hold."""
+NOT_OBJECTS = {*NOISE_FILES, "wht", "weight", "weights", "psf", "mask", "seg", "segmentation", "flag", "flags"}
+"""Words in the names of files that hold what belongs to an image: noise, weights, PSF or mask."""
+OF_IMAGES = {"image", "img", "sci", "map"}
+"""Words that an image and its noise map need not share."""
+
+
+@dataclass(frozen=True)
+class Companion:
+    """The files of the noise map and the PSF of an image, None without, and what the noise map holds."""
+
+    noise: Path | None = None
+    psf: Path | None = None
+    kind: NoiseKind = "deviation"
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Noise maps and PSFs in files of their own, by the file of their image."""
+
+    by_image: Mapping[Path, Companion] = field(default_factory=dict)
+
+    def of(self, path: Path) -> Companion | None:
+        """Return what belongs to an image; None if there is nothing."""
+        return self.by_image.get(path)
+
+
+def words(path: Path) -> list[str]:
+    """Return the words of a file's name in small letters."""
+    return [word for word in re.split(r"[-_. ]+", identifier(path).lower()) if word]
+
+
+def is_auxiliary(path: Path) -> bool:
+    """Return whether a file's name says that it holds noise, weights, a PSF or a mask, and no object of its own."""
+    return bool(NOT_OBJECTS & set(words(path)))
+
+
+def without_auxiliary(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files that hold objects, and those that do not; all of them and none if no object would be left."""
+    objects = [path for path in paths if not is_auxiliary(path)]
+    return (objects, [path for path in paths if is_auxiliary(path)]) if objects else (list(paths), [])
+
+
+def find_companions(images: Sequence[Path], others: Sequence[Path]) -> Companions:
+    """Return which noise maps and PSFs belong to which images: those of the same folder and the same name.
+
+    ``J0123_g_rms.fits`` belongs to ``J0123_g.fits``, ``noise_map.fits`` to ``image.fits``. The noise map is taken for its
+    standard deviation, unless its name says ``var`` or ``ivar``.
+
+    Parameters
+    ----------
+    images
+        Files of images.
+    others
+        Files that `is_auxiliary` tells from them.
+    """
+    by_name: dict[tuple[Path, tuple[str, ...]], list[Path]] = {}
+    for path in others:
+        by_name.setdefault(_key(path), []).append(path)
+    found = {}
+    for image in images:
+        noise = psf = None
+        kind: NoiseKind = "deviation"
+        for path in sorted(by_name.get(_key(image), ())):
+            kinds = [kind for word, kind in NOISE_FILES.items() if word in words(path)]
+            if kinds and noise is None:
+                noise, kind = path, kinds[0]
+            elif "psf" in words(path) and psf is None:
+                psf = path
+        if noise is not None or psf is not None:
+            found[image] = Companion(noise, psf, kind)
+    return Companions(found)
+
+
+def _key(path: Path) -> tuple[Path, tuple[str, ...]]:
+    return path.parent, tuple(word for word in words(path) if word not in NOT_OBJECTS | OF_IMAGES)
