@@ -24,6 +24,7 @@ from darklens.data.readers.catalogs import join_catalog, read_catalog
 from darklens.data.readers.companions import Companions, find_companions, without_auxiliary
 from darklens.data.readers.files import BANDS_LAST, NpyFiles, PngFiles, is_channels_last
 from darklens.data.readers.fits import FitsObjects, NoiseMaps
+from darklens.data.readers.header_groups import group_by_headers
 from darklens.data.readers.stacks import Hdf5Stack, hdf5_splits, open_npy_stack
 from darklens.data.readers.tables import read_csv
 from darklens.data.sizes import OneSize, Resized
@@ -303,7 +304,7 @@ def _bands(path: Path, options: DataOptions) -> Cutouts | None:
     """A FITS file for each band of an object, grouped by the names of files and folders; around them folders of classes."""
     files = [p for p in sorted(path.rglob("*")) if file_kind(p) == "fits" and p.is_file()] if path.is_dir() else []
     files, others = without_auxiliary(files)
-    groups = group_bands(path, files, CLASS_NAMES) if len(files) > 1 else None
+    groups = (group_bands(path, files, CLASS_NAMES) or group_by_headers(path, files)) if len(files) > 1 else None
     if groups is None or (len(groups.objects) < 2 and len(groups.bands) > 8):
         return None
     companions, notes = _beside(files, others)

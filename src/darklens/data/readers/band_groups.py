@@ -81,7 +81,7 @@ def group_bands(root: Path, paths: Sequence[Path], classes: Sequence[str]) -> Ba
             continue
         bands = Counter(band for files in found.values() for band in files)
         if not set(bands) & set(classes) and sum(len(files) > 1 for files in found.values()) * 2 > len(found):
-            return _common(root, found, bands)
+            return common_bands(root, found, bands)
     return None
 
 
@@ -141,9 +141,30 @@ def _folders_of_bands(found: Sequence[tuple[tuple[str, ...], str]]) -> set[tuple
     return of_bands
 
 
-def _common(
+def common_bands(
     root: Path, objects: Mapping[tuple[tuple[str, ...], str], dict[str, Path]], bands: Counter[str]
 ) -> BandGroups:
+    """Return objects with the bands that all of them have, and notes on the others.
+
+    Parameters
+    ----------
+    root
+        The folder, for errors.
+    objects
+        The file of each band of an object, by the folders around it and its name.
+    bands
+        How many objects have each band.
+
+    Returns
+    -------
+    BandGroups
+        The objects.
+
+    Raises
+    ------
+    DataError
+        If no band is common to all objects.
+    """
     common = by_wavelength([band for band, count in bands.items() if count == len(objects)])
     if not common:
         (folders, name), files = min(objects.items(), key=lambda pair: len(pair[1]))
