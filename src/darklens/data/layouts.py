@@ -20,7 +20,7 @@ from darklens.data.identifiers import file_kind, identifier
 from darklens.data.options import DataOptions
 from darklens.data.readers.band_groups import group_bands, without_auxiliary
 from darklens.data.readers.catalogs import join_catalog, read_catalog
-from darklens.data.readers.files import BANDS_LAST, NpyFiles, PngFiles, is_channels_last
+from darklens.data.readers.files import BANDS_LAST, NpyFiles, PictureFiles, is_channels_last
 from darklens.data.readers.fits import BandFiles, FitsFiles, read_fits_cutout
 from darklens.data.readers.stacks import Hdf5Stack, hdf5_splits, open_npy_stack
 from darklens.data.readers.tables import read_csv
@@ -368,8 +368,8 @@ def _file_images(
             notes=[*info.notes, *fits.notes],
         )  # fmt: skip
     else:
-        images = PngFiles(paths, size)
-        info.notes.append("PNG: brightness may be stretched, and is not calibrated")
+        images = pictures = PictureFiles(paths, size)
+        info = DatasetInfo(str(where), classes, pictures.bands, layout=layout, notes=[*info.notes, *pictures.notes])
     return Cutouts(images, catalog, info)
 
 
