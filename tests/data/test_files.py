@@ -136,6 +136,67 @@ def test_shapes_are_counted_and_unreadable_files_left_out():
     assert count_shapes(paths, shape_of) == {(1, 2): ["a", "c"], (2, 2): ["bb"]}
 
 
+def test_colour_pictures_have_the_bands_r_g_b_and_no_unit(tmp_path):
+    colour = RNG.integers(0, 255, (3, 5, 3), dtype=np.uint8)
+    Image.fromarray(colour).save(tmp_path / "a.png")
+    opened = open_data(tmp_path)
+    assert (opened.info.bands, opened.info.unit, opened.info.pixel_scale) == (["R", "G", "B"], None, None)
+    Image.fromarray(colour[..., 0]).save(tmp_path / "a.png")
+    assert open_data(tmp_path).info.bands == []
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG"])
+def test_jpeg_is_read_as_pil_decodes_it(tmp_path, name):
+    smooth = np.add.outer(np.arange(24) * 5, np.arange(40) * 3)
+    colour = np.stack([smooth, 255 - smooth, smooth // 2], axis=-1).astype(np.uint8)
+    Image.fromarray(colour).save(tmp_path / name, format="JPEG", quality=95)
+    opened = open_data(tmp_path)
+    assert opened.ids == ["a"]
+    assert opened.info.bands == ["R", "G", "B"]
+    assert opened.info.notes == ["JPEG: brightness may be stretched, and is not calibrated"]
+    decoded = opened.images[:][0].astype(int)
+    np.testing.assert_array_equal(decoded, np.asarray(Image.open(tmp_path / name)).transpose(2, 0, 1))
+    assert np.abs(decoded - colour.transpose(2, 0, 1)).max() < 12, "compression loses little of what is smooth"
+    Image.fromarray(colour[..., 0]).save(tmp_path / name, format="JPEG", quality=95)
+    assert open_data(tmp_path / name).images.shape == (1, 1, 24, 40)
+
+
+def test_jpeg_of_print_colours_becomes_rgb(tmp_path):
+    """Cyan ink alone takes away red, and leaves green and blue."""
+    Image.new("CMYK", (16, 8), (255, 0, 0, 0)).save(tmp_path / "a.jpg", quality=95)
+    found = open_data(tmp_path).images[:][0].astype(int)
+    np.testing.assert_allclose(found.mean((1, 2)), [0, 255, 255], atol=3)
+
+
+def test_damaged_jpeg_and_other_formats_named_jpg_are_refused(tmp_path):
+    Image.fromarray(RNG.integers(0, 255, (60, 60, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"a\.jpg: not a readable JPEG"):
+        open_data(tmp_path / "a.jpg")
+    Image.new("L", (4, 4)).save(tmp_path / "b.jpg", format="PNG")
+    with pytest.raises(DataError, match=r"b\.jpg: not a readable JPEG"):
+        open_data(tmp_path / "b.jpg")
+
+
+def test_grey_and_colour_in_one_folder_are_refused_with_one_of_each(tmp_path):
+    for name, shape in (("a", (6, 7, 3)), ("b", (6, 7)), ("c", (6, 7))):
+        Image.fromarray(RNG.integers(0, 255, shape, dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    message = r"images differ in their bands: .*1×6×7 \(2, such as b\.png\), 3×6×7 \(1, such as a\.png\)"
+    with pytest.raises(DataError, match=message):
+        open_data(tmp_path).images[:]
+
+
+def test_transparency_is_left_out_with_a_note(tmp_path):
+    grey = RNG.integers(0, 255, (3, 5, 2), dtype=np.uint8)
+    Image.fromarray(grey, "LA").save(tmp_path / "a.png")
+    opened = open_data(tmp_path)
+    np.testing.assert_array_equal(opened.images[:][0, 0], grey[..., 0])
+    assert [note for note in opened.info.notes if "alpha" in note] == ["a.png: transparency (alpha) is left out"]
+    Image.fromarray(grey[..., 0]).save(tmp_path / "a.png")
+    assert not [note for note in open_data(tmp_path).info.notes if "alpha" in note]
+
+
 def test_transparency_and_palettes_become_colours(tmp_path):
     colour = RNG.integers(0, 255, (3, 5, 4), dtype=np.uint8)
     Image.fromarray(colour, "RGBA").save(tmp_path / "a.png")

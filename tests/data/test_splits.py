@@ -3,8 +3,10 @@
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from darklens.data.splits import ensure_split, split_rows
+from darklens.data.splits import ensure_split, sample_rows, split_rows
 from darklens.errors import DataError
 
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -96,3 +98,39 @@ def test_splits_are_known_by_their_usual_names_and_kept():
     assert kept == ["train", "validation", "validation", "test", "train", "validation", None]
     with pytest.raises(DataError, match="column 'split' says 'fold2'; expected train, validation or test"):
         ensure_split(pl.DataFrame({"id": range(3), "split": ["train", "fold2", "val"]}), 0)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=6), fraction=st.floats(0.01, 1), seed=st.integers(0, 2**32)
+)
+def test_sample_has_the_fraction_of_each_label_to_less_than_one_row(sizes, fraction, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    count = max(1, int(fraction * len(labels)))
+    rows = sample_rows(labels, count, np.random.default_rng(seed))
+    assert len(np.unique(rows)) == count == len(rows)
+    assert (np.diff(rows) > 0).all()
+    drawn = np.bincount(labels[rows], minlength=len(sizes))
+    assert (np.abs(drawn - np.array(sizes) * count / len(labels)) < 1).all()
+
+
+def test_sample_of_class_folders_is_even_where_the_first_rows_are_not():
+    """3,200 rows of each of three classes, in their order: of the first 8,192 only 1,792 are of the last one."""
+    labels = np.repeat([2, 0, 1], 3200)
+    rows = sample_rows(labels, 8192, np.random.default_rng(0))
+    assert sorted(np.bincount(labels[rows]).tolist()) == [2730, 2731, 2731]
+
+
+def test_all_rows_have_the_same_chance_to_be_sampled():
+    """4,000 samples of 5 of 13 rows: each row is drawn 1,538 times, with a standard deviation of 31."""
+    labels = np.array([0] * 7 + [3] + [1] * 5)
+    rng = np.random.default_rng(2)
+    drawn = np.bincount(np.concatenate([sample_rows(labels, 5, rng) for _ in range(4000)]), minlength=13)
+    assert np.abs(drawn - 4000 * 5 / 13).max() < 4 * 31
+
+
+def test_sample_depends_on_the_generator_and_holds_all_rows_where_they_are_few():
+    labels = np.arange(50) % 3
+    first, again, other = (sample_rows(labels, 20, np.random.default_rng(seed)).tolist() for seed in (5, 5, 6))
+    assert first == again != other
+    assert sample_rows(labels, 50, np.random.default_rng(5)).tolist() == list(range(50))
+    assert sample_rows(labels, 80, np.random.default_rng(5)).tolist() == list(range(50))

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq, minimize
+from scipy.special import expit, log_softmax
+from sklearn.metrics import log_loss
 
-from darklens.evaluation.calibration import fit_calibration, prediction_sets
+from darklens.evaluation.calibration import fit_calibration, fit_temperature, prediction_sets
 
 
 def drawn_logits(n, temperature, seed=0):
@@ -18,6 +21,49 @@ def drawn_logits(n, temperature, seed=0):
 def test_temperature_is_found():
     logits, labels = drawn_logits(20_000, 3.0)
     assert fit_calibration(logits, labels).temperature == pytest.approx(3.0, rel=0.05)
+
+
+@pytest.mark.parametrize("margin", [1.0, 4.0, 9.0, 30.0])
+def test_temperature_without_errors_is_where_likelihood_and_prior_balance(margin):
+    """Two classes, N right answers of margin m: with x = m / T, the slope in log T is N x / (1 + exp x) + log T / 0.5²."""
+    labels = torch.tensor([0, 1] * 768)
+    logits = torch.where(torch.eye(2)[labels].bool(), margin, 0.0) - 3.0
+    expected = np.exp(brentq(lambda u: 1536 * margin * np.exp(-u) * expit(-margin * np.exp(-u)) + 4 * u, -3, 3))
+    assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-3)
+
+
+def test_sure_logits_without_errors_do_not_raise_the_log_loss_of_other_images():
+    """Logits as sure as they may be: of 1,536 images none is wrong, of 60,000 others five."""
+    rng = torch.Generator().manual_seed(2)
+    logits = 11.0 * torch.eye(3)[torch.randint(3, (61_536,), generator=rng)] + torch.randn(61_536, 3, generator=rng)
+    truth = torch.multinomial(logits.softmax(-1), 1, generator=rng)[:, 0]
+    wrong = logits.argmax(1) != truth
+    assert (int(wrong[:1536].sum()), int(wrong.sum())) == (0, 5)
+    found = fit_calibration(logits[:1536], truth[:1536]).temperature
+    without_prior = fit_temperature(logits[:1536], truth[:1536], prior_width=np.inf)
+
+    def loss(temperature):
+        return log_loss(truth[1536:].numpy(), (logits[1536:].double() / temperature).softmax(-1).numpy())
+
+    assert 0.8 < found < 1.1
+    assert loss(found) < 1.05 * loss(1.0)
+    assert without_prior < 0.2
+    assert loss(without_prior) > 1.4 * loss(1.0)
+
+
+@pytest.mark.parametrize(
+    ("n", "temperature", "width"), [(40, 3.0, 0.5), (40, 0.2, 0.5), (300, 0.4, 0.25), (40, 2.0, 1)]
+)
+def test_temperature_maximises_likelihood_times_prior(n, temperature, width):
+    logits, labels = drawn_logits(n, temperature, seed=3)
+
+    def loss(u):
+        p = log_softmax(logits.double().numpy() / np.exp(u[0]), axis=1)
+        return -p[np.arange(n), labels].sum() + u[0] ** 2 / (2 * width**2)
+
+    expected = np.exp(minimize(loss, [0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10}).x[0])
+    assert fit_temperature(logits, labels, width) == pytest.approx(expected, rel=1e-3)
+    assert fit_temperature(logits, labels, np.inf) != pytest.approx(expected, rel=0.02), "the prior matters here"
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.95])

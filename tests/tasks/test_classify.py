@@ -95,7 +95,7 @@ def test_validation_metrics_are_those_of_scikit_learn(skilled):
     assert float(metrics["auc"].compute()) == pytest.approx(expected, abs=1e-4)
 
 
-def test_calibration_of_logits_is_of_the_highest_likelihood():
+def test_calibration_divides_logits_that_are_too_sure():
     """Logits that are three times too sure get a temperature of about three; scores are 1 - p of the truth, sorted."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1.5, (4000, 3))

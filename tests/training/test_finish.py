@@ -18,6 +18,7 @@ from darklens.inference.outliers import OutlierScore
 from darklens.models.registry import build_network
 from darklens.tasks.classify import Classify
 from darklens.tasks.optimization import LearningOptions
+from darklens.tasks.regress import Regress
 from darklens.tasks.supervised import SupervisedModule
 from darklens.training import finish as finishing
 from darklens.training.finish import calibrated, finish
@@ -34,8 +35,9 @@ LABELS = torch.from_numpy(RNG.integers(0, 3, 150))
 SAMPLE = torch.from_numpy(RNG.normal(0, 1, (130, 1, 5, 5)).astype(np.float32))
 
 
-def data(**more):
-    return SimpleNamespace(validation=Held({"image": IMAGES, "target": LABELS}), sample=SAMPLE, task=TASK, **more)
+def data(seed=0, **more):
+    held = Held({"image": IMAGES, "target": LABELS})
+    return SimpleNamespace(validation=held, sample=SAMPLE, task=TASK, seed=seed, **more)
 
 
 def linear(scale=1.0):
@@ -61,10 +63,52 @@ def test_model_is_calibrated_on_the_validation_images():
     assert output.shape == (150, 3)
 
 
-def test_so_many_validation_images_are_enough(monkeypatch):
+class Spied(Held):
+    """Images in memory that remember which rows were read."""
+
+    def __getitem__(self, rows):
+        self.read = [*getattr(self, "read", []), *(int(row) for row in rows)]
+        return super().__getitem__(rows)
+
+
+def rows_read(validation, seed):
+    calibrated(linear(), SimpleNamespace(validation=validation, sample=SAMPLE, task=TASK, seed=seed))
+    read, validation.read = validation.read, []
+    return read
+
+
+def test_so_many_validation_images_are_enough_and_have_the_classes_of_all(monkeypatch):
+    """In class order, 70 first rows of 150 would have none of the third class."""
     monkeypatch.setattr(finishing, "CALIBRATION_IMAGES", 70)
-    found = calibrated(linear(), data())
-    assert len(found.calibration.scores) == 70
+    labels = torch.tensor([1] * 75 + [0] * 45 + [2] * 30)
+    read = rows_read(Spied({"image": IMAGES, "target": labels}), seed=3)
+    assert len(read) == len(set(read)) == 70
+    assert (np.bincount(labels[read]) - np.array([21, 35, 14])).tolist() == [0, 0, 0]
+    assert read[:35] != list(range(35)), "drawn at random"
+
+
+def test_calibration_images_follow_from_the_seed(monkeypatch):
+    monkeypatch.setattr(finishing, "CALIBRATION_IMAGES", 70)
+    validation = Spied({"image": IMAGES, "target": LABELS})
+    first, again, other = (rows_read(validation, seed) for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+
+
+def test_few_validation_images_are_all_used():
+    assert rows_read(Spied({"image": IMAGES, "target": LABELS}), seed=3) == list(range(150))
+
+
+@pytest.mark.parametrize("shape", [(150, 1), (150, 1, 5, 5)])
+def test_images_without_labels_are_drawn_from_all(monkeypatch, shape):
+    """Masses and images to predict: 70 of 150, about as many of either half."""
+    monkeypatch.setattr(finishing, "CALIBRATION_IMAGES", 70)
+    targets = torch.arange(np.prod(shape), dtype=torch.float32).reshape(shape)
+    model, validation = linear(), Spied({"image": IMAGES, "target": targets})
+    model.task = Regress(target="log10_mass")
+    calibrated(model, SimpleNamespace(validation=validation, sample=SAMPLE, task=model.task, seed=1))
+    assert len(set(validation.read)) == 70
+    assert 20 < sum(row < 75 for row in validation.read) < 50
 
 
 def test_ensemble_is_calibrated_on_the_mean_of_its_members():

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import polars as pl
 
-IMAGE_SUFFIXES = {".npy": "npy", ".png": "png", ".fits": "fits", ".fit": "fits", ".fits.gz": "fits", ".fits.fz": "fits"}
+IMAGE_SUFFIXES = {
+    ".npy": "npy", ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg",
+    ".fits": "fits", ".fit": "fits", ".fits.gz": "fits", ".fits.fz": "fits",
+}  # fmt: skip
 """Suffixes of the names of image files, in small letters, and the kind of each."""
 
 
 def file_kind(path: Path) -> str | None:
-    """Return ``npy``, ``png`` or ``fits`` by the suffix of a file's name, or None for any other."""
+    """Return ``npy``, ``png``, ``jpeg`` or ``fits`` by the suffix of a file's name, or None for any other."""
     name = path.name.lower()
     return next((kind for suffix, kind in IMAGE_SUFFIXES.items() if name.endswith(suffix)), None)
 

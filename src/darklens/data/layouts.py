@@ -22,7 +22,7 @@ from darklens.data.options import DataOptions
 from darklens.data.readers.band_groups import group_bands
 from darklens.data.readers.catalogs import join_catalog, read_catalog
 from darklens.data.readers.companions import Companions, find_companions, without_auxiliary
-from darklens.data.readers.files import BANDS_LAST, NpyFiles, PngFiles, is_channels_last
+from darklens.data.readers.files import BANDS_LAST, NpyFiles, PictureFiles, is_channels_last
 from darklens.data.readers.fits import FitsObjects, NoiseMaps
 from darklens.data.readers.header_groups import group_by_headers
 from darklens.data.readers.stacks import Hdf5Stack, hdf5_splits, open_npy_stack
@@ -427,8 +427,8 @@ def _file_images(
         objects = FitsObjects([[p] for p in paths], bands=options.band_names, size=size, companions=companions)
         return _fits_cutouts(objects, catalog, where, layout, classes, info.notes)
     else:
-        images = PngFiles(paths, size)
-        info.notes.append("PNG: brightness may be stretched, and is not calibrated")
+        images = pictures = PictureFiles(paths, size)
+        info = DatasetInfo(str(where), classes, pictures.bands, layout=layout, notes=[*info.notes, *pictures.notes])
     return Cutouts(images, catalog, info)
 
 

@@ -1,4 +1,4 @@
-"""Derive the random generators of splits and of batch orders from the one seed that a user gives."""
+"""Derive the random generators of splits, batch orders and calibration subsets from the one seed that a user gives."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Literal
 
 import numpy as np
 
-Purpose = Literal["split", "batch order", "unlabelled order"]
-STREAMS: dict[Purpose, int] = {"split": 7, "batch order": 11, "unlabelled order": 13}
-"""A number for each purpose, so that the split and the order of batches are independent under one seed. The numbers have
-no meaning beyond being different and not 0: `numpy.random.SeedSequence` pads with zeros, so ``[seed, 0]`` would be the
-stream of ``default_rng(seed)``. They may not change: splits are made again from the seed when a run is resumed."""
+Purpose = Literal["split", "batch order", "unlabelled order", "calibration"]
+STREAMS: dict[Purpose, int] = {"split": 7, "batch order": 11, "unlabelled order": 13, "calibration": 17}
+"""A number for each purpose, so that the split and the order of batches are independent under one seed. The choice of the
+validation images that calibrate a model is independent of both: it must not depend on where the split put a row. The
+numbers have no meaning beyond being different and not 0: `numpy.random.SeedSequence` pads with zeros, so ``[seed, 0]``
+would be the stream of ``default_rng(seed)``. They may not change: splits are made again from the seed when a run is
+resumed, and an ensemble of old runs is calibrated again."""
 
 
 def make_generator(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

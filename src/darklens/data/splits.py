@@ -1,4 +1,4 @@
-"""Split the images of a dataset into training, validation and test sets, stratified by class."""
+"""Split the images of a dataset into training, validation and test sets, or sample some of them, stratified by class."""
 
 from __future__ import annotations
 
@@ -72,6 +72,37 @@ def _none_empty(edges: np.ndarray, count: int) -> np.ndarray:
         sizes[sizes.argmax()] -= 1
         sizes[sizes.argmin()] += 1
     return np.cumsum(sizes)[:-1]
+
+
+def sample_rows(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw rows at random without repetition, stratified by label, and return them in ascending order.
+
+    Rows are shuffled, sorted by label, and every (N / count)-th is taken from a random start (systematic sampling): all
+    rows are drawn with the same probability, and the number of rows of a label differs by less than 1 from its fraction
+    of ``count``.
+
+    Parameters
+    ----------
+    labels
+        Label of each row, (N,); all equal for a sample that is not stratified.
+    count
+        Number of rows to draw, above 0; all rows are returned if there are no more.
+    rng
+        Source of the random numbers.
+
+    Returns
+    -------
+    np.ndarray
+        Row numbers, (min(N, count),).
+    """
+    number = len(labels)
+    if number <= count:
+        return np.arange(number)
+    shuffled = rng.permutation(number)
+    by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    # In whole numbers: the last place is N - 1 at most.
+    places = (np.arange(count) * number + rng.integers(number)) // count
+    return np.sort(by_label[places])
 
 
 def named_splits(column: pl.Series) -> pl.Series:

@@ -342,6 +342,11 @@ class Held(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.tensors["image"])
 
+    @property
+    def targets(self) -> np.ndarray:
+        """Label numbers (N,) or values (N, K)."""
+        return self.tensors["target"].numpy()
+
     def __getitem__(self, rows: Any) -> Batch:
         numbers = torch.as_tensor(list(rows))
         return {name: tensor[numbers] for name, tensor in self.tensors.items()} | {"row": numbers}

@@ -1,4 +1,4 @@
-"""Read images that are stored one in a file, ``.npy`` and PNG, when they are indexed."""
+"""Read images that are stored one in a file, ``.npy``, PNG and JPEG, when they are indexed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ as many FITS or PNG files. A larger number makes the message slow, a smaller one
 BANDS_LAST = (3, 4)
 """Lengths of an image's last axis that are taken for bands. A guess, which `channels_note` reports: more of them would take
 narrow images for bands, fewer would take colour images for stacks of narrow ones."""
-
+COLOURS = ("R", "G", "B")
+"""Names of the bands of colour images, which have no filters and no units."""
+OPAQUE = {"P": "RGB", "PA": "RGB", "RGBA": "RGB", "LA": "L", "CMYK": "RGB", "YCbCr": "RGB"}
+"""Modes of PIL that are converted to another: palettes, transparency, and colours of print and video."""
 
 Channels = Literal["first", "last"]
 
@@ -194,8 +197,10 @@ class NpyFiles(ImageFiles):
         return self._shapes[path]
 
 
-class PngFiles(ImageFiles):
-    """PNG images, grey as one band and colour as three. Files of another format are refused, whatever their name.
+class PictureFiles(ImageFiles):
+    """PNG or JPEG images, grey as one band and colour as R, G and B. Other formats are refused, whatever the file's name.
+
+    ``bands`` are the names of the bands, none of grey images; ``notes`` are sentences on what was left out.
 
     Parameters
     ----------
@@ -207,21 +212,38 @@ class PngFiles(ImageFiles):
     Raises
     ------
     DataError
-        If the first file is no readable PNG.
+        If the first file is no readable PNG or JPEG.
     """
 
     def __init__(self, paths: Sequence[Path], size: OneSize = OneSize()):
-        first = self.read(paths[0])
+        first, mode = _read_picture(paths[0])
         # Files of one folder may have 1, 8 or 16 bits.
         super().__init__(paths, first.shape, np.dtype(np.uint16), size=size)
+        self.bands = list(COLOURS) if len(first) == len(COLOURS) else []
+        kind = _picture_format(paths[0])
+        self.notes = [f"{kind}: brightness may be stretched, and is not calibrated"]
+        if mode in OPAQUE and mode.endswith("A"):
+            self.notes.append(f"{paths[0].name}: transparency (alpha) is left out")
 
     def read(self, path: Path) -> np.ndarray:
         """Return the image of a file, (1, H, W) grey or (3, H, W) colour, without transparency."""
-        from PIL import Image
+        return _read_picture(path)[0]
 
-        with named_errors(path, "not a readable PNG"), Image.open(path, formats=["PNG"]) as image:
-            # The size is known before the pixels are decompressed: at least a bit, at most four bytes each.
+
+def _read_picture(path: Path) -> tuple[np.ndarray, str]:
+    """The image (C, H, W) of a PNG or JPEG file, and what PIL calls its mode."""
+    from PIL import Image
+
+    kind = _picture_format(path)
+    with named_errors(path, f"not a readable {kind}"), Image.open(path, formats=[kind]) as image:
+        # The size is known before the pixels are decompressed: of PNG at least a bit, at most four bytes each.
+        if kind == "PNG":
             check_expansion(path, image.width * image.height // 8, path.stat().st_size)
-            check_image(path, image.width * image.height * 4)
-            pixels = np.asarray(image.convert("RGB") if image.mode in ("P", "RGBA") else image)
-        return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+        check_image(path, image.width * image.height * 4)
+        pixels = np.asarray(image.convert(OPAQUE[image.mode]) if image.mode in OPAQUE else image)
+    return (pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)), image.mode
+
+
+def _picture_format(path: Path) -> str:
+    """What PIL calls the format that a file's name promises."""
+    return "PNG" if path.suffix.lower() == ".png" else "JPEG"
