@@ -170,3 +170,21 @@ def test_loader_of_several_processes_keeps_them():
     assert (alone.num_workers, alone.persistent_workers, alone.multiprocessing_context) == (0, False, None)
     assert (ahead.num_workers, ahead.persistent_workers) == (2, True)
     assert ahead.multiprocessing_context.get_start_method() == "spawn"
+
+
+def test_batches_have_the_noise_of_the_sky_where_there_are_maps():
+    rng = np.random.default_rng(4)
+    images = rng.normal(size=(5, 2, 20, 30)).astype(np.float32)
+    maps = np.full(images.shape, 9.0, np.float32)
+    level = np.arange(1, 11).reshape(5, 2)
+    maps[:, :, [0, 1, 2, 17, 18, 19]] = level[:, :, None, None]  # a tenth of 30 columns, at the top and at the bottom
+    catalog = pl.DataFrame({"id": [str(i) for i in range(5)]})
+    cutouts = Cutouts(images, catalog, DatasetInfo("x"), noise=maps)
+    targets = np.zeros(5, dtype=np.int64)
+    batches = CutoutDataset(cutouts, targets, noise=True)
+    assert batches[[3, 1]]["noise"].tolist() == level[[3, 1]].tolist()
+    maps[:] = 0  # what was read is kept
+    assert batches[[1, 0]]["noise"].tolist()[0] == level[1].tolist()
+    assert "noise" not in CutoutDataset(cutouts, targets)[[0]]
+    without = Cutouts(images, catalog, DatasetInfo("x"))
+    assert "noise" not in CutoutDataset(without, targets, noise=True)[[0]]

@@ -1,9 +1,11 @@
 """Images of any layout as a dataset folder."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from darklens.data import importing
+from darklens.data.dataset import Cutouts, DatasetInfo, read_dataset
 from darklens.data.importing import import_data
 from darklens.data.layouts import open_data
 from darklens.errors import DataError
@@ -99,3 +101,25 @@ def test_pairs_keep_their_targets(tmp_path):
     data = open_data(import_data(open_data(tmp_path / "in"), tmp_path / "out"))
     np.testing.assert_array_equal(data.images[:], low)
     np.testing.assert_array_equal(data.targets[:], high)
+
+
+def test_noise_maps_go_into_the_dataset_and_out_of_its_shards(tmp_path):
+    rng = np.random.default_rng(2)
+    images, noise = rng.normal(size=(2, 3, 1, 6, 8)).astype(np.float32)
+    noise = abs(noise)
+    catalog = pl.DataFrame({"id": ["a", "b", "c"]})
+    cutouts = Cutouts(images, catalog, DatasetInfo("x"), noise=noise, psf=lambda row: {})
+    for name in ("one", "two"):
+        import_data(cutouts.subset(np.array([0, 2]) + (name == "two") * np.array([1, -1])), tmp_path / "set" / name)
+    data = read_dataset(tmp_path / "set")
+    np.testing.assert_array_equal(data.noise[:], noise[[0, 2, 1, 1]])
+    assert "PSFs are not kept in a dataset folder" in read_dataset(tmp_path / "set" / "one").info.notes
+    smaller = open_data(tmp_path / "set", crop=7, pad=7)
+    assert smaller.noise.shape == (4, 1, 7, 7)
+    np.testing.assert_array_equal(smaller.noise[[1]][0, 0, :6], noise[2, 0, :, :7])
+    assert np.isinf(smaller.noise[[1]][0, 0, 6]).all()
+    (tmp_path / "set" / "two" / "noise.npy").unlink()
+    assert read_dataset(tmp_path / "set").noise is None
+    np.save(tmp_path / "set" / "one" / "noise.npy", noise)
+    with pytest.raises(DataError, match=r"noise\.npy: shape \(3, 1, 6, 8\) where images\.npy has \(2, 1, 6, 8\)"):
+        read_dataset(tmp_path / "set" / "one")

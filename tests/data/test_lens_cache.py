@@ -11,7 +11,7 @@ class Fits:
     def __init__(self):
         self.images = []
 
-    def __call__(self, images):
+    def __call__(self, images, noise=None):
         self.images += images[:, 0, 0, 0].tolist()
         return torch.stack([2 * images.mean((1, 2, 3)), -images.mean((1, 2, 3))], dim=1)
 

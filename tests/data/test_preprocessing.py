@@ -220,3 +220,22 @@ def test_lens_in_a_larger_frame_is_the_same_lens():
     part = smooth_image(parameters, 90)
     whole = smooth_image(in_larger_frame(parameters, 90, 101, 3), 101)
     torch.testing.assert_close(whole[:, 3:93, 3:93], part, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(("band", "expected"), [(None, [5.0, 13.0]), (1, [4.0, 12.0])])
+def test_noise_that_is_known_takes_the_place_of_the_estimate(band, expected):
+    """What is left of a lens is in units of the noise that is given; nan is estimated."""
+    torch.manual_seed(2)
+    images = torch.randn(2, 2, 40, 40)
+    noise = torch.tensor([[3.0, 4.0], [5.0, 12.0]])
+    prior = Preprocessing(lens_model=True, lens_band=band).fit(images).lens_prior
+    settings = Preprocessing(lens_model=True, lens_band=band, lens_prior=prior)
+    summed = images.sum(1) if band is None else images[:, band]
+    np.testing.assert_allclose(
+        settings._in_noise(images, noise), summed / torch.tensor(expected)[:, None, None], rtol=1e-6
+    )
+    unknown = torch.full((2, 2), torch.nan)
+    assert torch.equal(settings(images, noise=unknown), settings(images))
+    lenses = settings.lenses(images, noise)
+    assert torch.equal(settings(images, noise=noise), settings(images, lenses, noise))
+    assert not torch.equal(settings(images, noise=noise), settings(images))

@@ -225,11 +225,11 @@ class Lenses:
     def __init__(self, lens_model=True):
         self.lens_model, self.fitted = lens_model, []
 
-    def lenses(self, images):
+    def lenses(self, images, noise=None):
         self.fitted.append(images[:, 0, 0, 0].tolist())
         return images[:, 0, 0, :1] + 0.5
 
-    def __call__(self, images, lenses=None):
+    def __call__(self, images, lenses=None, noise=None):
         return images if lenses is None else images * 0 + lenses[:, :, None, None]
 
 
@@ -304,3 +304,24 @@ def test_processes_augment_differently():
         made.on_train_epoch_start()
         turned.append(made.augmented(BATCH)[0])
     assert not torch.equal(*turned)
+
+
+def test_noise_of_a_batch_goes_into_the_fit_and_its_residual():
+    """Lenses are fitted to the images that are new, with their own noise."""
+    seen = []
+
+    class Noisy(Lenses):
+        def lenses(self, images, noise=None):
+            seen.append(noise.tolist())
+            return super().lenses(images, noise)
+
+        def __call__(self, images, lenses=None, noise=None):
+            return super().__call__(images, lenses) / noise[:, :, None, None]
+
+    made = SupervisedModule(Classify(class_names=["a", "b"]), nn.Flatten(), Noisy(), LearningOptions())
+    made._trainer = SimpleNamespace(current_epoch=0, global_rank=0, max_epochs=3)
+    noise = torch.arange(1.0, 9)[:, None]
+    made.prepared({"image": IMAGES[:2], "row": torch.tensor([0, 1]), "noise": noise[:2]})
+    found = made.prepared({"image": IMAGES[1:4], "row": torch.tensor([1, 2, 3]), "noise": noise[1:4]})
+    assert seen == [[[1.0], [2.0]], [[3.0], [4.0]]]
+    torch.testing.assert_close(found[:, 0, 0, 0], torch.tensor([25.5 / 2, 50.5 / 3, 75.5 / 4]))

@@ -32,7 +32,12 @@ def recipe(**overrides):
 def data(channels=1, seed=3, classes=("cdm", "axion"), bands=()):
     images = torch.randn(40, channels, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 + 5
     return SimpleNamespace(
-        sample=images, shape=(channels, 16, 16), task=Classify(class_names=list(classes)), seed=seed, bands=list(bands)
+        sample=images,
+        sample_noise=None,
+        shape=(channels, 16, 16),
+        task=Classify(class_names=list(classes)),
+        seed=seed,
+        bands=list(bands),
     )
 
 

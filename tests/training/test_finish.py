@@ -37,7 +37,7 @@ SAMPLE = torch.from_numpy(RNG.normal(0, 1, (130, 1, 5, 5)).astype(np.float32))
 
 def data(seed=0, **more):
     held = Held({"image": IMAGES, "target": LABELS})
-    return SimpleNamespace(validation=held, sample=SAMPLE, task=TASK, seed=seed, **more)
+    return SimpleNamespace(validation=held, sample=SAMPLE, sample_noise=None, task=TASK, seed=seed, **more)
 
 
 def linear(scale=1.0):
@@ -72,7 +72,7 @@ class Spied(Held):
 
 
 def rows_read(validation, seed):
-    calibrated(linear(), SimpleNamespace(validation=validation, sample=SAMPLE, task=TASK, seed=seed))
+    calibrated(linear(), SimpleNamespace(validation=validation, sample=SAMPLE, sample_noise=None, task=TASK, seed=seed))
     read, validation.read = validation.read, []
     return read
 
@@ -106,7 +106,7 @@ def test_images_without_labels_are_drawn_from_all(monkeypatch, shape):
     targets = torch.arange(np.prod(shape), dtype=torch.float32).reshape(shape)
     model, validation = linear(), Spied({"image": IMAGES, "target": targets})
     model.task = Regress(target="log10_mass")
-    calibrated(model, SimpleNamespace(validation=validation, sample=SAMPLE, task=model.task, seed=1))
+    calibrated(model, SimpleNamespace(validation=validation, sample=SAMPLE, sample_noise=None, task=model.task, seed=1))
     assert len(set(validation.read)) == 70
     assert 20 < sum(row < 75 for row in validation.read) < 50
 
@@ -207,3 +207,29 @@ def test_stored_network_asks_for_no_pretrained_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(finishing, "save_model", lambda path, model, card: seen.append(model.config.network))
     finished(tmp_path, {}, **{"network.pretrained": True, "network.weights": "some/where"})
     assert seen == [{"name": "compact", "widths": [4, 8], "blocks": [0, 1], "pretrained": False}]
+
+
+def test_noise_maps_reach_calibration_and_outlier_score(monkeypatch):
+    """The noise of validation images and of the sample is given to the network's preprocessing."""
+    seen = []
+    model = linear()
+    compute = model.outputs_and_features
+
+    def watched(images, noise=None):
+        seen.append(None if noise is None else noise[:, 0].tolist())
+        return compute(images)
+
+    monkeypatch.setattr(model, "outputs_and_features", watched)
+    images = torch.from_numpy(np.random.default_rng(1).normal(size=(6, *SAMPLE.shape[1:])).astype(np.float32))
+
+    class Noisy(Spied):
+        def __getitem__(self, rows):
+            return super().__getitem__(rows) | {
+                "noise": torch.as_tensor(np.asarray(rows), dtype=torch.float32)[:, None]
+            }
+
+    validation = Noisy({"image": images, "target": torch.tensor([0, 1, 2, 0, 1, 2])})
+    noise = torch.arange(len(SAMPLE), dtype=torch.float32)[:, None] + 100
+    calibrated(model, SimpleNamespace(validation=validation, sample=SAMPLE, sample_noise=noise, task=TASK, seed=0))
+    assert sorted(seen[0]) == [0, 1, 2, 3, 4, 5]
+    assert [value for part in seen[1:] for value in part] == noise[:, 0].tolist()

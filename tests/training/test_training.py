@@ -88,9 +88,9 @@ def test_lenses_are_fitted_once_and_a_resumed_run_knows_them(dataset, tmp_path, 
     fitted, epochs = [], []
     fit_lenses = Preprocessing.lenses
 
-    def counted(self, images):
+    def counted(self, images, noise=None):
         fitted.append(len(images))
-        return fit_lenses(self, images)
+        return fit_lenses(self, images, noise)
 
     class Kill(fitting.EpochLines):
         def on_train_epoch_start(self, trainer, pl_module):

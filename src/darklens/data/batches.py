@@ -20,12 +20,13 @@ from darklens.data.seeds import make_generator
 from darklens.data.sizes import central_window
 from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError
+from darklens.physics.smoothfit import sky_level
 from darklens.simulation import BLOCK, Simulator
 from darklens.simulation.columns import to_frame
 
 Batch = dict[str, Tensor]
 """``image`` (N, C, H, W), ``target`` (N,) or (N, outputs), and the ``row`` (N,) of each in its dataset. Simulated images,
-which are never seen twice, have no ``row``."""
+which are never seen twice, have no ``row``. Images with noise maps may have ``noise`` (N, C), that of their sky."""
 
 
 class CutoutDataset(Dataset[Batch]):
@@ -43,6 +44,8 @@ class CutoutDataset(Dataset[Batch]):
         Set pixels that are nan or infinite to 0 instead of refusing them.
     refuse_constant
         Refuse images in which every band holds one value only, which a stretch to 0..1 cannot scale.
+    noise
+        Add the noise of the sky to batches, if there are noise maps; they are read once.
     """
 
     def __init__(
@@ -53,8 +56,12 @@ class CutoutDataset(Dataset[Batch]):
         *,
         mask: bool = False,
         refuse_constant: bool = False,
+        noise: bool = False,
     ):
         self.images = cutouts.images
+        self._maps = cutouts.noise if noise else None
+        self._sky = torch.zeros(len(cutouts), cutouts.images.shape[1])
+        self._is_known = np.zeros(len(cutouts), dtype=bool)
         self.ids = cutouts.ids
         self.source = cutouts.where
         self.targets = targets
@@ -75,11 +82,19 @@ class CutoutDataset(Dataset[Batch]):
             raise DataError(f"{self.source}: image {first} is constant: there is nothing to scale in it; leave it out")
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
             images = images.astype(np.float32)
-        return {
+        batch = {
             "image": torch.from_numpy(check_finite(images, ids, self.source, mask=self.mask)),
             "target": torch.from_numpy(np.ascontiguousarray(self.targets[rows])),
             "row": torch.from_numpy(rows),
         }
+        return batch if self._maps is None else batch | {"noise": self._sky_of(self._maps, rows)}
+
+    def _sky_of(self, maps: Images, rows: np.ndarray) -> Tensor:
+        """The noise of the sky (n, C) of some images."""
+        if len(new := rows[~self._is_known[rows]]):
+            self._sky[new] = sky_level(torch.from_numpy(maps[new]))
+            self._is_known[new] = True
+        return self._sky[rows]
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         return self.images[rows] if self._window is None else read_window(self.images, rows, self._window)

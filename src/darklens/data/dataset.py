@@ -1,7 +1,8 @@
 """Read and write datasets: images, a catalogue with a row for each image, and a description.
 
 On disk it is a folder that any tool can read: ``images.npy`` (N, C, H, W), ``catalog.parquet`` and ``dataset.json``
-(``targets.npy`` beside them for super-resolution). It is written under another name, and renamed when it is complete.
+(``targets.npy`` beside them for super-resolution, ``noise.npy`` for noise maps). It is written under another name, and
+renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class Images(Protocol):
         ...
 
     def __getitem__(self, rows: Any, /) -> np.ndarray: ...
+
+
+NOISE_CHUNK = 256
+"""Noise maps that are read and written at once, as many as images (`darklens.data.importing.CHUNK`)."""
 
 
 @dataclass(frozen=True)
@@ -415,9 +420,12 @@ def read_dataset(path: Path) -> Cutouts:
     targets = _read_images(path / "targets.npy") if (path / "targets.npy").is_file() else None
     if targets is not None and len(targets) != len(images):
         raise DataError(f"{path / 'targets.npy'}: {len(targets)} images where images.npy has {len(images)}")
+    noise = _read_images(path / "noise.npy") if (path / "noise.npy").is_file() else None
+    if noise is not None and noise.shape != images.shape:
+        raise DataError(f"{path / 'noise.npy'}: shape {noise.shape} where images.npy has {images.shape}")
     if info.bands and len(info.bands) != images.shape[1]:
         raise DataError(f"{path / 'dataset.json'}: names {len(info.bands)} bands; images.npy has {images.shape[1]}")
-    return Cutouts(images, catalog, info, targets, path)
+    return Cutouts(images, catalog, info, targets, path, noise)
 
 
 def _read_images(path: Path) -> MappedImages:
@@ -460,7 +468,12 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
         note = "identifiers that shards share begin with the shard's name"
         info = dataclasses.replace(info, notes=[*info.notes, note])
     targets = ConcatenatedImages(with_targets) if with_targets else None
-    return Cutouts(ConcatenatedImages([shard.images for shard in shards]), catalog, info, targets, path)
+    maps = [shard.noise for shard in shards if shard.noise is not None]
+    if 0 < len(maps) < len(shards):
+        note = f"noise maps of {len(maps)} of {len(shards)} shards: not used, as others lack them"
+        info = dataclasses.replace(info, notes=[*info.notes, note])
+    noise = ConcatenatedImages(maps) if len(maps) == len(shards) else None
+    return Cutouts(ConcatenatedImages([shard.images for shard in shards]), catalog, info, targets, path, noise)
 
 
 class DatasetWriter:
@@ -534,7 +547,13 @@ class DatasetWriter:
         self._progress(done)
         self.done = done
 
-    def finish(self, catalog: pl.DataFrame, info: DatasetInfo, targets: np.ndarray | None = None) -> Path:
+    def finish(
+        self,
+        catalog: pl.DataFrame,
+        info: DatasetInfo,
+        targets: np.ndarray | None = None,
+        noise: Images | None = None,
+    ) -> Path:
         """Write catalogue and description, rename the folder, and return its path.
 
         Parameters
@@ -545,6 +564,8 @@ class DatasetWriter:
             Description; versions and checksum are added.
         targets
             Images (N, C, H', W') that super-resolution is to predict; None writes none.
+        noise
+            Noise maps of the images' shape, which are read and written a part at a time; None writes none.
 
         Returns
         -------
@@ -562,6 +583,8 @@ class DatasetWriter:
             catalog.write_parquet(self.partial / "catalog.parquet")
             if targets is not None:
                 np.save(self.partial / "targets.npy", targets)
+            if noise is not None:
+                self._write_noise(noise)
             info = dataclasses.replace(info, checksum=checksum(self.partial / "images.npy"), versions=versions())
             _write_text(self.partial / "dataset.json", json.dumps(dataclasses.asdict(info), indent=2) + "\n")
             check_absent(self.path)
@@ -573,6 +596,14 @@ class DatasetWriter:
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         return self.path
+
+    def _write_noise(self, noise: Images) -> None:
+        path = self.partial / "noise.npy"
+        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(np.float32), shape=self.shape)
+        for start in range(0, self.shape[0], NOISE_CHUNK):
+            rows = np.arange(start, min(start + NOISE_CHUNK, self.shape[0]))
+            out[rows] = noise[rows]
+        out.flush()
 
     def discard(self) -> None:
         """Remove the partial folder."""

@@ -78,8 +78,10 @@ def import_data(
             if progress:
                 progress(int(rows[-1]) + 1, len(cutouts))
         targets = None if cutouts.targets is None else np.asarray(cutouts.targets[np.arange(len(cutouts))], np.float32)
+        if cutouts.psf is not None:
+            notes.append("PSFs are not kept in a dataset folder")
         info = dataclasses.replace(cutouts.info, layout="dataset", notes=notes)
-        return writer.finish(catalog, info, targets)
+        return writer.finish(catalog, info, targets, cutouts.noise)
     except BaseException:
         writer.discard()
         raise

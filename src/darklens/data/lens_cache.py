@@ -20,7 +20,13 @@ class LensFitCache:
     def __init__(self, parameters: Tensor | None = None):
         self.parameters = torch.empty(0, 0) if parameters is None else parameters
 
-    def get_or_fit(self, rows: Tensor, images: Tensor, fit: Callable[[Tensor], Tensor]) -> Tensor:
+    def get_or_fit(
+        self,
+        rows: Tensor,
+        images: Tensor,
+        fit: Callable[[Tensor, Tensor | None], Tensor],
+        noise: Tensor | None = None,
+    ) -> Tensor:
         """Return the lens parameters of images; fit those that are not in the cache, and add them to it.
 
         Parameters
@@ -30,7 +36,9 @@ class LensFitCache:
         images
             (N, C, H, W), on any device.
         fit
-            Returns the parameters (n, P) of images (n, C, H, W).
+            Returns the parameters (n, P) of images (n, C, H, W) with a noise of their sky.
+        noise
+            Standard deviation of the sky's noise (N, C); None if it is to be estimated.
 
         Returns
         -------
@@ -42,7 +50,8 @@ class LensFitCache:
         inside = rows < len(self.parameters)
         known[inside] = self.parameters[rows[inside]].isfinite().all(1)
         if not known.all():
-            fitted = fit(images[~known.to(images.device)]).cpu()
+            unknown = ~known.to(images.device)
+            fitted = fit(images[unknown], None if noise is None else noise[unknown]).cpu()
             self._grow(int(rows.max()) + 1, fitted.shape[1])
             self.parameters[rows[~known]] = fitted
         return self.parameters[rows].to(images.device)

@@ -62,13 +62,15 @@ class Preprocessing(PreprocessingOptions):
     scale: float = 1.0
     lens_prior: dict[str, Any] | None = None
 
-    def fit(self, images: Tensor) -> Preprocessing:
+    def fit(self, images: Tensor, noise: Tensor | None = None) -> Preprocessing:
         """Return these settings with all that follows from training images: softening, center, scale and the lens prior.
 
         Parameters
         ----------
         images
             Training images (N, C, H, W), as they come from the detector.
+        noise
+            Standard deviation of the sky's noise (N, C), nan where unknown; None estimates it from the images.
 
         Returns
         -------
@@ -83,7 +85,9 @@ class Preprocessing(PreprocessingOptions):
         cropped = self._crop(images.float())
         if self.lens_model:
             self._check_channels(images.shape[-3])
-            pixels, binned = _to_fit(self._in_noise(cropped[:PRIOR_IMAGES]))
+            pixels, binned = _to_fit(
+                self._in_noise(cropped[:PRIOR_IMAGES], None if noise is None else noise[:PRIOR_IMAGES])
+            )
             with progress_bar("learning the distribution of lenses") as advance:
                 prior = learn_prior(pixels, binned=binned, progress=advance)
             return replace(self, lens_model=False).fit(images)._with_lens(prior)

@@ -53,11 +53,11 @@ class SupervisedModule(LightningModule):
 
     def prepared(self, batch: Batch) -> Tensor:
         """Return a batch's images preprocessed; the lens of an image that comes again is not fitted again."""
-        images, lenses = batch["image"], None
+        images, noise, lenses = batch["image"], batch.get("noise"), None
         if self.preprocessing.lens_model and "row" in batch:
             cache = self._lens_fits["train" if self.training else "validation"]
-            lenses = cache.get_or_fit(batch["row"], images, self.preprocessing.lenses)
-        return self.preprocessing(images, lenses)
+            lenses = cache.get_or_fit(batch["row"], images, self.preprocessing.lenses, noise)
+        return self.preprocessing(images, lenses, noise)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the fitted lens parameters in a checkpoint: a resumed run needs the same to the last bit."""

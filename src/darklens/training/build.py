@@ -63,7 +63,7 @@ def build_module(
     """
     options = network_arguments(recipe.network["name"], recipe.network_options, f"recipe {recipe.name}", RecipeError)
     chosen = dataclasses.asdict(recipe.preprocessing) | {"lens_band": _lens_band(recipe, data)}
-    preprocessing = Preprocessing(**chosen).fit(data.sample)
+    preprocessing = Preprocessing(**chosen).fit(data.sample, data.sample_noise)
     channels, _, _ = preprocessing.output_shape(data.shape)
     seed_everything(data.seed, verbose=False)
     network = build_network(recipe.network["name"], channels, data.task.outputs, options)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from darklens.data.batches import Batch
 from darklens.data.seeds import make_generator
 from darklens.data.splits import sample_rows
 from darklens.inference.model import BATCH, Ensemble, ModelConfig, TrainedModel, save_model
@@ -76,14 +77,15 @@ def calibrated(model: TrainedModel, data: TrainingData) -> TrainedModel:
     batches = [data.validation[rows[i : i + BATCH]] for i in range(0, len(rows), BATCH)]
     targets = torch.cat([batch["target"] for batch in batches])
     if len(model.members) > 1:
-        images = [batch["image"] for batch in batches]
-        means = torch.cat(_each(images, lambda image: model.predict_batch(image)[0]))
+        predicted = _each(batches, lambda batch: model.predict_batch(batch["image"], noise=batch.get("noise"))[0])
+        means = torch.cat(predicted)
         calibration = model.task.calibrate(model.task.uncalibrated(means), targets)
         config = dataclasses.replace(model.config, calibration=dataclasses.asdict(calibration))
         return Ensemble(config, model.members)
-    outputs, features, statistics = _features(model, [batch["image"] for batch in batches])
-    samples = [data.sample[i : i + BATCH] for i in range(0, len(data.sample), BATCH)]
-    _, known, known_statistics = _features(model, samples)
+    outputs, features, statistics = _features(model, batches)
+    sample = {"image": data.sample} | ({} if data.sample_noise is None else {"noise": data.sample_noise})
+    parts = [{name: of[i : i + BATCH] for name, of in sample.items()} for i in range(0, len(data.sample), BATCH)]
+    _, known, known_statistics = _features(model, parts)
     calibration = model.task.calibrate(outputs, targets)
     config = dataclasses.replace(model.config, calibration=dataclasses.asdict(calibration))
     outliers = OutlierScore.fit(known, known_statistics, (features, statistics))
@@ -97,13 +99,19 @@ def _labels(targets: Any) -> np.ndarray:
     return np.zeros(targets.shape[0], dtype=np.int64)
 
 
-def _features(model: TrainedModel, batches: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    parts = _each(batches, lambda batch: model.outputs_and_features(batch.to(model.device)))
+def _features(model: TrainedModel, batches: list[Batch]) -> tuple[Tensor, Tensor, Tensor]:
+    def computed(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        noise = batch.get("noise")
+        return model.outputs_and_features(
+            batch["image"].to(model.device), None if noise is None else noise.to(model.device)
+        )
+
+    parts = _each(batches, computed)
     outputs, features, statistics = (torch.cat(part) for part in zip(*parts, strict=True))
     return outputs, features, statistics
 
 
-def _each(batches: list[Tensor], function: Callable[[Tensor], Result]) -> list[Result]:
+def _each(batches: list[Batch], function: Callable[[Batch], Result]) -> list[Result]:
     """What a function returns for each batch, with a progress bar."""
     results: list[Result] = []
     with progress_bar("calibrating") as advance:

@@ -62,6 +62,8 @@ class TrainingData:
         What a user should know of the data.
     unlabelled
         A second dataset, whose images stand beside those of each training batch.
+    sample_noise
+        Noise of the sky (n, C) of ``sample``, by noise maps; None without.
     """
 
     train: Any
@@ -79,6 +81,7 @@ class TrainingData:
     seed: int
     notes: list[str] = field(default_factory=list)
     unlabelled: UnlabelledImages | None = None
+    sample_noise: Tensor | None = None
 
     def train_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
         """Return the training batches of one of Lightning's processes."""
@@ -193,7 +196,8 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
     for rows in (train, validation):
         subset = cutouts.subset(rows)
         wanted: Any = subset.targets if task.needs.pairs else targets[rows]
-        parts.append(CutoutDataset(subset, wanted, crop, mask=mask, refuse_constant=refuse))
+        fits = recipe.preprocessing.lens_model
+        parts.append(CutoutDataset(subset, wanted, crop, mask=mask, refuse_constant=refuse, noise=fits))
     if len(train) < recipe.trainer.batch_size:
         raise DataError(
             f"{cutouts.where}: {len(train)} training images are fewer than a batch of {recipe.trainer.batch_size}; "
@@ -201,13 +205,14 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
         )
     chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:STATISTICS_IMAGES])
     with working("reading a sample of the training images"):
-        sample = parts[0][chosen]["image"]
+        first = parts[0][chosen]
     info = cutouts.info
     return TrainingData(
         parts[0],
         parts[1],
         train_images=len(train),
-        sample=sample,
+        sample=first["image"],
+        sample_noise=first.get("noise"),
         task=_fitted(task, np.asarray(targets[train[chosen]] if task.needs.pairs else targets[train]), cutouts.where),
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
         bands=info.bands,
@@ -221,7 +226,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
             "validation_images": len(validation),
             "test_images": int((split == "test").sum()),
             "checksum": info.checksum,
-            "typical_peak": _typical_peak(sample),
+            "typical_peak": _typical_peak(first["image"]),
         },
         split=catalog.select(pl.col("id").cast(pl.String), "split"),
         recipe=recipe,
@@ -238,7 +243,8 @@ def _square(cutouts: Cutouts, notes: list[str]) -> Cutouts:
     side = min(height, width)
     notes.append(f"images of {height}×{width} pixels are cropped to the central {side}×{side}")
     square = OneSize(crop=side)
-    return dataclasses.replace(cutouts, images=Resized(cutouts.images, square, cutouts.where))
+    noise = None if cutouts.noise is None else Resized(cutouts.noise, square, cutouts.where)
+    return dataclasses.replace(cutouts, images=Resized(cutouts.images, square, cutouts.where), noise=noise)
 
 
 def _channel_notes(cutouts: Cutouts, recipe: Recipe) -> list[str]:
