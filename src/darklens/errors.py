@@ -9,6 +9,10 @@ class DataError(DarklensError):
     """A file, folder or array cannot be used as it is."""
 
 
+class DamagedFileError(DataError):
+    """The content of a file cannot be decoded; other files of its folder may be whole."""
+
+
 class PresetError(DarklensError):
     """A preset is misspelt or physically impossible."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from darklens.data.bands import by_wavelength, is_band, matching, short_name
+from darklens.data.bands import by_wavelength, colour_channels, is_band, matching, short_name
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,21 @@ def test_bands_are_matched_by_name_and_never_twice():
     assert matching(["g"], ["DES_G", "HSC_G"]) is None
     assert matching(["y"], ["NIR_Y"]) is None
     assert matching(["g", "G"], ["DES_G"]) is None
+
+
+@pytest.mark.parametrize(
+    ("bands", "expected"),
+    [
+        (["R", "G", "B"], [0, 1, 2]),
+        (["B", "R", "G"], [1, 2, 0]),
+        (["HSC-G", "HSC-I", "HSC-R"], [1, 2, 0]),
+        (["NIR_J", "VIS", "NIR_H"], [2, 0, 1]),
+        (["g", "r"], None),
+        (["g", "r", "i", "z"], None),
+        (["g", "DES_g", "i"], None),
+        (["F814W", "g", "r"], None),
+        ([], None),
+    ],
+)
+def test_colours_are_by_name_or_by_wavelength_the_longest_red(bands, expected):
+    assert colour_channels(bands) == expected

@@ -51,6 +51,14 @@ def test_long_names_in_a_mosaic_stay_apart_and_differ():
     plt.close(figure)
 
 
+def test_colours_of_a_mosaic_are_drawn_as_they_are():
+    colours = np.random.default_rng(0).random((2, 9, 7, 3))
+    figure = mosaic(colours, ["a", "b"])
+    for axis, image in zip(figure.axes, colours, strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), image)
+    plt.close(figure)
+
+
 @pytest.mark.parametrize("number", [1, 3, 4])
 def test_explanation_says_what_its_colours_mean_and_captions_stay_apart(number):
     rng = np.random.default_rng(0)

@@ -41,6 +41,21 @@ def by_wavelength(bands: Sequence[str]) -> list[str]:
     return sorted(bands, key=place)
 
 
+def colour_channels(bands: Sequence[str]) -> list[int] | None:
+    """Return the places of three bands that are drawn red, green and blue; None if there is no such choice.
+
+    These are the bands R, G and B by their names, or three of different known wavelengths (VIS, and the letters of
+    `ORDER`), of which the longest is red.
+    """
+    names = [short_name(band) for band in bands]
+    if sorted(names) == ["b", "g", "r"]:
+        return [names.index(colour) for colour in "rgb"]
+    known = all(name == "vis" or name.removeprefix("nir_") in ORDER for name in names)
+    if len(names) != 3 or len(set(names)) != 3 or not known:
+        return None
+    return [list(bands).index(band) for band in reversed(by_wavelength(bands))]
+
+
 def matching(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:
     """Return the place of each wanted band among those that are given, by name or by `short_name`; None if one is missing.
 

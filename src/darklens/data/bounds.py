@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from darklens.errors import DarklensError, DataError
+from darklens.errors import DamagedFileError, DarklensError, DataError
 
 DEFLATE_RATIO = 1032
 """Bytes that one byte of deflate (PNG, gzip, HDF5, FITS) becomes at most: a run of 258 bytes in two bits (RFC 1951, section
@@ -46,7 +46,7 @@ def check_whole(path: Path, promised: int, stored: int) -> None:
         If it has fewer bytes.
     """
     if stored < promised:
-        raise DataError(f"{path}: truncated: {stored} bytes where its header promises {promised}; copy it again")
+        raise DamagedFileError(f"{path}: truncated: {stored} bytes where its header promises {promised}; copy it again")
 
 
 def check_expansion(path: Path, promised: int, stored: int, *, ratio: int = DEFLATE_RATIO) -> None:
@@ -102,7 +102,7 @@ def check_gzip(path: Path) -> None:
 
 
 @contextmanager
-def named_errors(path: Path, what: str, kind: type[DarklensError] = DataError) -> Iterator[None]:
+def named_errors(path: Path, what: str, kind: type[DarklensError] = DamagedFileError) -> Iterator[None]:
     """Turn whatever a library raises while it decodes a file into an error that names the file.
 
     Decoders raise nearly anything on damaged files. A lack of memory is left as it is: sizes are checked before.

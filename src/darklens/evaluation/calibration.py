@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TEMPERATURE_PRIOR = 0.5
-"""Standard deviation of the prior of the logarithm of the temperature: T lies between 0.37 and 2.7 with 95% probability."""
+"""Standard deviation of the prior of the logarithm of the temperature: T lies between 0.37 and 2.7 with 95% probability.
+
+Measured with ``benchmarks/calibration.py`` (100 calibration sets of each size, log loss of 6,144 test images). The shipped
+model of Model I needs no temperature (0.0161 at T = 1). Fitted to 32 images, of which three sets in four hold no error, it
+has 0.0928 without a prior, and 0.0176, 0.0166 and 0.0162 with widths of 1, 0.5 and 0.25. Networks that need T of about 0.3
+(0.521 at T = 1, 0.394 at best) have 0.444 without a prior, and 0.420, 0.426 and 0.477. From 512 images on, widths of 0.5
+and 1 differ by less than 0.001 in both. A larger width trusts few images more; a smaller one leaves models uncalibrated
+that are far from T = 1."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,21 @@ CMAP = "magma"
 def mosaic(
     images: np.ndarray, captions: Sequence[str], columns: int = 6, pixel_scale: float | None = None, side: float = 1.5
 ) -> Any:
-    """Images (N, H, W) in a grid, each stretched by itself, with a caption below."""
+    """Draw images in a grid, with a caption below each; return the figure.
+
+    Parameters
+    ----------
+    images
+        (N, H, W), each stretched by itself, or colours (N, H, W, 3) from 0 to 1, which are drawn as they are.
+    captions
+        A text for each image.
+    columns
+        Images in a row.
+    pixel_scale
+        Arcsec per pixel, for a bar of one arcsecond in the first image; None draws none.
+    side
+        Of an image, inches.
+    """
     rows = -(-len(images) // columns)
     with style() as plt:
         figure, axes = plt.subplots(
@@ -36,8 +50,9 @@ def mosaic(
 
 
 def draw_image(axis: Any, image: np.ndarray, pixel_scale: float | None = None) -> None:
-    """One image with an arcsinh stretch, and a bar of one arcsecond if the pixel scale is given."""
-    axis.imshow(stretch(image), origin="lower", cmap=CMAP, interpolation="nearest", vmin=0, vmax=1)
+    """Draw one image with an arcsinh stretch, or colours (H, W, 3), and a bar of one arcsecond for a given pixel scale."""
+    drawn = stretch(image) if image.ndim == 2 else image
+    axis.imshow(drawn, origin="lower", cmap=CMAP, interpolation="nearest", vmin=0, vmax=1)
     axis.set_axis_off()
     if pixel_scale:
         length, margin = 1 / pixel_scale, 0.07 * image.shape[1]

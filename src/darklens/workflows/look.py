@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from darklens.data.bands import colour_channels
 from darklens.data.checks import constant_images
 from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
-from darklens.plots.pictures import mosaic, save
+from darklens.data.readers.files import COLOURS
+from darklens.errors import DamagedFileError
+from darklens.plots.pictures import mosaic, save, stretch
 from darklens.workflows.following import after_looking
 
 SAMPLE = 512
@@ -31,6 +34,8 @@ class Findings:
 def look(path: Path, options: DataOptions = DataOptions(), out: Path | None = None) -> Findings:
     """Examine up to 512 images at a path, and draw a mosaic to ``out``; return what was seen.
 
+    Images that cannot be read are named in the warnings, and left out.
+
     Parameters
     ----------
     path
@@ -39,21 +44,45 @@ def look(path: Path, options: DataOptions = DataOptions(), out: Path | None = No
         How they are read. Masked pixels are counted all the same.
     out
         The picture to draw.
+
+    Raises
+    ------
+    DataError
+        If the path cannot be opened, or none of the images can be read.
     """
     cutouts = open_with(path, options)
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(cutouts))[:SAMPLE])
-    images = np.asarray(cutouts.images[rows], dtype=np.float32)
+    read, _, damaged = _readable(cutouts, rows)
+    images = read.astype(np.float32)
     unmasked = bool(not np.isfinite(images).all())
     findings = Findings(
         _facts(cutouts),
-        _warnings(images, len(cutouts), options.mask),
+        [*damaged, *_warnings(images, len(cutouts), options.mask)],
         after_looking(path, cutouts, options, masked=unmasked),
     )
     if out is not None:
         pictures, captions = _chosen(cutouts)
         save(mosaic(pictures, captions, columns=PER_CLASS, pixel_scale=cutouts.info.pixel_scale), out)
     return findings
+
+
+def _readable(cutouts: Cutouts, rows: np.ndarray) -> tuple[np.ndarray, list[int], list[str]]:
+    """Images of those rows whose files are whole, their places among the rows, and what is wrong with the others."""
+    try:
+        return np.asarray(cutouts.images[rows]), list(range(len(rows))), []
+    except DamagedFileError:
+        pass
+    parts, places, reasons = [], [], []
+    for place, row in enumerate(rows):
+        try:
+            parts.append(np.asarray(cutouts.images[[row]]))
+            places.append(place)
+        except DamagedFileError as error:
+            reasons.append(str(error))
+    if not parts:
+        raise DamagedFileError(reasons[0])
+    return np.concatenate(parts), places, list(dict.fromkeys(reasons))
 
 
 def _facts(cutouts: Cutouts) -> list[str]:
@@ -99,16 +128,32 @@ def _warnings(images: np.ndarray, total: int, mask: bool) -> list[str]:
 
 
 def _chosen(cutouts: Cutouts) -> tuple[np.ndarray, list[str]]:
+    """Images to draw, (N, H, W) or colours (N, H, W, 3), and their captions."""
+    colours = colour_channels(cutouts.info.bands)
     if "label" in cutouts.catalog.columns:
         names = cutouts.info.classes or cutouts.catalog["label"].unique(maintain_order=True).to_list()
         rows = [np.flatnonzero((cutouts.catalog["label"] == name).to_numpy())[:PER_CLASS] for name in names]
         chosen = np.concatenate(rows)
         captions = cutouts.catalog["label"].cast(pl.String)[chosen].to_list()
-    elif len(cutouts) == 1 and cutouts.images.shape[1] > 1:
+    elif len(cutouts) == 1 and cutouts.images.shape[1] > 1 and colours is None:
         bands = cutouts.info.bands or [str(i) for i in range(cutouts.images.shape[1])]
         return np.nan_to_num(cutouts.images[[0]][0]), list(bands)
     else:
         chosen = np.arange(min(len(cutouts), 4 * PER_CLASS))
         captions = [cutouts.ids[i] for i in chosen]
+    read, places, _ = _readable(cutouts, chosen)
+    images, captions = np.nan_to_num(read.astype(np.float32)), [captions[place] for place in places]
+    if colours is not None:
+        return _colours(images[:, colours], already=tuple(cutouts.info.bands) == COLOURS), captions
     band = cutouts.info.bands.index("VIS") if "VIS" in cutouts.info.bands else 0
-    return np.nan_to_num(np.asarray(cutouts.images[chosen], dtype=np.float32)[:, band]), captions
+    return images[:, band], captions
+
+
+def _colours(images: np.ndarray, *, already: bool) -> np.ndarray:
+    """Red, green and blue (N, H, W, 3) from 0 to 1 of three bands (N, 3, H, W).
+
+    Pictures of 8 bits are drawn as they are; bands of a survey are stretched each by itself.
+    """
+    if already and images.min() >= 0 and images.max() <= 255:
+        return np.moveaxis(images, 1, -1) / 255
+    return np.stack([np.stack([stretch(band) for band in image], axis=-1) for image in images])

@@ -11,7 +11,7 @@ import numpy as np
 from darklens.data.bounds import check_expansion, check_image, named_errors
 from darklens.data.sizes import OneSize, sizes_message
 from darklens.data.unpickle import load_npy, read_header, split_pair
-from darklens.errors import DataError
+from darklens.errors import DamagedFileError, DataError
 from darklens.progress import progress_bar
 
 COUNTED_FILES = 20_000
@@ -212,22 +212,33 @@ class PictureFiles(ImageFiles):
     Raises
     ------
     DataError
-        If the first file is no readable PNG or JPEG.
+        If none of the files is a readable PNG or JPEG.
     """
 
     def __init__(self, paths: Sequence[Path], size: OneSize = OneSize()):
-        first, mode = _read_picture(paths[0])
+        opened, first, mode = _first_readable(paths)
         # Files of one folder may have 1, 8 or 16 bits.
         super().__init__(paths, first.shape, np.dtype(np.uint16), size=size)
         self.bands = list(COLOURS) if len(first) == len(COLOURS) else []
-        kind = _picture_format(paths[0])
+        kind = _picture_format(opened)
         self.notes = [f"{kind}: brightness may be stretched, and is not calibrated"]
         if mode in OPAQUE and mode.endswith("A"):
-            self.notes.append(f"{paths[0].name}: transparency (alpha) is left out")
+            self.notes.append(f"{opened.name}: transparency (alpha) is left out")
 
     def read(self, path: Path) -> np.ndarray:
         """Return the image of a file, (1, H, W) grey or (3, H, W) colour, without transparency."""
         return _read_picture(path)[0]
+
+
+def _first_readable(paths: Sequence[Path]) -> tuple[Path, np.ndarray, str]:
+    """The first file that can be read, its image and mode; the others are named when they are read."""
+    errors = []
+    for path in paths:
+        try:
+            return path, *_read_picture(path)
+        except DamagedFileError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _read_picture(path: Path) -> tuple[np.ndarray, str]:
