@@ -16,7 +16,7 @@ import fitsio
 import numpy as np
 
 from darklens.data.identifiers import file_kind
-from darklens.data.readers.fits import FitsFiles
+from darklens.data.readers.fits import FitsObjects
 from darklens.training.job import machine
 
 BANDS = "grizy"
@@ -58,7 +58,7 @@ def main() -> None:
             make(folder, options.files)
         paths = sorted(path for path in folder.iterdir() if file_kind(path) == "fits")
         started = time.perf_counter()
-        ours = FitsFiles(paths)
+        ours = FitsObjects([[path] for path in paths])
         opening = time.perf_counter() - started
         with fitsio.FITS(str(paths[0])) as file:
             hdus = [number for number in range(len(file)) if file[number].get_extname() in ours.bands]

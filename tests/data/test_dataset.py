@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from darklens.data.dataset import ConcatenatedImages, Cutouts, DatasetInfo, DatasetWriter, read_dataset
+from darklens.data.dataset import ConcatenatedImages, Cutouts, DatasetInfo, DatasetWriter, read_dataset, read_window
 from darklens.data.layouts import open_data
 from darklens.errors import DataError, InUseError
 
@@ -251,3 +251,34 @@ def test_partial_folder_of_another_shape_or_type_is_not_mixed(tmp_path, shape, d
     DatasetWriter(tmp_path / "a", (4, 1, 2, 2), np.dtype("f4"), fingerprint={})._lock.close()
     with pytest.raises(DataError, match="left by a run with other settings"):
         DatasetWriter(tmp_path / "a", shape, np.dtype(dtype), fingerprint={})
+
+
+def test_bands_are_chosen_by_name_or_number():
+    images = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 2, 2)
+    catalog = pl.DataFrame({"id": ["a", "b"]})
+    named = Cutouts(
+        images,
+        catalog,
+        DatasetInfo("x", bands=["HSC-G", "HSC-R", "HSC-I"], zero_points=[27.0, None, 26.0]),
+        noise=-images,
+    )
+    found = named.with_bands(["i", "HSC-G"])
+    assert (found.info.bands, found.info.zero_points) == (["HSC-I", "HSC-G"], [26.0, 27.0])
+    np.testing.assert_array_equal(found.images[:], images[:, [2, 0]])
+    np.testing.assert_array_equal(found.noise[[1]], -images[[1]][:, [2, 0]])
+    np.testing.assert_array_equal(found.subset(np.array([1])).images[:], images[[1]][:, [2, 0]])
+    window = (slice(0, 1), slice(1, 2))
+    np.testing.assert_array_equal(
+        read_window(found.images, np.array([1, 0]), window), images[[1, 0]][:, [2, 0], :1, 1:]
+    )
+    assert named.with_bands(["g", "r", "i"]) is named
+    for names, said in ((["z"], "band z is not there"), (["g", "g"], "band g is asked for twice")):
+        with pytest.raises(DataError, match=f"x: {said}; there are HSC-G, HSC-R, HSC-I"):
+            named.with_bands(names)
+    numbered = Cutouts(images, catalog, DatasetInfo("x"))
+    found = numbered.with_bands(["2", "1"])
+    assert (found.info.bands, found.images.shape) == (["2", "1"], (2, 2, 2, 2))
+    np.testing.assert_array_equal(found.images[[0]], images[[0]][:, [2, 1]])
+    for names in (["3"], ["g"], ["1", "1"], ["-1"]):
+        with pytest.raises(DataError, match=f"no band {names[0]}: they have no names; say numbers from 0 to 2"):
+            numbered.with_bands(names)

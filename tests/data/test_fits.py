@@ -445,3 +445,33 @@ def test_hsc_lenses_are_four_bands():
         row = data.ids.index("lens_4")
         expected = np.float32([file[n].data for n in (1, 3, 5, 7)])
         np.testing.assert_array_equal(data.images[[row]][0], expected)
+
+
+def test_files_that_are_cut_off_take_no_band_from_the_others(tmp_path):
+    for name in "abc":
+        write_bands(tmp_path / f"{name}.fits", G=np.ones((30, 40)), R=np.ones((30, 40)))
+    whole = (tmp_path / "a.fits").read_bytes()
+    for left, said in (
+        (len(whole) - 3500, "truncated: "),
+        (whole.rindex(b"XTENSION") + 99, "within the header of HDU 2"),
+    ):
+        (tmp_path / "a.fits").write_bytes(whole[:left])
+        data = open_data(tmp_path)
+        assert data.info.bands == ["G", "R"]
+        assert data.images[[1, 2]].shape == (2, 2, 30, 40)
+        with pytest.raises(DataError, match=rf"a\.fits: .*{said}"):
+            data.images[[0]]
+
+
+def test_bands_that_are_asked_for_need_not_be_those_of_the_first(tmp_path):
+    write_bands(tmp_path / "a.fits", DES_G=np.full((5, 6), 1))
+    for number, name in enumerate("bc", 2):
+        write_bands(tmp_path / f"{name}.fits", DES_G=np.full((5, 6), number), DES_R=np.full((5, 6), -number))
+    data = open_data(tmp_path, bands="r, g")
+    assert data.info.bands == ["DES_R", "DES_G"]
+    assert data.info.notes == ["1 of 3 files lack one of the bands DES_R, DES_G"]
+    assert data.images[[1, 2]][:, :, 0, 0].tolist() == [[-2, 2], [-3, 3]]
+    with pytest.raises(DataError, match=r"a\.fits: no band DES_R, which b\.fits has; it has DES_G"):
+        data.images[[0]]
+    with pytest.raises(DataError, match=r"no band z; there are DES_G, DES_R"):
+        open_data(tmp_path, bands="z")

@@ -172,7 +172,8 @@ def _choose_bands(
     if len(chosen) != config.channels:
         given = f"{len(chosen)} were chosen" if band is not None else "choose with --bands"
         raise ModelError(f"the model needs {config.channels} bands, these cutouts have {channels}; {given}")
-    notes.append(f"band {', '.join(names[i] if names else str(i) for i in chosen)} of {channels}")
+    if band is None or chosen != list(range(channels)):
+        notes.append(f"band {', '.join(names[i] if names else str(i) for i in chosen)} of {channels}")
     return chosen
 
 

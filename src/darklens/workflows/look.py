@@ -102,6 +102,9 @@ def _facts(cutouts: Cutouts) -> list[str]:
         facts.append(f"pixel scale: {info.pixel_scale:.4g}″, so {side:.3g}″ a side")
     if any(z is not None for z in info.zero_points):
         facts.append("AB zero points: " + ", ".join("unknown" if z is None else f"{z:g}" for z in info.zero_points))
+    beside = [name for name, of in (("noise maps", cutouts.noise), ("PSFs", cutouts.psf)) if of is not None]
+    if beside:
+        facts.append(f"with {' and '.join(beside)}")
     numeric = [c for c, t in cutouts.catalog.schema.items() if t.is_numeric() and c != "id"]
     if numeric:
         facts.append("numbers in the catalogue: " + ", ".join(numeric))

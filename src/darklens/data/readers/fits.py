@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -236,11 +235,14 @@ class FitsObjects(ImageFiles):
 
     def _chosen(self, bands: Sequence[str], scanned: Mapping[Path, Object]) -> list[str]:
         """The bands that are asked for, if the first object has them; a note on those without."""
-        first = scanned[self._first]
-        if (places := matching(bands, list(first))) is None:
-            missing = [band for band in bands if matching([band], list(first)) is None] or list(bands)
-            raise DataError(f"{self._first}: no band {', '.join(missing)}; there are {', '.join(first)}")
-        chosen = [list(first)[place] for place in places]
+        for path, found in scanned.items():
+            if (places := matching(bands, list(found))) is not None:
+                self._first, chosen = path, [list(found)[place] for place in places]
+                break
+        else:
+            known = list(dict.fromkeys(band for found in scanned.values() for band in found))
+            missing = [band for band in bands if matching([band], known) is None] or list(bands)
+            raise DataError(f"{self._first}: no band {', '.join(missing)}; there are {', '.join(known)}")
         if lacking := sum(not set(chosen) <= set(found) for found in scanned.values()):
             self.notes.append(f"{lacking:,} of {len(scanned):,} files lack one of the bands {', '.join(chosen)}")
         return chosen
@@ -338,10 +340,18 @@ class FitsObjects(ImageFiles):
         rows, columns = self._axes(found[self.bands[0]])
         return rows.count, columns.count
 
+    def _has_common_scale(self, image: BandImage) -> bool:
+        """Whether a band has the pixel scale of all; one that is unknown is taken for it."""
+        if image.scale is None or self.pixel_scale is None:
+            return True
+        return _is_same_scale(image.scale, self.pixel_scale)
+
     def _axes(self, image: BandImage) -> tuple[Axis, Axis]:
         """The pixels to which an object is brought, in those of its first band."""
         step = 1.0
-        if image.scale and self.pixel_scale and not _is_same_scale(image.scale, self.pixel_scale):
+        if not self._has_common_scale(image):
+            assert image.scale is not None
+            assert self.pixel_scale is not None
             step = self.pixel_scale / image.scale
         return about_centre(image.shape[0], step), about_centre(image.shape[1], step)
 
@@ -422,18 +432,24 @@ class FitsObjects(ImageFiles):
         checked = path in self._scanned
         found, planes = self._found(path), []
         reference = found[self.bands[0]]
+        as_it_is = self._has_common_scale(reference)
+        files: dict[Path, Any] = {}
         with ExitStack() as stack:
 
-            @cache
             def opened(file: Path) -> Any:
-                return stack.enter_context(open_fits(file, checked=checked))
+                if file not in files:
+                    files[file] = stack.enter_context(open_fits(file, checked=checked))
+                return files[file]
 
             for name in self.bands:
                 image = found[name]
-                plane = of_band(opened, image) * self._factor(image)
-                rows, columns = self._axes_of(image, reference, path)
-                if not (rows.is_same(image.shape[0], SAME_PIXEL) and columns.is_same(image.shape[1], SAME_PIXEL)):
-                    plane = resampled(plane, rows, columns)
+                plane = of_band(opened, image)
+                if (factor := self._factor(image)) != 1:
+                    plane = plane * factor
+                if not (as_it_is and _on_same_pixels(image, reference)):
+                    rows, columns = self._axes_of(image, reference, path)
+                    if not (rows.is_same(image.shape[0], SAME_PIXEL) and columns.is_same(image.shape[1], SAME_PIXEL)):
+                        plane = resampled(plane, rows, columns)
                 planes.append(plane)
         return np.stack(planes)
 

@@ -9,14 +9,15 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from darklens.data.bounds import check_image
+from darklens.data.bounds import check_image, check_whole, is_gzip
 from darklens.data.resampling import Axis
-from darklens.errors import DataError
+from darklens.errors import DamagedFileError, DataError
 
 NoiseKind = Literal["deviation", "variance", "inverse variance"]
 InTurns = NoiseKind | Literal["model"]
@@ -54,7 +55,7 @@ class Sky:
 
     cards: tuple[tuple[str, Any], ...]
 
-    @property
+    @cached_property
     def scale(self) -> float | None:
         """Return the side of a pixel, arcsec, the root of its area; None if the header does not say, or not sensibly."""
         try:
@@ -226,6 +227,7 @@ def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> lis
     DataError
         If there are none, or they are too large in all.
     """
+    _check_end(file, path)
     names = [file[number].get_extname() for number in range(len(file))]
     found: list[BandImage] = []
     primary: dict[str, Any] | None = None
@@ -262,6 +264,21 @@ def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> lis
         return [replace(band, noise=replace(plane, kind=in_turns)) for band, plane in named]
     by_name = {name.upper(): number for number, name in enumerate(names) if names.count(name) == 1}
     return [_with_companions(band, path, by_name, alone=len(bands) == 1) for band in bands]
+
+
+def _check_end(file: Any, path: Path) -> None:
+    """Refuse a file that ends within an HDU: those behind it are missing, and with them bands."""
+    if is_gzip(path) or not len(file):
+        return
+    end, size = file[len(file) - 1].get_info()["data_end"], path.stat().st_size
+    check_whole(path, end, size)
+    if size > end:
+        with path.open("rb") as bytes_:
+            bytes_.seek(end)
+            if bytes_.read(8) == b"XTENSION":
+                raise DamagedFileError(
+                    f"{path}: truncated: it ends within the header of HDU {len(file)}; copy it again"
+                )
 
 
 def _planes_of(band: BandImage, count: int) -> list[BandImage]:

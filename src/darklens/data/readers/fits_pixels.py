@@ -13,7 +13,7 @@ import numpy as np
 from darklens.data.bounds import TILE_RATIO, check_expansion, check_whole, is_gzip, named_errors
 from darklens.data.readers.fits_checks import check_before_opening
 from darklens.data.readers.fits_headers import Plane
-from darklens.errors import DataError
+from darklens.errors import DamagedFileError
 
 NO_DATA = 1e10
 """Values of a noise map above this mark pixels without data. In three Euclid Q1 cutouts such pixels have 1e16 and more, and
@@ -64,7 +64,7 @@ def read_plane(file: Any, plane: Plane, blank: float | None = None) -> np.ndarra
         pixels = _pixels(file, plane)
     except OSError as error:
         name = f" ({file[plane.hdu].get_extname()})".replace(" ()", "")
-        raise DataError(
+        raise DamagedFileError(
             f"{plane.path}: HDU {plane.hdu}{name} is damaged or cut off; copy it again, or leave it out"
         ) from error
     if plane.number is not None and pixels.ndim == 3:
