@@ -7,6 +7,7 @@ import pytest
 from scipy.special import erf
 
 from darklens.data.resampling import Axis, about_centre, resample, resample_noise, resample_psf
+from darklens.data.sizes import crop_or_pad
 
 
 def gaussian(pixels: int, step: float, centre: tuple[float, float], sigma: float) -> np.ndarray:
@@ -94,3 +95,12 @@ def test_a_psf_has_odd_sides_and_sum_one():
     assert found.shape == (19, 19)
     assert found.sum() == pytest.approx(1, abs=1e-6)
     np.testing.assert_allclose(found, expected / expected.sum(), atol=1e-3 * expected.max())
+
+
+@pytest.mark.parametrize("side", [4, 7, 40])
+def test_the_centre_alone_is_that_of_the_whole(side):
+    image = np.random.default_rng(9).normal(size=(2, 13, 10))
+    rows, columns = about_centre(13, 0.7), about_centre(10, 0.7)
+    whole = resample(image, rows, columns)
+    part = resample(image, rows.central(side), columns.central(side))
+    np.testing.assert_allclose(part, crop_or_pad(whole, side) if side < 14 else whole, atol=1e-6)

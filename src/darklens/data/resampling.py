@@ -39,6 +39,11 @@ class Axis:
         end = self.first + (self.count - 1) * self.step
         return self.count == old and abs(self.first) < tolerance and abs(end - (old - 1)) < tolerance
 
+    def central(self, side: int) -> Axis:
+        """Return the central ``side`` pixels, or all if there are fewer, as `darklens.data.sizes.central_window` does."""
+        start = max(0, self.count - side) // 2
+        return Axis(min(side, self.count), self.first + start * self.step, self.step)
+
 
 def about_centre(old: int, step: float) -> Axis:
     """Return pixels of another width about the centre of an axis, as many as cover it, rounded; one at least.
@@ -120,7 +125,13 @@ def _applied(images: np.ndarray, rows: Axis, columns: Axis, *, parabolas: bool) 
 
 
 def _product(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    return np.matmul(rows, np.matmul(images, columns.T))
+    """Images (…, H, W) times the weights of rows (h, H) and columns (w, W): (…, h, w)."""
+    # PyTorch's product is several times as fast as NumPy's here, which starts threads for each image.
+    import torch
+
+    kind = torch.float64 if images.dtype == np.float64 else torch.float32
+    of, high, wide = (torch.from_numpy(np.ascontiguousarray(array)).to(kind) for array in (images, rows, columns))
+    return (high @ (of @ wide.T)).numpy()
 
 
 def _weights(old: int, axis: Axis, parabolas: bool) -> np.ndarray:

@@ -67,7 +67,7 @@ class Adaptation:
         maps = None if noise is None else noise[:, self.bands]
         sky = None
         if self.zoom != 1:
-            axes = [about_centre(side, 1 / self.zoom) for side in chosen.shape[-2:]]
+            axes = [about_centre(side, 1 / self.zoom).central(self.pixels) for side in chosen.shape[-2:]]
             if maps is None:
                 # Resampled noise is correlated, and neighbours differ by less than it is on scales of several pixels.
                 sky = sky_noise(torch.from_numpy(chosen.reshape(-1, *chosen.shape[-2:]))).reshape(chosen.shape[:2])
