@@ -1,7 +1,8 @@
-"""How fast FITS cutouts are read, beside the bare file library on the same files, in turns.
+"""How fast FITS cutouts are read, beside the bare file library on the same files, in turns; and predicted.
 
 python benchmarks/reading.py                   # 300 tile-compressed files of five bands, made for it
 python benchmarks/reading.py --data FOLDER     # files of one's own, all of the same bands
+python benchmarks/reading.py --models substructure-fair-euclid,substructure-fair-hst
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ import fitsio
 import numpy as np
 
 from darklens.data.identifiers import file_kind
+from darklens.data.layouts import open_data
 from darklens.data.readers.fits import FitsObjects
+from darklens.inference.adapt import adaptation
+from darklens.inference.model import load_model
+from darklens.inference.predictions import predict_cutouts
 from darklens.training.job import machine
 
 BANDS = "grizy"
@@ -46,10 +51,30 @@ def rate(function: Callable[[], object], count: int) -> float:
     return count / (time.perf_counter() - started)
 
 
+def predicting(name: str, paths: list[Path], rounds: int) -> tuple[float, float]:
+    """Images a second of a model on images that fit it already, and on the files, from opening them on."""
+    model = load_model(name)
+    folder, count = paths[0].parent, len(paths)
+    cutouts = open_data(folder, bands=BANDS[2])
+    adapt = adaptation(model.config, cutouts.info, cutouts.images.shape)
+    images = adapt(cutouts.images[np.arange(count)])
+    model.predict(images[:64])
+    measured = [
+        (
+            rate(lambda: model.predict(images), count),
+            rate(lambda: predict_cutouts(model, open_data(folder, bands=BANDS[2])), count),
+        )
+        for _ in range(rounds)
+    ]
+    network, from_folder = np.median(measured, axis=0)
+    return float(network), float(from_folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder of FITS files")
     parser.add_argument("--files", type=int, default=300)
+    parser.add_argument("--models", help="trained models, with commas between, that predict the files too")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
@@ -70,6 +95,11 @@ def main() -> None:
     print(f"{len(paths)} files of {len(ours.bands)} bands, {options.rounds} rounds in turns, on {machine()}")
     print(f"headers of all files, once: {opening:.2f} s")
     print(f"fitsio {library:.0f} files/s, darklens {darklens:.0f} files/s: {darklens / library:.2f} of it")
+    for name in options.models.split(",") if options.models else []:
+        network, folder_rate = predicting(name, paths, options.rounds)
+        print(
+            f"{name}: {network:.1f} images/s in memory, {folder_rate:.1f} from the folder: {folder_rate / network:.2f} of it"
+        )
 
 
 if __name__ == "__main__":

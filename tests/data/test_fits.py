@@ -475,3 +475,22 @@ def test_bands_that_are_asked_for_need_not_be_those_of_the_first(tmp_path):
         data.images[[0]]
     with pytest.raises(DataError, match=r"no band z; there are DES_G, DES_R"):
         open_data(tmp_path, bands="z")
+
+
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [
+        (["ELECTRONS/S", "electron / s"], "e-/s"),
+        (["e-/s", "e s**-1"], "e-/s"),
+        (["Counts", "ct"], "counts"),
+        (["nJy", "nJy"], "nJy"),
+        (["nJy", "counts"], None),
+        (["nJy", None], None),
+    ],
+)
+def test_units_are_those_of_the_headers_if_all_say_the_same(units, expected, tmp_path):
+    for name, unit in zip("ab", units, strict=True):
+        write_calibrated(tmp_path / f"{name}.fits", 1, 25.0, **({} if unit is None else {"BUNIT": unit}))
+    data = open_data(tmp_path)
+    assert data.info.unit == expected
+    assert any(note.startswith("units of images differ: nJy (1), ") for note in data.info.notes) == (expected is None)

@@ -220,3 +220,47 @@ def test_noise_goes_along_with_images():
     np.testing.assert_allclose(found.noise, factor * torch.tensor([[3.0, 5.0]]), rtol=1e-5)
     no_data = adapted((2, 48, 48), model=model | {"pixels": 48}).with_noise(images, np.full_like(maps, np.inf))
     assert no_data.noise.isnan().all()
+
+
+FLUX = {"pixels": 6, "channels": 2, "bands": ["g", "r"], "data": {"typical_peak": 4.0}}
+
+
+@pytest.mark.parametrize(
+    ("model", "unit", "own", "factors", "brightness"),
+    [
+        # Two and a half magnitudes are a factor of ten: a brighter zero point makes a unit hold less flux.
+        ([25.0, 26.0], "e-/s", [27.5, 26.0], [0.1, 1.0], None),
+        ([25.0, 26.0], "counts", [27.5, 26.0], [0.1, 1.0], None),
+        ([25.0, 26.0], "e-/s", [25.0, 26.0], [1.0, 1.0], None),
+        # One band's is unknown, or one side's: the same unit may be another flux.
+        ([25.0, 26.0], "e-/s", [27.5, None], None, 4.0),
+        ([25.0, 26.0], "e-/s", [], None, 4.0),
+        ([], "e-/s", [25.0, 26.0], None, 4.0),
+        ([None, None], "e-/s", [], None, None),
+        # A model that does not record its own was trained on simulated images, or on files without a unit.
+        (None, "e-/s", [], None, None),
+        (None, "e-/s", [25.0, 26.0], None, 4.0),
+    ],
+)
+def test_fluxes_are_brought_to_the_zero_points_of_the_model(model, unit, own, factors, brightness):
+    info = DatasetInfo("x", bands=["r", "g"], pixel_scale=0.1, zero_points=own[::-1], unit=unit)
+    kind = {"pixel_scale": 0.1, "unit": "e-/s", "zero_points": model} | FLUX
+    adapt = adaptation(ModelConfig(MODEL.task, {}, {}, outputs=["m"], **kind), info, (2, 6, 6))
+    assert (adapt.factors, adapt.brightness) == (factors if factors is None else pytest.approx(factors), brightness)
+    images = np.random.default_rng(3).uniform(1, 2, (3, 2, 6, 6)).astype(np.float32)
+    if factors is not None:
+        found = adapt.with_noise(images, np.full_like(images, 5))
+        np.testing.assert_allclose(found.images, images[:, ::-1] * np.array(factors)[:, None, None], rtol=1e-6)
+        np.testing.assert_allclose(found.noise, [[5 * factor for factor in factors]] * 3, rtol=1e-6)
+        said = "fluxes brought from zero points 27.50, 26.00 to the model's 25.00, 26.00"
+        assert (said in adapt.notes) == (factors != [1.0, 1.0])
+
+
+def test_simulated_images_and_files_without_a_unit_are_as_their_models_know_them():
+    """Of models that record no zero points: those that ship, and those of earlier versions."""
+    simulated = DatasetInfo("preset:x", bands=["g", "r"], zero_points=[25.0, 26.0], unit="e-/s", preset={"name": "x"})
+    kind = {"unit": "e-/s"} | FLUX
+    assert adaptation(ModelConfig(MODEL.task, {}, {}, outputs=["m"], **kind), simulated, (2, 6, 6)).brightness is None
+    files = DatasetInfo("x", bands=["g", "r"], zero_points=[25.0, 26.0], unit="counts")
+    kind["unit"] = None
+    assert adaptation(ModelConfig(MODEL.task, {}, {}, outputs=["m"], **kind), files, (2, 6, 6)).brightness is None

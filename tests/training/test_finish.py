@@ -148,7 +148,7 @@ def finished(tmp_path, measured, **overrides):
     job = Job(recipe, "some/data")
     given = data(
         description={"source": "some", "seed": 3, "train_images": 700}, shape=(1, 5, 5), bands=["VIS"], pixel_scale=0.1,
-        unit="e-/s",
+        zero_points=[25.0], unit="e-/s",
     )  # fmt: skip
     write_record(tmp_path, new_record(job, tmp_path))
     finish(job, given, module, tmp_path, Fitted(trainer(), 12.345, 67.89, 3, measured))

@@ -335,7 +335,7 @@ def _fits_cutouts(
 ) -> Cutouts:
     """Objects in FITS files with all that their headers say."""
     info = DatasetInfo(
-        str(where), classes, images.bands, images.pixel_scale, list(images.zero_points.values()), layout=layout,
+        str(where), classes, images.bands, images.pixel_scale, list(images.zero_points.values()), images.unit, layout,
         notes=[*notes, *images.notes],
     )  # fmt: skip
     noise = NoiseMaps(images) if images.has_noise else None

@@ -140,7 +140,8 @@ def simulated_info(preset: Preset, seed: int, noise: bool = True) -> DatasetInfo
         classes=preset.labels,
         bands=[instrument.name],
         pixel_scale=instrument.pixel_scale,
-        zero_points=[instrument.zero_point],
+        # That of the instrument is for e-/s.
+        zero_points=[instrument.zero_point if preset.unit == "e-/s" else None],
         unit=preset.unit,
         seed=seed,
         noise=noise,

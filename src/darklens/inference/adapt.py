@@ -30,12 +30,17 @@ class Adapted(NamedTuple):
     noise: Tensor | None
 
 
+SAME_FLUX = 1e-4
+"""Fluxes that differ by less than this fraction are one; rounding of zero points in headers is smaller."""
+
+
 @dataclass(frozen=True)
 class Adaptation:
     """What has to be done to cutouts before a model sees them.
 
     ``bands`` are channel numbers, ``zoom`` is the cutouts' pixel scale over the model's, ``pixels`` the side in the end,
-    ``brightness`` the 99.5th percentile that each image is scaled to where units differ.
+    ``brightness`` the 99.5th percentile that each image is scaled to where units differ, ``factors`` what each band is
+    multiplied by where zero points do.
     """
 
     bands: list[int]
@@ -43,6 +48,7 @@ class Adaptation:
     pixels: int
     brightness: float | None
     notes: list[str]
+    factors: list[float] | None = None
 
     def __call__(self, images: np.ndarray) -> Tensor:
         """Return adapted images (N, C, pixels, pixels), float32; flux is kept in resampling."""
@@ -65,6 +71,9 @@ class Adaptation:
         """
         chosen = np.asarray(images[:, self.bands], dtype=np.float32)
         maps = None if noise is None else noise[:, self.bands]
+        if self.factors is not None:
+            scale = np.array(self.factors, dtype=np.float32)[:, None, None]
+            chosen, maps = chosen * scale, None if maps is None else maps * scale
         sky = None
         if self.zoom != 1:
             axes = [about_centre(side, 1 / self.zoom).central(self.pixels) for side in chosen.shape[-2:]]
@@ -133,15 +142,46 @@ def adaptation(config: ModelConfig, info: DatasetInfo, shape: Sequence[int], ban
         notes.append(f"cropped to the central {config.pixels} of {'×'.join(map(str, sorted(sides)))} pixels")
     if min(sides) < config.pixels:
         notes.append(f"padded from {min(sides)} to the model's {config.pixels} pixels with each image's border level")
+    factors = _flux_factors(config, info, bands, notes)
     brightness = None
-    if config.unit != info.unit and config.data.get("typical_peak"):
+    if factors is None and not _same_flux(config, info) and config.data.get("typical_peak"):
         brightness = float(config.data["typical_peak"])
         notes.append(
-            f"brightness in {info.unit or 'an unknown unit'}, the model's is {config.unit or 'unknown'}: each image was "
-            f"multiplied so that its 99.5th percentile is {brightness:.4g}, the median of the training images; its own "
-            "brightness is lost"
+            f"brightness in {info.unit or 'an unknown unit'}, the model's is {config.unit or 'unknown'}"
+            f"{' of another zero point' if info.unit and config.unit == info.unit else ''}: each image was multiplied so "
+            f"that its 99.5th percentile is {brightness:.4g}, the median of the training images; its own brightness is lost"
         )
-    return Adaptation(bands, zoom, config.pixels, brightness, notes)
+    return Adaptation(bands, zoom, config.pixels, brightness, notes, factors)
+
+
+def _flux_factors(config: ModelConfig, info: DatasetInfo, bands: Sequence[int], notes: list[str]) -> list[float] | None:
+    """What each band is multiplied by to have the model's zero point; None if one of the two is unknown."""
+    if not config.zero_points or not info.zero_points:
+        return None
+    factors = []
+    for wanted, channel in zip(config.zero_points, bands, strict=True):
+        own = info.zero_points[channel]
+        if wanted is None or own is None:
+            return None
+        factors.append(10 ** (0.4 * (wanted - own)))
+    if any(abs(factor - 1) > SAME_FLUX for factor in factors):
+        said = ", ".join(f"{info.zero_points[channel]:.2f}" for channel in bands)
+        theirs = ", ".join(f"{wanted:.2f}" for wanted in config.zero_points if wanted is not None)
+        notes.append(f"fluxes brought from zero points {said} to the model's {theirs}")
+        return factors
+    return [1.0] * len(factors)
+
+
+def _same_flux(config: ModelConfig, info: DatasetInfo) -> bool:
+    """Whether brightness means the same to the model, where zero points do not tell.
+
+    Units have to be equal, and of real images neither side's zero point may be known: a count of another exposure is
+    another flux.
+    """
+    known = any(zero_point is not None for zero_point in info.zero_points)
+    if config.zero_points is None:  # before zero points were recorded, nor were units of FITS files
+        return (config.unit == info.unit and (info.preset is not None or not known)) or (config.unit is None and known)
+    return config.unit == info.unit and not known and all(zero_point is None for zero_point in config.zero_points)
 
 
 def _choose_bands(

@@ -44,6 +44,8 @@ class ModelConfig:
         Names of the classes, if probabilities of classes are predicted.
     bands, pixel_scale, unit
         Of the images it was trained on; pixel scale in arcsec.
+    zero_points
+        AB magnitude of one ``unit`` in each of their bands, None where unknown; of models that do not record it, None.
     recipe, data, measured, versions
         How it was made, and how good it is.
     calibration
@@ -64,6 +66,7 @@ class ModelConfig:
     bands: list[str] = field(default_factory=list)
     pixel_scale: float | None = None
     unit: str | None = None
+    zero_points: list[float | None] | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)

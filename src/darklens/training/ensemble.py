@@ -18,7 +18,7 @@ from darklens.training.job import Job, new_record, open_job_data, read_record, r
 from darklens.training.recipe import Recipe, recipe_from
 from darklens.training.training_data import TrainingData
 
-MUST_AGREE = ("classes", "outputs", "channels", "pixels", "pixel_scale", "unit")
+MUST_AGREE = ("classes", "outputs", "channels", "pixels", "pixel_scale", "unit", "zero_points")
 """What members of an ensemble must have in common, so that they predict the same of the same images."""
 
 
@@ -56,10 +56,11 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
                 f"{configs[0].task['name']})"
             )
         for name in MUST_AGREE:
-            if getattr(config, name) != getattr(configs[0], name):
+            own, first = getattr(config, name), getattr(configs[0], name)
+            unrecorded = name == "zero_points" and None in (own, first)  # by earlier versions
+            if own != first and not unrecorded:
                 raise ModelError(
-                    f"{run} and {runs[0]} cannot be averaged: their {name.replace('_', ' ')} differ "
-                    f"({getattr(config, name)} and {getattr(configs[0], name)})"
+                    f"{run} and {runs[0]} cannot be averaged: their {name.replace('_', ' ')} differ ({own} and {first})"
                 )
         if config.members:
             raise ModelError(f"{run}: is an ensemble itself; give its members")

@@ -52,6 +52,8 @@ class TrainingData:
         Of an image, (C, H, W).
     bands, pixel_scale, unit
         Of the images; pixel scale in arcsec.
+    zero_points
+        AB magnitude of one ``unit`` in each band; None where unknown.
     description
         What a model remembers of its data.
     split
@@ -82,6 +84,7 @@ class TrainingData:
     notes: list[str] = field(default_factory=list)
     unlabelled: UnlabelledImages | None = None
     sample_noise: Tensor | None = None
+    zero_points: list[float | None] = field(default_factory=list)
 
     def train_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
         """Return the training batches of one of Lightning's processes."""
@@ -217,6 +220,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
         bands=info.bands,
         pixel_scale=info.pixel_scale,
+        zero_points=info.zero_points,
         unit=info.unit,
         description={
             "source": info.source if info.source.startswith("preset:") else Path(info.source).name,
@@ -309,6 +313,7 @@ def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> Tr
         shape=(1, preset.pixels, preset.pixels),
         bands=info.bands,
         pixel_scale=info.pixel_scale,
+        zero_points=info.zero_points,
         unit=info.unit,
         description={
             "source": f"preset:{preset.name}",

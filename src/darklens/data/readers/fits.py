@@ -139,6 +139,8 @@ class FitsObjects(ImageFiles):
         AB magnitude of one unit of flux by band, of the first object and so of all; None if unknown.
     pixel_scale
         Side of a pixel, arcsec; None if unknown.
+    unit
+        Of all pixels; None if unknown, or if they differ.
     has_noise
         Whether every band of every object has a noise map.
     has_psf
@@ -172,6 +174,7 @@ class FitsObjects(ImageFiles):
         first = scanned[self._first]
         self.zero_points = {band: first[band].zero_point for band in self.bands}
         self._note_zero_points(scanned)
+        self.unit = self._common_unit(scanned)
         self.pixel_scale = self._common_scale(scanned)
         self.has_noise = self._all_have_noise(scanned)
         self.has_psf = any(band.psf is not None for found in scanned.values() for band in found.values())
@@ -279,6 +282,14 @@ class FitsObjects(ImageFiles):
                 self.notes.append(
                     f"zero point of {band} unknown in {unknown:,} of {len(found):,} files: left as they are"
                 )
+
+    def _common_unit(self, scanned: Mapping[Path, Object]) -> str | None:
+        """The unit of all bands of all objects; None if one does not say, or they differ, which a note says."""
+        units = Counter(found[band].unit for found in scanned.values() for band in self.bands if band in found)
+        if len(units) > 1:
+            said = ", ".join(f"{unit or 'not said'} ({count:,})" for unit, count in units.most_common())
+            self.notes.append(f"units of images differ: {said}; left as they are")
+        return next(iter(units)) if len(units) == 1 else None
 
     def _common_scale(self, scanned: Mapping[Path, Object]) -> float | None:
         """The pixel scale of most objects; notes on the others, and on bands with pixels of their own."""

@@ -187,6 +187,8 @@ class BandImage:
         Where its noise map and its PSF are; None without.
     named
         Whether the header names the band.
+    unit
+        Of the pixels, as BUNIT says; None without.
     """
 
     name: str
@@ -198,6 +200,7 @@ class BandImage:
     noise: Plane | None = None
     psf: Plane | None = None
     named: bool = True
+    unit: str | None = None
 
     @property
     def scale(self) -> float | None:
@@ -248,6 +251,7 @@ def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> lis
         band = BandImage(
             name, plane, (shape[-2], shape[-1]), zero_point(cards), _blank(cards), sky,
             named=extension.upper() not in UNNAMED or name == _filter(cards, primary),
+            unit=_unit(cards),
         )  # fmt: skip
         found += [band] if len(shape) == 2 else _planes_of(band, shape[0])
     if not found:
@@ -325,6 +329,17 @@ def _filter(cards: Mapping[str, Any], primary: Mapping[str, Any]) -> str | None:
 def read_cards(file: Any, number: int) -> dict[str, Any]:
     """Return the header of an HDU as a mapping, of the last card of each name; much faster than astropy's."""
     return {card["name"]: card.get("value") for card in file[number].read_header_list()}
+
+
+def _unit(cards: Mapping[str, Any]) -> str | None:
+    """The unit of the pixels, electrons a second and counts by the names that darklens has for them."""
+    text = cards.get("BUNIT")
+    if not isinstance(text, str) or not text.strip():
+        return None
+    plain = re.sub(r"[\s.*]", "", text.lower())
+    if re.fullmatch(r"(e-?|electrons?)(/s(ec)?|s\*?\*?\^?-1)", plain):
+        return "e-/s"
+    return "counts" if plain in ("count", "counts", "ct", "cts") else text.strip()
 
 
 def _sky(cards: Mapping[str, Any]) -> Sky | None:
