@@ -97,9 +97,8 @@ def main() -> None:
     print(f"fitsio {library:.0f} files/s, darklens {darklens:.0f} files/s: {darklens / library:.2f} of it")
     for name in options.models.split(",") if options.models else []:
         network, folder_rate = predicting(name, paths, options.rounds)
-        print(
-            f"{name}: {network:.1f} images/s in memory, {folder_rate:.1f} from the folder: {folder_rate / network:.2f} of it"
-        )
+        share = folder_rate / network
+        print(f"{name}: {network:.1f} images/s in memory, {folder_rate:.1f} from the folder: {share:.2f} of it")
 
 
 if __name__ == "__main__":
