@@ -56,11 +56,11 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
                 f"{configs[0].task['name']})"
             )
         for name in MUST_AGREE:
-            own, first = getattr(config, name), getattr(configs[0], name)
-            unrecorded = name == "zero_points" and None in (own, first)  # by earlier versions
-            if own != first and not unrecorded:
+            value, wanted = getattr(config, name), getattr(configs[0], name)
+            unrecorded = name == "zero_points" and None in (value, wanted)  # by earlier versions
+            if value != wanted and not unrecorded:
                 raise ModelError(
-                    f"{run} and {runs[0]} cannot be averaged: their {name.replace('_', ' ')} differ ({own} and {first})"
+                    f"{run} and {runs[0]} cannot be averaged: their {name.replace('_', ' ')} differ ({value} and {wanted})"
                 )
         if config.members:
             raise ModelError(f"{run}: is an ensemble itself; give its members")
