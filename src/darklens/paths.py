@@ -117,6 +117,17 @@ def _who(owner: Path, doing: str) -> str:
     return f"another process is {doing} here"
 
 
+class _OnceEach(yaml.SafeLoader):
+    """Read YAML whose keys are there once each; YAML itself takes the last of several without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in dict.fromkeys(keys) if keys.count(key) > 1 and key != "<<"]:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"key {twice[0]!r} is there twice (in what begins in line {line}); leave one")
+        return super().construct_mapping(node, deep=deep)
+
+
 def read_yaml(path: Path, error: type[DarklensError], example: str) -> dict[str, Any]:
     """Return keys and values of a user's YAML file.
 
@@ -130,7 +141,7 @@ def read_yaml(path: Path, error: type[DarklensError], example: str) -> dict[str,
         What would be right, for the message.
     """
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.load(path.read_text("utf-8"), _OnceEach)  # a SafeLoader
     except OSError as reason:
         raise error(f"{path}: cannot be read: {reason.strerror}") from reason
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as reason:

@@ -206,3 +206,13 @@ def test_empty_part_of_a_file_changes_nothing(tmp_path):
 def test_values_that_cannot_be_are_refused_by_name(key, value):
     with pytest.raises(RecipeError, match=rf"recipe substructure/demo: {re.escape(key)} .*; got {value}"):
         load_recipe("substructure/demo", {key: value})
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: substructure/demo\ntrainer:\n  epochs: 3\n  batch_size: 8\n  epochs: 30\n")
+    with pytest.raises(RecipeError, match=r"mine\.yaml: not valid YAML: key 'epochs' is there twice .* line 3"):
+        load_recipe(path)
+    path.write_text("extends: substructure/demo\ntrainer: {epochs: 3, batch_size: 8}\noptimizer: {epochs: 1}\n")
+    with pytest.raises(RecipeError, match="optimizer"):  # a key may be in several places
+        load_recipe(path)

@@ -164,7 +164,11 @@ def test_options_that_make_no_sense_are_refused(run, test_set, tmp_path):
             EvaluationOptions(coverage=coverage)
     with pytest.raises(DarklensError, match="--count must be at least 1"):
         EvaluationOptions(count=0)
-    (tmp_path / "metric.py").write_text("def number(predicted, truth):\n    return 3\n")
+    (tmp_path / "metric.py").write_text(
+        "def number(predicted, truth):\n    return 3\n\ndef wrong(predicted, truth):\n    1 / 0"
+    )
+    with pytest.raises(UserCodeError, match=r"metric\.py:wrong: ended with ZeroDivisionError: division by zero"):
+        evaluate_run(run, test_set, EvaluationOptions("bad", metrics=f"{tmp_path / 'metric.py'}:wrong"))
     with pytest.raises(UserCodeError, match="returns a int; expected a Metric"):
         evaluate_run(run, test_set, EvaluationOptions("bad", metrics=f"{tmp_path / 'metric.py'}:number"))
     assert not (run / "evaluations" / "bad").exists()

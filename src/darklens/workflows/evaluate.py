@@ -21,7 +21,7 @@ from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.data.synthesis import simulate_cutouts
-from darklens.errors import DataError, UserCodeError
+from darklens.errors import DarklensError, DataError, UserCodeError
 from darklens.evaluation.bootstrap import ROUNDS, Interval, Metric, intervals
 from darklens.evaluation.classification import auc_statistic
 from darklens.inference.adapt import Adaptation
@@ -216,7 +216,12 @@ def _measure(
 
 def _own_metric(reference: str, predicted: np.ndarray, truth: np.ndarray) -> Metric:
     """A user's own metric, a function of predictions and truths."""
-    metric = load_function(reference)(predicted, truth)
+    try:
+        metric = load_function(reference)(predicted, truth)
+    except DarklensError:
+        raise
+    except Exception as error:  # whatever a user's own code may raise
+        raise UserCodeError(f"{reference}: ended with {type(error).__name__}: {error}") from error
     if not isinstance(metric, Metric):
         raise UserCodeError(f"{reference}: returns a {type(metric).__name__}; expected a Metric of darklens.evaluation")
     return metric
