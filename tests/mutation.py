@@ -51,7 +51,10 @@ SETTINGS = """
 source_paths = ["src/darklens/{package}"]
 also_copy = ["src", "tests", "docs", "benchmarks", "README.md"]
 """
-GENERATE = "from mutmut.__main__ import *; copy_src_dir(); copy_also_copy_files(); create_mutants(1)"
+GENERATE = """
+from mutmut.__main__ import copy_also_copy_files, copy_src_dir, create_mutants
+copy_src_dir(), copy_also_copy_files(), create_mutants(1)
+"""
 UNTESTED, TIMED_OUT, CRASHED = "untested", "timed out", "crashed"
 
 START_LIMIT = 300.0
@@ -208,14 +211,19 @@ def mutant_files(place: Path) -> dict[str, str]:
     }
 
 
-def try_mutants(trial: Trial, names: list[str], seconds: float | None) -> dict[str, str]:
-    """Outcome of each mutant, or of those that could be tried in the given time."""
+def try_mutants(trial: Trial, files: dict[str, str], names: list[str], seconds: float | None) -> dict[str, str]:
+    """Try mutants, for no longer than the given time, and print those that no test kills; returns all outcomes."""
     outcomes: dict[str, str] = {}
     end = math.inf if seconds is None else time.monotonic() + seconds
     for name in tqdm(names, unit="mutant"):
         if time.monotonic() > end:
             break
         outcomes[name] = trial.outcome(name)
+        if outcomes[name] != KILLED:
+            tqdm.write(f"{outcomes[name]}: {name}")
+        if outcomes[name] == SURVIVED:
+            with contextlib.chdir(trial.place):
+                tqdm.write(f"{get_diff_for_mutant(name, path=files[name])}\n")
     return outcomes
 
 
@@ -231,20 +239,14 @@ def repeat_killed(trial: Trial, outcomes: dict[str, str], number: int, seed: int
     )
 
 
-def print_results(place: Path, files: dict[str, str], outcomes: dict[str, str]) -> None:
-    """Print the change of each mutant that survived, those that were killed in an unusual way, and the score."""
-    with contextlib.chdir(place):
-        for name, outcome in outcomes.items():
-            if outcome == SURVIVED:
-                print(f"{outcome}: {name}\n{get_diff_for_mutant(name, path=files[name])}\n")
-            elif outcome != KILLED:
-                print(f"{outcome}: {name}")
+def print_score(outcomes: dict[str, str], number: int) -> None:
+    """Print how many mutants had which outcome, and the score with its 95% interval."""
     counts = Counter(outcomes.values())
     tried = max(1, counts.total())
     score = 1 - (counts[SURVIVED] + counts[UNTESTED]) / tried
     error = 1.96 * math.sqrt(score * (1 - score) / tried)
     print(", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))
-    print(f"killed, timed out or crashed: {round(score * tried)} of {tried} mutants ({len(files):,} in all): "
+    print(f"killed, timed out or crashed: {round(score * tried)} of {tried} mutants ({number:,} in all): "
           f"{score:.1%} ± {error:.1%}")  # fmt: skip
 
 
@@ -264,9 +266,9 @@ def main() -> None:
         if options.sample is not None:
             names = random.Random(options.seed).sample(names, min(options.sample, len(names)))
         with contextlib.closing(Trial(place, options.package)) as trial:
-            outcomes = try_mutants(trial, names, options.seconds)
+            outcomes = try_mutants(trial, files, names, options.seconds)
             repeat_killed(trial, outcomes, options.repeat, options.seed)
-        print_results(place, files, outcomes)
+        print_score(outcomes, len(files))
 
 
 if __name__ == "__main__":
