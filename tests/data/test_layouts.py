@@ -306,3 +306,13 @@ def test_image_pairs_are_not_cropped(tmp_path):
     with pytest.raises(DataError, match="--crop and --pad are not for image pairs, whose sizes go together"):
         open_data(tmp_path, crop=4)
     assert open_data(tmp_path, crop=8).images.shape == (1, 1, 8, 8)
+
+
+def test_only_npy_files_of_a_list_are_in_its_split(tmp_path):
+    (tmp_path / "lens_data").mkdir()
+    for i in range(3):
+        pair = np.empty(2, dtype=object)
+        pair[0], pair[1] = RNG.random((6, 6)), 1e9
+        np.save(tmp_path / "lens_data" / f"sim_{i}.npy", pair, allow_pickle=True)
+    (tmp_path / "train.csv").write_text("sim_0.npy,sim_1\nsim_2.npy,\n")
+    assert open_data(tmp_path).catalog["split"].to_list() == ["train", None, "train"]
