@@ -316,3 +316,14 @@ def test_only_npy_files_of_a_list_are_in_its_split(tmp_path):
         np.save(tmp_path / "lens_data" / f"sim_{i}.npy", pair, allow_pickle=True)
     (tmp_path / "train.csv").write_text("sim_0.npy,sim_1\nsim_2.npy,\n")
     assert open_data(tmp_path).catalog["split"].to_list() == ["train", None, "train"]
+
+
+def test_a_stack_without_labels_has_no_classes_and_says_where_its_bands_are(tmp_path):
+    images = RNG.normal(-1, 2, (4, 6, 7, 3))
+    np.save(tmp_path / "x.npy", images)
+    layout, classes, bands, notes, ids = described(tmp_path)
+    assert (layout, classes, bands, ids) == ("stack", [], [], ["0", "1", "2", "3"])
+    assert len(notes) == 1
+    assert "x.npy" in notes[0]
+    np.testing.assert_array_equal(open_data(tmp_path).images[[2]][0], images[2].transpose(2, 0, 1))
+    assert described(tmp_path, channels="first")[3] == []
