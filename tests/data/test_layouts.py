@@ -327,3 +327,11 @@ def test_a_stack_without_labels_has_no_classes_and_says_where_its_bands_are(tmp_
     assert "x.npy" in notes[0]
     np.testing.assert_array_equal(open_data(tmp_path).images[[2]][0], images[2].transpose(2, 0, 1))
     assert described(tmp_path, channels="first")[3] == []
+
+
+def test_noise_maps_between_bands_are_left_out_and_named(tmp_path):
+    for name in ("VIS-100", "VIS-101", "H-100", "H-101", "VIS_rms-100", "VIS_rms-101"):
+        fits.writeto(tmp_path / f"{name}.fits", np.zeros((4, 4), dtype=np.float32))
+    layout, _, bands, notes, ids = described(tmp_path)
+    assert (layout, bands, ids) == ("bands", ["VIS", "H"], ["100", "101"])
+    assert notes == ["2 files such as VIS_rms-100.fits hold noise, weights, PSFs or masks: left out"]

@@ -220,3 +220,10 @@ def test_lens_in_a_larger_frame_is_the_same_lens():
     part = smooth_image(parameters, 90)
     whole = smooth_image(in_larger_frame(parameters, 90, 101, 3), 101)
     torch.testing.assert_close(whole[:, 3:93, 3:93], part, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("band", [0, 2])
+def test_each_band_of_an_image_may_be_fitted(band):
+    assert Preprocessing(lens_model=True, lens_band=band).output_shape((4, 3, 16, 12)) == (5, 16, 12)
+    with pytest.raises(DataError, match=r"takes 2 channels \(repeat_channels\).*these images have 3"):
+        Preprocessing(repeat_channels=2).output_shape((4, 3, 16, 12))
