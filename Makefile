@@ -30,7 +30,7 @@ install-check: setup
 
 # The score of one package: make mutation PACKAGE=evaluation SAMPLE=200
 mutation: setup
-	$(BIN)/python tests/mutation.py $(PACKAGE) $(if $(SAMPLE),--sample $(SAMPLE))
+	$(BIN)/python tests/mutation.py $(PACKAGE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 docs: setup
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from darklens.data.layouts import open_data
+from darklens.data.readers.hdf5_checks import check_text
 from darklens.errors import DataError
 
 
@@ -74,3 +75,22 @@ def test_text_of_many_lengths_is_read(tmp_path):
         file.create_dataset("images", data=np.ones((40, 2, 2)))
         file.create_dataset("label", data=labels)
     assert open_data(tmp_path / "a.h5").catalog["label"].to_list() == labels
+
+
+def test_filters_that_compress_more_than_deflate_are_read(tmp_path):
+    """Scale-offset stores a chunk of equal values in 21 bytes: 6,000 times less."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=np.full((8, 64, 64), -7, np.int32), chunks=(8, 64, 64), scaleoffset=0)
+    np.testing.assert_array_equal(open_data(tmp_path / "a.h5").images[[5]], np.full((1, 1, 64, 64), -7))
+
+
+@pytest.mark.parametrize("damaged", [0, 1, 2])
+def test_each_collection_of_texts_is_checked(damaged, tmp_path):
+    """Three collections of 32 bytes, whose free space of 16 bytes counts its own header."""
+    content = b"".join(
+        b"GCOL\x01\0\0\0" + struct.pack("<Q", 32) + struct.pack("<HHIQ", 0, 0, 0, 0 if i == damaged else 16)
+        for i in range(3)
+    )
+    (tmp_path / "a.h5").write_bytes(b"before it" + content)
+    with pytest.raises(DataError, match=f"its text, at byte {9 + 32 * damaged}, has no end"):
+        check_text(tmp_path / "a.h5")

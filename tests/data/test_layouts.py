@@ -306,3 +306,32 @@ def test_image_pairs_are_not_cropped(tmp_path):
     with pytest.raises(DataError, match="--crop and --pad are not for image pairs, whose sizes go together"):
         open_data(tmp_path, crop=4)
     assert open_data(tmp_path, crop=8).images.shape == (1, 1, 8, 8)
+
+
+def test_only_npy_files_of_a_list_are_in_its_split(tmp_path):
+    (tmp_path / "lens_data").mkdir()
+    for i in range(3):
+        pair = np.empty(2, dtype=object)
+        pair[0], pair[1] = RNG.random((6, 6)), 1e9
+        np.save(tmp_path / "lens_data" / f"sim_{i}.npy", pair, allow_pickle=True)
+    (tmp_path / "train.csv").write_text("sim_0.npy,sim_1\nsim_2.npy,\n")
+    assert open_data(tmp_path).catalog["split"].to_list() == ["train", None, "train"]
+
+
+def test_a_stack_without_labels_has_no_classes_and_says_where_its_bands_are(tmp_path):
+    images = RNG.normal(-1, 2, (4, 6, 7, 3))
+    np.save(tmp_path / "x.npy", images)
+    layout, classes, bands, notes, ids = described(tmp_path)
+    assert (layout, classes, bands, ids) == ("stack", [], [], ["0", "1", "2", "3"])
+    assert len(notes) == 1
+    assert "x.npy" in notes[0]
+    np.testing.assert_array_equal(open_data(tmp_path).images[[2]][0], images[2].transpose(2, 0, 1))
+    assert described(tmp_path, channels="first")[3] == []
+
+
+def test_noise_maps_between_bands_are_left_out_and_named(tmp_path):
+    for name in ("VIS-100", "VIS-101", "H-100", "H-101", "VIS_rms-100", "VIS_rms-101"):
+        fits.writeto(tmp_path / f"{name}.fits", np.zeros((4, 4), dtype=np.float32))
+    layout, _, bands, notes, ids = described(tmp_path)
+    assert (layout, bands, ids) == ("bands", ["VIS", "H"], ["100", "101"])
+    assert notes == ["2 files such as VIS_rms-100.fits hold noise, weights, PSFs or masks: left out"]

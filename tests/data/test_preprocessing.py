@@ -239,3 +239,10 @@ def test_noise_that_is_known_takes_the_place_of_the_estimate(band, expected):
     lenses = settings.lenses(images, noise)
     assert torch.equal(settings(images, noise=noise), settings(images, lenses, noise))
     assert not torch.equal(settings(images, noise=noise), settings(images))
+
+
+@pytest.mark.parametrize("band", [0, 2])
+def test_each_band_of_an_image_may_be_fitted(band):
+    assert Preprocessing(lens_model=True, lens_band=band).output_shape((4, 3, 16, 12)) == (5, 16, 12)
+    with pytest.raises(DataError, match=r"takes 2 channels \(repeat_channels\).*these images have 3"):
+        Preprocessing(repeat_channels=2).output_shape((4, 3, 16, 12))

@@ -169,3 +169,21 @@ def test_groups_that_are_named_for_splits_are_one_dataset(tmp_path):
         assert data.catalog["label"][row] == str(labels[name][int(number)])
         assert split[row] == {"valid": "validation"}.get(name, name)
         np.testing.assert_array_equal(data.images[[row]][0, 0], images[name][int(number)])
+
+
+@pytest.mark.parametrize(("channels", "axes"), [(None, (0, 3, 1, 2)), ("last", (0, 3, 1, 2)), ("first", (0, 1, 2, 3))])
+def test_bands_of_an_hdf5_file_are_where_the_user_says(channels, axes, tmp_path):
+    images = RNG.normal(-1, 2, (4, 6, 7, 3))
+    stack = Hdf5Stack(write_hdf5(tmp_path / "a.h5", images=images), channels=channels)
+    assert stack.shape == images.transpose(axes).shape
+    np.testing.assert_array_equal(stack[[3, 1]], images[[3, 1]].transpose(axes))
+    assert len(stack.notes) == (channels != "first")
+    other = Hdf5Stack(write_hdf5(tmp_path / "b.h5", images=images[..., :2]), channels="last")
+    assert other.shape == (4, 2, 6, 7), "two bands are not guessed"
+
+
+def test_a_file_that_is_gone_when_its_images_are_read_is_named(tmp_path):
+    stack = Hdf5Stack(write_hdf5(tmp_path / "a.h5", images=RNG.random((4, 6, 7))))
+    (tmp_path / "a.h5").write_bytes(b"something else")
+    with pytest.raises(DataError, match=r"a\.h5: not a readable HDF5 file"):
+        stack[[1]]

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -171,3 +172,24 @@ def test_estimate_is_proportional_to_the_number_of_images():
     assert few.bytes == 1000 * 150 * 150 * 2
     assert few.seconds * few.images_per_second == pytest.approx(1000)
     assert estimate(load_preset("model-3-noisy"), 10, noise=False).bytes == 10 * 64 * 64 * 4
+
+
+@pytest.mark.parametrize("noise", [True, False])
+def test_a_simulated_folder_says_whether_it_has_noise(noise, tmp_path):
+    preset = load_preset("model-1")
+    out = simulate_dataset(preset, 2, 9, out=tmp_path / "a", noise=noise)
+    info = read_dataset(out).info
+    assert (info.noise, info.seed) == (noise, 9)
+    assert info.source == "preset:model-1"
+    made = simulate_cutouts(preset, 2, 11)
+    assert (made.info.noise, made.info.seed) == (True, 11)
+    assert made.info.classes == info.classes == preset.labels
+
+
+def test_an_estimate_is_that_of_the_second_block_of_64_images(monkeypatch):
+    """Clock times of 5 s and 7.5 s around it: 25.6 images a second."""
+    monkeypatch.setattr(synthesis, "time", SimpleNamespace(perf_counter=iter([5.0, 7.5]).__next__))
+    monkeypatch.setattr(Simulator, "blocks", lambda self, count, **options: iter([None] * 2))
+    made = estimate(load_preset("model-1"), 1000)
+    assert made.images_per_second == pytest.approx(25.6)
+    assert made.seconds == pytest.approx(1000 / 25.6)

@@ -120,3 +120,13 @@ def test_pairs_of_anything_but_numbers_are_refused(tmp_path, parts):
     pair[0], pair[1] = parts
     with pytest.raises(DataError, match=r"expected \[image, mass\]"):
         split_pair(pair, tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_arrays_are_read_into_memory_or_mapped(mapped, tmp_path):
+    numbers = np.array([[1.5, -2.0, 3.0], [4.0, 5.0, -6.5]])
+    np.save(tmp_path / "a.npy", numbers)
+    array = load_npy(tmp_path / "a.npy", mmap=True) if mapped else load_npy(tmp_path / "a.npy")
+    np.testing.assert_array_equal(array, numbers)
+    assert isinstance(array, np.memmap) == mapped
+    assert array.flags.writeable != mapped

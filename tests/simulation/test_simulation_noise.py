@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -114,3 +116,10 @@ def test_noise_differs_from_seed_to_seed_on_the_same_lens():
     for difference in (first[0] - first[1], first[0] - second[0], second[0] - second[1]):
         # The difference of two independent draws has twice their variance.
         assert float((difference / sigma[0]).square().mean()) == pytest.approx(2, abs=10 / 64)
+
+
+def test_the_noise_of_a_doubled_model_is_twice_that_of_its_flux():
+    flux = torch.tensor([[[0.0, 0.5, 7.0], [2.5, 0.1, 30.0]]], dtype=torch.float64)
+    expected = 2 * np.sqrt(variance_by_lenstronomy(flux[0].numpy()))
+    sigma = noise_sigma(replace(stacked(), noise="deeplense-doubled"), 2 * flux, torch.tensor([40.0]).double())
+    assert_allclose(sigma[0], expected, rtol=1e-6)

@@ -100,6 +100,7 @@ def test_a_device_never_waits_for_the_host_within_a_batch(name, tmp_path):
 def test_a_device_does_all_images_of_a_batch_at_once(name, tmp_path):
     """As many operations for 64 images as for 12."""
     simulator = Simulator(preset_of(name, tmp_path), device="meta")
+    simulator.render(simulator.catalog(2))  # fills the caches of distances
     counts = []
     for number in (12, 64):
         rows = simulator.catalog(number)
