@@ -21,6 +21,10 @@ class RecipeError(DarklensError):
     """A recipe is misspelt or asks for something that does not exist."""
 
 
+class TrainingError(DarklensError):
+    """A training cannot go on."""
+
+
 class ModelError(DarklensError):
     """A trained model cannot be read, or does not fit the data it is given."""
 

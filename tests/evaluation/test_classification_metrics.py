@@ -7,7 +7,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from darklens.evaluation.bootstrap import intervals
+from darklens.evaluation.bootstrap import intervals, paired_differences
 from darklens.evaluation.classification import classification_metrics, confusion_matrix, reliability, roc_curves
 
 CLASSES = ["no_sub", "cdm", "axion"]
@@ -116,3 +116,25 @@ def test_what_is_stored_of_each_metric():
         ("set_size", "Classes in a prediction set", "lower", None),
     ]  # fmt: skip
     assert {m.unit for m in found} == {""}
+
+
+def test_images_of_one_class_have_no_auc_and_all_else():
+    rng = np.random.default_rng(3)
+    probabilities, labels = rng.dirichlet([1, 1, 1], 40), np.ones(40, dtype=int)
+    metrics = classification_metrics(probabilities, labels, ["a", "b", "c"])
+    found = intervals(metrics, 40, rounds=50)
+    assert np.isnan([found["macro_auc"].value, found["macro_auc"].low]).all()
+    assert found["accuracy"].value == (probabilities.argmax(1) == 1).mean()
+    assert set(roc_curves(probabilities, labels, ["a", "b", "c"])) == {"micro"}
+    # Nothing is known of the difference of two models, and nothing is shown as real.
+    (difference,) = paired_differences({"x": metrics[1], "y": metrics[1]}, 40, rounds=50)
+    assert difference.p == 1
+
+
+def test_mean_curves_begin_at_the_origin():
+    """Where all curves rise before the first false positive, that is a vertical line from 0."""
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    false, true = roc_curves(probabilities, np.array([0, 0, 1, 1]), ["a", "b"])["macro"]
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(true, false) == 1
+    assert (np.diff(false) >= 0).all()

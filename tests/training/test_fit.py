@@ -8,7 +8,7 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file
 
-from darklens.errors import DataError, RecipeError
+from darklens.errors import DataError, RecipeError, TrainingError
 from darklens.tasks.supervised import SupervisedModule
 from darklens.training import fit as fitting
 from darklens.training.fit import EpochLines, TrainingDataModule, batches_done, fit, moving_average
@@ -181,7 +181,7 @@ def test_lightning_is_asked_for_what_the_recipe_says(asked, tmp_path, capsys):
     assert {key: trainer.given[key] for key in expected} == expected
     assert trainer.fitted["ckpt_path"] is None
     assert trainer.fitted["weights_only"] is True
-    assert list(callbacks) == ["ModelCheckpoint", "EpochLines"]
+    assert list(callbacks) == ["ModelCheckpoint", "EpochLines", "FiniteLoss"]
     best = callbacks["ModelCheckpoint"]
     assert (best.dirpath, best.filename, best.monitor, best.save_last, best.save_top_k) == (
         str(tmp_path / "run" / "checkpoints"), "best", "validation/loss", True, 1,
@@ -290,3 +290,22 @@ def test_weights_and_biases_gets_the_project_and_the_name_of_the_run(asked, tmp_
         monkeypatch.setenv("WANDB_MODE", mode)
         asked(wandb="project")
         assert seen == {"name": "run", "project": "project", "save_dir": tmp_path / "run", "offline": offline}
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_before_it_is_kept(dataset, tmp_path, monkeypatch):
+    """In the second epoch: the checkpoint of the first stays, and the message says what to lower."""
+    step = SupervisedModule.training_step
+
+    def spoiled(self, batch):
+        loss = step(self, batch)
+        return loss * float("nan") if self.current_epoch == 1 and self.trainer.global_step % 2 else loss
+
+    monkeypatch.setattr(SupervisedModule, "training_step", spoiled)
+    recipe = load_recipe("substructure/demo", TINY | {"trainer.epochs": 3})
+    said = r"nan or infinite in epoch 2; the model of epoch 1 is kept\. Train anew with a lower --optimizer\.lr"
+    with pytest.raises(TrainingError, match=said):
+        train(Job(recipe, str(dataset)), tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["epoch"] == 0
+    assert all(value.isfinite().all() for value in state["state_dict"].values() if value.is_floating_point())
+    assert not (tmp_path / "run" / "model").exists()

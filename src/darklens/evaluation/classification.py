@@ -18,7 +18,7 @@ def classification_metrics(
     """Return the metrics of probabilities of classes.
 
     The AUC of a class is one against the rest; macro is their mean over classes, micro pools all class decisions. A class
-    without test images has no AUC, and macro is over the others.
+    without test images has no AUC, and macro is over the others; of images of one class alone it is nan.
 
     Parameters
     ----------
@@ -44,9 +44,7 @@ def classification_metrics(
     of_truth = probabilities[np.arange(len(labels)), labels]
     metrics = [
         Metric("accuracy", "Accuracy", mean_statistic(right.astype(np.float64)), perfect=1),
-        Metric(
-            "macro_auc", "Macro AUC", lambda w: np.mean([each(w) for each in per_class.values()], axis=0), perfect=1
-        ),
+        Metric("macro_auc", "Macro AUC", _mean_of(list(per_class.values())), perfect=1),
         Metric("micro_auc", "Micro AUC", _pooled(probabilities, onehot), perfect=1),
         *(Metric(f"auc_{classes[i]}", f"AUC {classes[i]}", each, perfect=1) for i, each in per_class.items()),
         Metric("ece", "ECE", ece_statistic(probabilities.max(1), right), better="lower", perfect=0),
@@ -58,6 +56,16 @@ def classification_metrics(
         metrics.append(Metric("coverage", "Coverage of prediction sets", mean_statistic(holds)))
         metrics.append(Metric("set_size", "Classes in a prediction set", size, better="lower"))
     return metrics
+
+
+def _mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """The mean of several statistics; nan if there are none."""
+
+    def statistic(weights: Floats) -> Floats:
+        values = [each(weights) for each in statistics]
+        return np.mean(values, axis=0) if values else np.full(len(weights), np.nan)
+
+    return statistic
 
 
 def auc_statistic(scores: Floats, positive: Floats) -> Statistic:
@@ -172,7 +180,7 @@ def roc_curves(probabilities: Floats, labels: np.ndarray, classes: Sequence[str]
     labels
         Label numbers (N,), the truth.
     classes
-        C names. Those without test images have no curve.
+        C names. Those without test images have no curve, nor has any if all images are of one class.
 
     Returns
     -------
@@ -184,7 +192,7 @@ def roc_curves(probabilities: Floats, labels: np.ndarray, classes: Sequence[str]
     curves = {classes[i]: roc_curve(probabilities[:, i], onehot[:, i]) for i in present}
     averages = {
         "micro": roc_curve(probabilities.reshape(-1), onehot.reshape(-1)),
-        "macro": _macro(list(curves.values())),
+        **({"macro": _macro(list(curves.values()))} if curves else {}),
     }
     return curves | averages
 
@@ -200,4 +208,5 @@ def roc_curve(scores: Floats, positive: Floats) -> tuple[Floats, Floats]:
 
 def _macro(curves: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
     false = np.unique(np.concatenate([curve[0] for curve in curves]))
-    return false, np.mean([np.interp(false, *curve) for curve in curves], axis=0)
+    true = np.mean([np.interp(false, *curve) for curve in curves], axis=0)
+    return np.append(0, false), np.append(0, true)  # where curves rise at once, the first value is not 0

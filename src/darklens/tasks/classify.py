@@ -242,6 +242,10 @@ class Classify(Task):
     def _guessing(self, figures: Mapping[str, Interval], predicted: np.ndarray, truth: np.ndarray) -> list[str]:
         import numpy as np
 
+        if len(set(truth.tolist())) == 1:
+            return [
+                f"all images are {self.class_names[int(truth[0])]}: how well classes are told apart cannot be measured"
+            ]
         auc, accuracy = figures["macro_auc"], figures["accuracy"]
         called = np.bincount(predicted.argmax(1), minlength=len(self.class_names))
         always = f"; it calls every image {self.class_names[int(called.argmax())]}" if (called > 0).sum() == 1 else ""
@@ -320,7 +324,11 @@ class Classify(Task):
         """Draw the macro-averaged ROC curves of models in one chart."""
         from darklens.plots import charts
 
-        return [charts.roc_of_many({name: each["roc"]["macro"] for name, each in evaluations.items()})]
+        return [
+            charts.roc_of_many(
+                {name: each["roc"]["macro"] for name, each in evaluations.items() if "macro" in each["roc"]}
+            )
+        ]
 
     def purpose(self) -> str:
         """Return what a model is for."""

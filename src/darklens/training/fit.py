@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
 
-from darklens.errors import DataError, RecipeError
+from darklens.errors import DataError, RecipeError, TrainingError
 from darklens.models.registry import count_parameters
 from darklens.progress import Advance, other_display, progress_bar
 from darklens.tasks.precision import resolve_precision
@@ -56,6 +56,11 @@ class TrainingDataModule(LightningDataModule):
     def _place(self) -> tuple[int, int]:
         assert self.trainer is not None
         return self.trainer.global_rank, self.trainer.world_size
+
+
+CHECKED_STEPS = 50
+"""Steps after which a loss that is not finite is noticed, at the end of an epoch at the latest. A choice: each look waits
+for the GPU."""
 
 
 class EpochLines(Callback):
@@ -95,6 +100,44 @@ class EpochLines(Callback):
         console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  validation: {figures}  {seconds:.0f} s")
 
 
+class FiniteLoss(Callback):
+    """End a training whose loss is nan or infinite, before its weights are validated and kept.
+
+    Parameters
+    ----------
+    job
+        What is trained, for the message.
+    """
+
+    def __init__(self, job: Job):
+        self.job = job
+        self._wrong: Tensor | None = None
+        self._first = 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # Counted where it is computed: asking a GPU at each step would stop it.
+        if not isinstance(outputs, dict) or "loss" not in outputs:  # of modules that step their optimisers themselves
+            return
+        wrong = ~torch.isfinite(outputs["loss"].detach())
+        self._wrong = wrong if self._wrong is None else self._wrong | wrong
+        if (batch_idx + 1) % CHECKED_STEPS == 0:
+            self._check(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._check(trainer)
+
+    def _check(self, trainer: Trainer) -> None:
+        if self._wrong is None or not bool(self._wrong):
+            return
+        kept = f"; the model of epoch {trainer.current_epoch} is kept" if trainer.current_epoch else ""
+        recipe = self.job.recipe
+        epoch = trainer.current_epoch + 1
+        raise TrainingError(
+            f"{recipe.name}: the loss is nan or infinite in epoch {epoch}{kept}. Train anew with a lower --optimizer.lr "
+            f"(now {recipe.optimizer.lr}), a --trainer.gradient_clip, or --trainer.precision 32"
+        )
+
+
 def fit(
     job: Job, data: TrainingData, module: SupervisedModule, out: Path, *, checkpoint: Path | None, started: float
 ) -> Fitted | None:
@@ -124,6 +167,8 @@ def fit(
     ------
     RecipeError
         If the time was up before the first epoch was over.
+    TrainingError
+        If the loss is nan or infinite; checkpoints of the epochs before are kept.
     """
     recipe = job.recipe
     config = recipe.trainer
@@ -136,7 +181,7 @@ def fit(
         save_on_train_epoch_end=False,
     )
     lines = EpochLines(started)
-    callbacks: list[Callback] = [best, lines]
+    callbacks: list[Callback] = [best, lines, FiniteLoss(job)]
     if config.keep_every is not None:
         kept = {"filename": "{epoch}", "save_top_k": -1, "every_n_epochs": config.keep_every}
         callbacks.append(ModelCheckpoint(out / "checkpoints", save_on_train_epoch_end=False, **kept))  # type: ignore[arg-type]
