@@ -169,7 +169,7 @@ def test_bands_are_brought_to_the_pixels_of_the_first_by_their_wcs(tmp_path):
         wcs = WCS(fits.getheader(tmp_path / "J1_g.fits"))
         assert place[::-1] == pytest.approx(wcs.wcs_world2pix([star], 0)[0], abs=0.02)
     assert data.catalog["ra"][0] == pytest.approx(float(wcs.wcs_pix2world([[19.5, 15]], 0)[0][0]), abs=1e-9)
-    assert data.info.notes[:2] == [f"band {band} resampled to the pixels of g" for band in "ri"]
+    assert data.info.notes[:2] == [f"band {band} resampled to the pixels of g, where its WCS differs" for band in "ri"]
 
 
 def test_bands_that_are_turned_against_each_other_are_refused(tmp_path):
@@ -506,3 +506,110 @@ def test_files_whose_headers_were_not_read_at_first_are_read_by_the_names_of_the
     images = FitsObjects([[tmp_path / f"{number}.fits"] for number in range(3)])
     assert images.bands == ["A", "B"]
     np.testing.assert_array_equal(images[[2, 0, 1]][:, :, 1, 2], [[0.5, 12], [-1.5, 10], [-0.5, 11]])
+
+
+def hdus(path, *planes, **primary):
+    """A file of named images after an empty primary HDU, as space telescopes deliver them."""
+    images = [fits.ImageHDU(np.asarray(plane, dtype=np.float32), name=name) for name, plane in planes]
+    fits.HDUList([fits.PrimaryHDU(header=fits.Header(primary)), *images]).writeto(path)
+    return path
+
+
+def test_repeated_names_pair_in_their_order(tmp_path):
+    flat = np.ones((4, 5))
+    names = [("SCI", 1), ("ERR", 10), ("DQ", 0), ("SCI", 2), ("ERR", 20), ("DQ", 0), ("AREA", 7)]
+    hdus(tmp_path / "a.fits", *((name, flat * value) for name, value in names))
+    data = open_data(tmp_path / "a.fits")
+    assert data.images[:][0, :, 0, 0].tolist() == [1, 2]
+    assert data.noise[:][0, :, 0, 0].tolist() == [10, 20]
+
+
+def test_cubes_and_their_noise_cubes(tmp_path):
+    cube = np.arange(1, 4)[:, None, None] * np.ones((3, 4, 5))
+    hdus(tmp_path / "a.fits", ("SCI", cube), ("ERR", 10 * cube))
+    data = open_data(tmp_path / "a.fits")
+    assert data.noise[:][0, :, 0, 0].tolist() == [10, 20, 30]
+    # An image beside a cube takes no name of its planes.
+    fits.HDUList([fits.PrimaryHDU(cube), fits.ImageHDU(99 * np.ones((4, 5)))]).writeto(tmp_path / "b.fits")
+    assert open_data(tmp_path / "b.fits").images[:][0, :, 0, 0].tolist() == [1, 2, 3, 99]
+
+
+def test_noise_maps_in_files_of_their_own_go_with_their_bands(tmp_path):
+    flat = np.ones((4, 5))
+    hdus(tmp_path / "o.fits", ("G", flat), ("R", 2 * flat))
+    hdus(tmp_path / "o_noise_var.fits", ("R_VAR", 25 * flat), ("G_VAR", 9 * flat))
+    assert open_data(tmp_path).noise[:][0, :, 0, 0].tolist() == [3, 5]
+    (tmp_path / "o_noise_var.fits").unlink()
+    fits.writeto(tmp_path / "o_rms.fits", np.stack([7 * flat, 8 * flat]))
+    assert open_data(tmp_path).noise[:][0, :, 0, 0].tolist() == [7, 8]
+    (tmp_path / "o_rms.fits").unlink()
+    fits.writeto(tmp_path / "o_rms.fits", flat)  # one map for two bands
+    assert open_data(tmp_path).noise is None
+
+
+def test_bands_of_another_size_show_the_same_field_by_their_wcs(tmp_path):
+    images = []
+    for name, pixels, scale in (("VIS", 40, 0.1), ("NIR_H", 14, 0.3), ("STAMP", 12, 0.1)):
+        header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 5.0, "CRVAL2": 1.0})
+        header.update({"CRPIX1": (pixels + 1) / 2, "CRPIX2": (pixels + 1) / 2})
+        header.update({"CDELT1": -scale / 3600, "CDELT2": scale / 3600})
+        images.append(fits.ImageHDU(np.full((pixels, pixels), scale**2, np.float32), header, name=name))
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "a.fits")
+    data = open_data(tmp_path)
+    assert data.info.bands == ["VIS", "NIR_H"]
+    np.testing.assert_allclose(data.images[:], 0.01, rtol=1e-5)  # of one brightness
+    assert read_fits_cutout(tmp_path / "a.fits").bands == ["VIS"]
+
+
+def test_brightness_for_each_area_of_the_sky_stays_what_it_is(tmp_path):
+    write_calibrated(tmp_path / "a.fits", 1, scale=0.1, BUNIT="MJy/sr")
+    write_calibrated(tmp_path / "b.fits", 1, scale=0.1, BUNIT="MJy/sr")
+    write_calibrated(tmp_path / "c.fits", 5, scale=0.2, BUNIT="MJy/sr")
+    np.testing.assert_allclose(open_data(tmp_path).images[[2]][0, 0, 2, 2], 5, rtol=1e-5)
+
+
+def test_zero_points_that_stand_for_none(tmp_path):
+    for name, value in (("a", 0.0), ("b", 25.0), ("c", -99.0), ("d", True)):
+        write_calibrated(tmp_path / f"{name}.fits", 3, value)
+    data = open_data(tmp_path)
+    assert data.images[:][:, 0, 0, 0].tolist() == [3, 3, 3, 3]
+    assert data.info.notes == ["zero point of IMAGE unknown in 3 of 4 files: left as they are"]
+    hdus(tmp_path / "e.fits", ("SCI", np.ones((4, 5))), MAGZERO=24.5, BUNIT="counts")
+    info = open_data(tmp_path / "e.fits").info
+    assert (info.zero_points, info.unit) == ([24.5], "counts")
+
+
+def test_bands_of_two_places_are_not_of_one_object(tmp_path):
+    for band, ra in (("g", 10.0), ("r", 10.5)):
+        write_calibrated(tmp_path / f"o_{band}.fits", 1, CRVAL1=ra, CRVAL2=3.0)
+    with pytest.raises(DataError, match=r"o_r\.fits: band r shows another part of the sky than g in o_g\.fits"):
+        open_data(tmp_path).images[:]
+
+
+def test_psf_of_a_mirrored_band_is_mirrored(tmp_path):
+    for band, east in (("g", -1), ("r", 1)):
+        write_calibrated(tmp_path / f"o_{band}.fits", 1, CRVAL1=10.0, CRVAL2=3.0, CDELT1=east * 0.1 / 3600, CRPIX1=3.0)
+        kernel = np.zeros((7, 7), np.float32)
+        kernel[1, 2] = 2
+        fits.writeto(tmp_path / f"o_{band}_psf.fits", kernel)
+    data = open_data(tmp_path)
+    psf = data.psf(0)
+    assert np.unravel_index(psf["g"].argmax(), (7, 7)) == (1, 2)
+    assert np.unravel_index(psf["r"].argmax(), (7, 7)) == (1, 4)
+    assert psf["r"].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("cards", [{"CTYPE1": "RA---XXX"}, {"CRVAL1": "ten"}, {"CTYPE1": "LINEAR", "CTYPE2": "LINEAR"}])
+def test_a_wcs_that_makes_no_sense_is_a_place_unknown(cards, tmp_path):
+    for number in range(3):
+        wrong = cards if number == 1 else {}
+        write_calibrated(tmp_path / f"o{number}.fits", number, CRVAL1=10.0, CRVAL2=3.0 + number)
+        with fits.open(tmp_path / f"o{number}.fits", mode="update") as file:
+            file[0].header.update(wrong | {"FILTER": "gr"[number % 2]})
+    header = fits.getheader(tmp_path / "o1.fits")
+    fits.writeto(tmp_path / "alone.fits", np.ones((4, 5)), header)
+    alone = open_data(tmp_path / "alone.fits")
+    assert alone.images[:].shape == (1, 1, 4, 5)
+    assert "ra" not in alone.catalog.columns or alone.catalog["ra"][0] is None or "LINEAR" in cards.values()
+    with pytest.raises(DataError, match="no band is common"):
+        open_data(tmp_path)

@@ -65,3 +65,27 @@ def test_files_of_one_filter_are_objects_of_their_own(tmp_path):
         write(tmp_path, f"x{number}", number, FILTER="HSC-G", OBJECT="A")
     data = open_data(tmp_path)
     assert (data.ids, data.info.bands) == (["x0", "x1"], ["HSC-G"])
+
+
+def test_one_name_for_two_places_is_two_objects(tmp_path):
+    for number, (place, band) in enumerate(
+        [((10.0, 1.0), "g"), ((10.0, 1.0), "r"), ((11.0, 1.0), "g"), ((11.0, 1.0), "r")]
+    ):
+        write(tmp_path, f"x{number}", number, place=place, FILTER=band, OBJECT="COSMOS")
+    data = open_data(tmp_path)
+    assert data.images[:][:, :, 1, 1].tolist() == [[0, 1], [2, 3]]
+    (tmp_path / "x1.fits").unlink()
+    (tmp_path / "x2.fits").unlink()  # one band of each
+    with pytest.raises(DataError, match="no band is common"):
+        open_data(tmp_path)
+
+
+def test_folders_sorted_by_band_and_damaged_files_are_grouped_all_the_same(tmp_path):
+    for band in "gr":
+        for number in range(25):
+            write(tmp_path, f"{band}{number:02}x", number, FILTER=band, OBJECT=f"J{number:02}")
+    (tmp_path / "r07x.fits").write_bytes(b"nothing")
+    data = open_data(tmp_path)
+    assert data.info.bands == ["g"]
+    assert "band r left out: 1 of 25 objects lack it" in data.info.notes
+    assert "1 files such as r07x.fits cannot be read: left out" in data.info.notes

@@ -123,3 +123,25 @@ def test_noise_maps_go_into_the_dataset_and_out_of_its_shards(tmp_path):
     np.save(tmp_path / "set" / "one" / "noise.npy", noise)
     with pytest.raises(DataError, match=r"noise\.npy: shape \(3, 1, 6, 8\) where images\.npy has \(2, 1, 6, 8\)"):
         read_dataset(tmp_path / "set" / "one")
+
+
+def test_an_interrupted_import_of_other_bands_is_not_continued(tmp_path):
+    images = np.random.default_rng(1).normal(size=(3, 2, 4, 4)).astype(np.float32)
+    cutouts = Cutouts(
+        images, pl.DataFrame({"id": ["a", "b", "c"]}), DatasetInfo("x", bands=["g", "r"]), noise=abs(images)
+    )
+    partial = tmp_path / "out.partial"
+
+    def killed(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("darklens.data.dataset.DatasetWriter.discard", lambda self: self._lock.close())
+        patch.setattr(importing, "CHUNK", 2)
+        with pytest.raises(KeyboardInterrupt):
+            import_data(cutouts.with_bands(["g"]), tmp_path / "out", progress=killed)
+    np.save(partial / "noise.npy", np.zeros(3))
+    with pytest.raises(DataError, match="left by a run with other settings"):
+        import_data(cutouts.with_bands(["r"]), tmp_path / "out")
+    import_data(cutouts.with_bands(["g"]), tmp_path / "out")
+    np.testing.assert_array_equal(read_dataset(tmp_path / "out").noise[:], abs(images[:, :1]))

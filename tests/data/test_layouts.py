@@ -329,9 +329,71 @@ def test_a_stack_without_labels_has_no_classes_and_says_where_its_bands_are(tmp_
     assert described(tmp_path, channels="first")[3] == []
 
 
-def test_noise_maps_between_bands_are_left_out_and_named(tmp_path):
+def test_noise_maps_between_bands_are_no_bands(tmp_path):
     for name in ("VIS-100", "VIS-101", "H-100", "H-101", "VIS_rms-100", "VIS_rms-101"):
         fits.writeto(tmp_path / f"{name}.fits", np.zeros((4, 4), dtype=np.float32))
     layout, _, bands, notes, ids = described(tmp_path)
     assert (layout, bands, ids) == ("bands", ["VIS", "H"], ["100", "101"])
-    assert notes == ["2 files such as VIS_rms-100.fits hold noise, weights, PSFs or masks: left out"]
+    assert notes == ["2 noise maps and PSFs beside the images: VIS_rms-100.fits, VIS_rms-101.fits"]
+
+
+def write_fits(path, value, **cards):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fits.writeto(path, np.full((6, 8), value, dtype=np.float32), fits.Header(cards))
+
+
+@pytest.mark.parametrize("split", ["", "train/", "test/"])
+def test_class_folders_of_band_files_and_their_noise_maps(split, tmp_path):
+    for label, value in (("lens", 1), ("nolens", 10)):
+        for number in range(2):
+            write_fits(tmp_path / f"{split}{label}/J{number}_g.fits", value + number)
+            write_fits(tmp_path / f"{split}{label}/J{number}_r.fits", -value - number)
+            write_fits(tmp_path / f"{split}{label}/J{number}_g_rms.fits", 3 + number)
+            write_fits(tmp_path / f"{split}{label}/J{number}_r_var.fits", 16)
+    data = open_data(tmp_path)
+    assert (data.info.layout, data.info.bands) == ("bands", ["g", "r"])
+    values = dict(zip(data.ids, data.images[:][:, :, 0, 0].tolist(), strict=True))
+    assert values == {
+        f"{split}{label}/J{number}": [value + number, -value - number]
+        for label, value in (("lens", 1), ("nolens", 10))
+        for number in range(2)
+    }
+    assert all(
+        name.removeprefix(split).startswith(f"{label}/") for name, label in data.catalog.select("id", "label").rows()
+    )
+    assert data.noise[:][:, :, 0, 0].tolist() == [[3 + int(name[-1]), 4] for name in data.ids]
+
+
+def test_class_folders_of_images_and_their_noise_maps(tmp_path):
+    for label in ("lens", "nolens"):
+        for number in range(2):
+            write_fits(tmp_path / f"{label}/J{number}.fits", number)
+            write_fits(tmp_path / f"{label}/J{number}_rms.fits", number + 5)
+    data = open_data(tmp_path)
+    assert (data.info.layout, data.ids) == ("classes", ["lens/J0", "lens/J1", "nolens/J0", "nolens/J1"])
+    assert data.noise[:][:, 0, 0, 0].tolist() == [5, 6, 5, 6]
+
+
+@pytest.mark.parametrize("names", [["9813_100", "9814_100"], ["cosmos_100", "egs_100"], ["J0123-0100", "J0456-0100"]])
+def test_numbers_at_the_end_of_names_make_no_bands_of_fields(names, tmp_path):
+    for value, name in enumerate(names):
+        write_fits(tmp_path / f"{name}.fits", value)
+    data = open_data(tmp_path)
+    assert (data.ids, data.info.bands) == (names, ["IMAGE"])
+
+
+def test_two_files_of_one_identifier_are_refused(tmp_path):
+    write_fits(tmp_path / "a.fits", 1)
+    write_fits(tmp_path / "a.fits.gz", 2)
+    with pytest.raises(DataError, match=r"a\.fits and a\.fits\.gz would both be a; rename or remove one"):
+        open_data(tmp_path)
+
+
+def test_places_of_objects_without_a_row_come_from_their_wcs(tmp_path):
+    cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -1e-5, "CDELT2": 1e-5, "CRPIX1": 4.5, "CRPIX2": 3.5}
+    for number in range(3):
+        write_fits(tmp_path / f"o{number}.fits", 1, CRVAL1=10.0 + number, CRVAL2=-5.0, **cards)
+    pl.DataFrame({"id": ["o0", "o2"], "ra": [1.5, 2.5], "dec": [3.5, 4.5]}).write_csv(tmp_path / "c.csv")
+    catalog = open_data(tmp_path).catalog
+    assert catalog["ra"].to_list() == pytest.approx([1.5, 11, 2.5])
+    assert catalog["dec"].to_list() == pytest.approx([3.5, -5, 4.5])

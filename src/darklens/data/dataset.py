@@ -460,7 +460,8 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
         catalog = pl.concat([shard.catalog for shard in shards], how="diagonal_relaxed")
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: the catalogues of the shards do not fit each other: {error}") from error
-    info = dataclasses.replace(shards[0].info, source=str(path), checksum=None)
+    notes = list(dict.fromkeys(note for shard in shards for note in shard.info.notes))
+    info = dataclasses.replace(shards[0].info, source=str(path), checksum=None, notes=notes)
     with_targets = [shard.targets for shard in shards if shard.targets is not None]
     if catalog["id"].is_duplicated().any():
         prefixes = [f"{shard.path.name}/" for shard in shards if shard.path is not None for _ in range(len(shard))]
@@ -581,6 +582,8 @@ class DatasetWriter:
         del self.images
         try:
             catalog.write_parquet(self.partial / "catalog.parquet")
+            for name in ("targets.npy", "noise.npy"):  # of an attempt that was interrupted
+                (self.partial / name).unlink(missing_ok=True)
             if targets is not None:
                 np.save(self.partial / "targets.npy", targets)
             if noise is not None:

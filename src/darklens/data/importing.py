@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -67,8 +69,8 @@ def import_data(
         notes.append(f"split {', '.join(f'{name} {share:g}' for name, share in fractions.items())} with seed {seed}")
         catalog = catalog.with_columns(pl.Series("split", split, dtype=pl.String))
     dtype = cutouts.images.dtype if cutouts.images.dtype.kind in "iu" else np.dtype(np.float32)
-    source, ids = cutouts.info.source, cutouts.ids
-    writer = DatasetWriter(out, tuple(cutouts.images.shape), dtype, fingerprint={"source": source, "mask": mask})
+    ids = cutouts.ids
+    writer = DatasetWriter(out, tuple(cutouts.images.shape), dtype, fingerprint=_fingerprint(cutouts, mask))
     try:
         for start in range(0, len(cutouts), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(cutouts)))
@@ -85,3 +87,13 @@ def import_data(
     except BaseException:
         writer.discard()
         raise
+
+
+def _fingerprint(cutouts: Cutouts, mask: bool) -> dict[str, Any]:
+    """All that the written images depend on: an interrupted import of others is not continued."""
+    info = cutouts.info
+    return {
+        "source": info.source, "mask": mask, "bands": info.bands, "pixel_scale": info.pixel_scale, "unit": info.unit,
+        "zero_points": info.zero_points, "noise": cutouts.noise is not None, "targets": cutouts.targets is not None,
+        "ids": hashlib.sha256("\n".join(cutouts.ids).encode()).hexdigest(),
+    }  # fmt: skip

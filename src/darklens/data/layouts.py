@@ -152,13 +152,18 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
 
 def _with_positions(found: Cutouts) -> Cutouts:
     """Right ascension and declination of objects in FITS files from their WCS, where no catalogue gives them."""
-    if not isinstance(found.images, FitsObjects) or {"ra", "dec"} & set(found.catalog.columns):
+    if not isinstance(found.images, FitsObjects):
+        return found
+    have = [found.catalog.schema[name].is_numeric() for name in ("ra", "dec") if name in found.catalog.columns]
+    if have and (len(have) < 2 or not all(have) or not found.catalog["ra"].has_nulls()):
         return found
     positions = [found.images.position_of(path) for path in found.images.paths]
     if not any(positions):
         return found
     ra, dec = zip(*(position or (None, None) for position in positions), strict=True)
     columns = pl.Series("ra", ra, dtype=pl.Float64), pl.Series("dec", dec, dtype=pl.Float64)
+    if have:  # objects without a row in the catalogue
+        columns = tuple(pl.coalesce(pl.col(of.name), of).alias(of.name) for of in columns)  # type: ignore[assignment]
     return replace(found, catalog=found.catalog.with_columns(columns))
 
 
@@ -214,16 +219,26 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
     paths: list[Path] = []
     labels: list[str] = []
     splits: list[str | None] = []
+    companions, notes = Companions(), list[str]()
+    others: list[Path] = []
     for folder, label, split_name in groups:
-        files = _files(folder)
+        files, beside = without_auxiliary(_files(folder))
+        others += beside
         paths += files
         labels += [label] * len(files)
         splits += [split_name] * len(files)
+    if all(file_kind(p) == "fits" for p in paths):
+        if options.layout is None and group_bands(path, paths, CLASS_NAMES) is not None:
+            return None  # files of single bands, which the layout of bands reads, with the labels
+        companions, notes = _beside(paths, others)
     columns = {"id": [identifier(p, path) for p in paths], "label": labels}
     if any(splits):
         columns["split"] = splits  # type: ignore[assignment]
     layout = "lens-finding" if "nonlenses" in labels else "splits" if any(splits) else "classes"
-    return _file_images(paths, pl.DataFrame(columns), path, layout, order_classes(set(labels)), options)
+    classes = order_classes(set(labels))
+    opened = _file_images(paths, pl.DataFrame(columns), path, layout, classes, options, companions)
+    opened.info.notes.extend(notes)
+    return opened
 
 
 def _object_folders(path: Path, options: DataOptions) -> Cutouts | None:
@@ -409,6 +424,11 @@ def _file_images(
     options: DataOptions,
     companions: Companions = Companions(),
 ) -> Cutouts:
+    if (twice := catalog["id"].is_duplicated()).any():
+        first, second = (paths[row] for row in np.flatnonzero(twice.to_numpy())[:2])
+        raise DataError(
+            f"{where}: {first.name} and {second.name} would both be {identifier(first)}; rename or remove one"
+        )
     size = OneSize(options.crop, options.pad)
     kind = file_kind(paths[0])
     catalog = catalog.with_columns(pl.Series("path", [str(p) for p in paths]))

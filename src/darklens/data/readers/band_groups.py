@@ -80,6 +80,8 @@ def group_bands(root: Path, paths: Sequence[Path], classes: Sequence[str]) -> Ba
         if (found := _grouped(root, paths, scheme)) is None:
             continue
         bands = Counter(band for files in found.values() for band in files)
+        if sum(is_band(band) for band in bands) * 2 <= len(bands):  # ``cosmos_100`` and ``egs_100`` are two objects
+            continue
         if not set(bands) & set(classes) and sum(len(files) > 1 for files in found.values()) * 2 > len(found):
             return common_bands(root, found, bands)
     return None

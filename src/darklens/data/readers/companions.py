@@ -80,7 +80,8 @@ def find_companions(images: Sequence[Path], others: Sequence[Path]) -> Companion
         for path in sorted(by_name.get(_key(image), ())):
             kinds = [kind for word, kind in NOISE_FILES.items() if word in words(path)]
             if kinds and noise is None:
-                noise, kind = path, kinds[0]
+                # ``noise_var`` is a variance: of several words the one that says more.
+                noise, kind = path, next((each for each in kinds if each != "deviation"), "deviation")
             elif "psf" in words(path) and psf is None:
                 psf = path
         if noise is not None or psf is not None:

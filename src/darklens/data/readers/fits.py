@@ -6,12 +6,13 @@ out is counted and said in ``notes``.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,6 +33,8 @@ SAME_PIXEL = 0.05
 """Bands whose pixels lie within this fraction of a pixel of each other are not resampled, which would correlate their
 noise for a shift that no fit notices. A choice, not tuned."""
 
+PER_AREA = re.compile(r"(/\s*|\b)(sr|arcsec|arcmin|deg)\b", re.IGNORECASE)
+"""In units of brightness for each area of the sky, such as MJy/sr."""
 EMPTY = 0.1
 """Fraction of pixels that are exactly 0 from which an image has no noise. In eight files of HOLISMOKES, models of the arcs
 have 0.35 to 0.45, and the images that hold them none. A larger one takes faint models for bands."""
@@ -90,6 +93,7 @@ def read_fits_cutout(path: Path) -> FitsCutout:
     """
     with open_fits(path) as file:
         bands = read_bands(file, path)
+        bands = [band for band in bands if band.shape == bands[0].shape]
         images = np.stack([read_plane(file, band.plane, band.blank) for band in bands]).astype(np.float32)
         rms = [None if band.noise is None else read_plane(file, band.noise).astype(np.float32) for band in bands]
         psf = {band.name: read_plane(file, band.psf).astype(np.float32) for band in bands if band.psf is not None}
@@ -194,10 +198,11 @@ class FitsObjects(ImageFiles):
         for path in dict.fromkeys((self.paths[0], self.paths[len(self.paths) // 2], self.paths[-1])):
             with suppress(DataError):
                 found.add(_kind_in_turns(path))
-        if len(found) != 1:
+        kinds = found - {"undecided"}
+        if len(kinds) != 1:
             return None
-        kind = found.pop()
-        if kind is None:
+        kind = kinds.pop()
+        if kind is None or kind == "undecided":
             return None
         if kind == "model":
             said = "free of noise (a tenth of its pixels at least are 0): left out, as a model of what is in the image"
@@ -231,8 +236,11 @@ class FitsObjects(ImageFiles):
                 if self.names is not None:
                     images = [replace(images[0], name=self.names[number])]
             if (beside := self.companions.of(path)) is not None:
-                noise = _only_plane(beside.noise, beside.kind) or images[0].noise
-                images[0] = replace(images[0], noise=noise, psf=_only_plane(beside.psf) or images[0].psf)
+                noise, psf = _planes_beside(beside.noise, images, beside.kind), _planes_beside(beside.psf, images)
+                images = [
+                    replace(image, noise=noise.get(image.name, image.noise), psf=psf.get(image.name, image.psf))
+                    for image in images
+                ]
             found |= {image.name: image for image in images}
         return found
 
@@ -244,6 +252,8 @@ class FitsObjects(ImageFiles):
                 break
         else:
             known = list(dict.fromkeys(band for found in scanned.values() for band in found))
+            if twice := [band for band in bands if list(bands).count(band) > 1]:
+                raise DataError(f"{self._first}: band {twice[0]} is asked for twice")
             missing = [band for band in bands if matching([band], known) is None] or list(bands)
             raise DataError(f"{self._first}: no band {', '.join(missing)}; there are {', '.join(known)}")
         if lacking := sum(not set(chosen) <= set(found) for found in scanned.values()):
@@ -321,7 +331,8 @@ class FitsObjects(ImageFiles):
                 guessed = [pair for pair in moved if not _both_known(*pair)]
                 how = ", taken to show the same field, as there is no WCS" if guessed else ""
                 count = "" if len(moved) == len(pairs) else f" in {len(moved):,} of {len(pairs):,} objects"
-                self.notes.append(f"band {band} resampled to the pixels of {first}{count}{how}")
+                where = "" if guessed else ", where its WCS differs"
+                self.notes.append(f"band {band} resampled to the pixels of {first}{count}{how}{where}")
         return common
 
     def _all_have_noise(self, scanned: Mapping[Path, Object]) -> bool:
@@ -375,8 +386,9 @@ class FitsObjects(ImageFiles):
         image = self._scanned.get(path, {}).get(self.bands[0])
         if image is None or image.sky is None:
             return None
-        with named_errors(path, "its header is damaged"):
+        with suppress(Exception):  # what astropy says of a WCS that makes no sense
             return image.sky.position(image.shape)
+        return None
 
     def _found(self, path: Path) -> Object:
         found = self._scanned.get(path) or self._headers(self.objects[self._numbers[path]])
@@ -424,8 +436,10 @@ class FitsObjects(ImageFiles):
                 with open_fits(plane.path) as file:
                     kernel = read_plane(file, plane).astype(np.float64)
                 rows, columns = self._axes_of(found[band], reference, path)
+                kernel = kernel[:: 1 if rows.step > 0 else -1, :: 1 if columns.step > 0 else -1]
                 step = float(np.sqrt(abs(rows.step * columns.step)))
-                kernels[band] = resample_psf(kernel, step if abs(step - 1) > SAME_SCALE else 1.0)
+                if kernel.sum() > 0:
+                    kernels[band] = resample_psf(kernel, step if abs(step - 1) > SAME_SCALE else 1.0)
         return kernels
 
     def psf_of_row(self, row: int) -> dict[str, np.ndarray]:
@@ -460,9 +474,29 @@ class FitsObjects(ImageFiles):
                 if not (as_it_is and _on_same_pixels(image, reference)):
                     rows, columns = self._axes_of(image, reference, path)
                     if not (rows.is_same(image.shape[0], SAME_PIXEL) and columns.is_same(image.shape[1], SAME_PIXEL)):
-                        plane = resampled(plane, rows, columns)
+                        plane = self._resampled(resampled, plane, rows, columns, image, reference)
                 planes.append(plane)
         return np.stack(planes)
+
+    def _resampled(
+        self,
+        resampled: Callable[[np.ndarray, Axis, Axis], np.ndarray],
+        plane: np.ndarray,
+        rows: Axis,
+        columns: Axis,
+        image: BandImage,
+        reference: BandImage,
+    ) -> np.ndarray:
+        """A band, or its noise, on other pixels; if its unit is one for each area of the sky, brightness is kept."""
+        out = resampled(plane, rows, columns)
+        if not np.isfinite(out).any() and np.isfinite(plane).any():
+            raise DataError(
+                f"{image.plane.path}: band {image.name} shows another part of the sky than {reference.name} in "
+                f"{reference.plane.path.name}; they are not of one object"
+            )
+        if image.unit is not None and PER_AREA.search(image.unit):
+            out = out / np.float32(abs(rows.step * columns.step))
+        return out
 
     def _axes_of(self, image: BandImage, reference: BandImage, path: Path) -> tuple[Axis, Axis]:
         """The pixels to which an object is brought, in those of one of its bands."""
@@ -537,8 +571,8 @@ def _on_same_pixels(image: BandImage, other: BandImage) -> bool:
     return image.shape == other.shape and (image.sky == other.sky or not _both_known(image, other))
 
 
-def _kind_in_turns(path: Path) -> InTurns | None:
-    """What every second image of a file holds, if none has a name, and these differ from the others; None otherwise."""
+def _kind_in_turns(path: Path) -> InTurns | Literal["undecided"] | None:
+    """What every second image of a file holds, if none has a name; None if these are bands, by their names or values."""
     with open_fits(path) as file:
         bands = read_bands(file, path)
         if len(bands) % 2 or any(band.named or band.plane.number is not None for band in bands):
@@ -548,8 +582,10 @@ def _kind_in_turns(path: Path) -> InTurns | None:
     zero = [float((plane == 0).mean()) >= EMPTY for plane in planes]
     if all(zero[1::2]) and not any(zero[::2]):
         return "model"
-    if any(negative[1::2]) or not all(negative[::2]) or any(zero):
+    if any(negative[1::2]) or any(zero):
         return None
+    if not all(negative[::2]):
+        return "undecided"  # bright images, or noise maps: other files may tell
     # The scatter of neighbours' differences, 1.4826 times their median absolute value, is that of noise times root 2.
     scatter = 1.4826 * float(np.nanmedian(np.abs(np.diff(planes[0].astype(np.float64))))) / np.sqrt(2)
     level = float(np.nanmedian(planes[1]))
@@ -558,12 +594,31 @@ def _kind_in_turns(path: Path) -> InTurns | None:
     return "variance" if is_variance else "deviation"
 
 
-def _only_plane(path: Path | None, kind: NoiseKind = "deviation") -> Plane | None:
-    """The first image of a file that holds one noise map or PSF; None without a file."""
+def _planes_beside(path: Path | None, images: Sequence[BandImage], kind: NoiseKind = "deviation") -> dict[str, Plane]:
+    """The noise map or PSF of each band in a file of its own: by name, or in their order if there are as many."""
     if path is None:
-        return None
+        return {}
     with open_fits(path) as file:
-        for number in range(len(file)):
-            if file[number].get_exttype() == "IMAGE_HDU" and file[number].get_info().get("dims"):
-                return Plane(path, number, kind=kind)
-    raise DataError(f"{path}: no image in it")
+        names = [file[number].get_extname().upper() for number in range(len(file))]
+        found = {
+            number: tuple(file[number].get_info()["dims"])
+            for number in range(len(file))
+            if file[number].get_exttype() == "IMAGE_HDU" and file[number].get_info().get("dims")
+        }
+    if not found:
+        raise DataError(f"{path}: no image in it")
+    named = {
+        image.name: Plane(path, number, kind=kind)
+        for image in images
+        for number in found
+        if re.fullmatch(rf"{re.escape(image.name.upper())}([-_. ].*)?", names[number])
+    }
+    if named:
+        return named
+    planes = [Plane(path, number, kind=kind) for number, shape in found.items() if len(shape) == 2]
+    if len(found) == 1 and not planes:  # a cube
+        (number, shape), *_ = found.items()
+        planes = [Plane(path, number, i, kind) for i in range(shape[0])]
+    if len(planes) != len(images):
+        return {}
+    return {image.name: plane for image, plane in zip(images, planes, strict=True)}

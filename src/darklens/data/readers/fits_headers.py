@@ -6,7 +6,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,20 +23,37 @@ NoiseKind = Literal["deviation", "variance", "inverse variance"]
 InTurns = NoiseKind | Literal["model"]
 NOISE_WORDS: dict[str, NoiseKind] = {
     "RMS": "deviation", "ERR": "deviation", "ERROR": "deviation", "SIGMA": "deviation", "NOISE": "deviation",
+    "UNCERT": "deviation",
     "VAR": "variance", "VARIANCE": "variance", "IVAR": "inverse variance", "INVVAR": "inverse variance",
 }  # fmt: skip
 """Last words of the names of noise maps, and what they hold."""
-NOT_IMAGES = {*NOISE_WORDS, "PSF", "MASK", "WHT", "WEIGHT", "FLAG", "SEG", "DQ", "CTX", "CON"}
+NOT_IMAGES = {
+    *NOISE_WORDS, "PSF", "MASK", "WHT", "WEIGHT", "FLAG", "SEG", "DQ", "CTX", "CON", "AREA", "WMAP",
+    "POISSON", "RNOISE", "FLAT",
+}  # fmt: skip
+"""Words in the names of HDUs that are no bands."""
 IMAGE_SUFFIXES = ("_BGSUB", "_FLUX", "_SCI", "_IMAGE")
 UNNAMED = ("", "SCI", "IMAGE", "PRIMARY", "DATA", "COMPRESSED_IMAGE")
 """Names of HDUs that do not tell the band; a card does, if there is one (`FILTER_KEYS`)."""
 FILTER_KEYS = ("FILTER", "BAND", "FILTER1", "FILTER2")
 ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZP", "MAG_ZP")
+NO_ZERO_POINT = 90.0
+"""Zero points of this and more, and of exactly 0, stand for one that is not known: -99 is common."""
 SKY_KEYS = re.compile(r"CTYPE[12]|CUNIT[12]|CRVAL[12]|CRPIX[12]|CDELT[12]|CROTA[12]|CD[12]_[12]|PC[12]_[12]|LONPOLE|LATPOLE"
                       r"|PV[12]_\d+|RADESYS|EQUINOX|[AB]P?_\d_\d|[AB]P?_ORDER")  # fmt: skip
 SAME_SCALE = 0.005
 """Pixel scales that differ by less than this fraction are one: at 200 pixels a side that is half a pixel at the edge. A
 larger value hides another resolution; a smaller one resamples for projections that differ over the sky."""
+DEGREES = {
+    "": 1.0,
+    "deg": 1.0,
+    "degree": 1.0,
+    "degrees": 1.0,
+    "arcmin": 1 / 60,
+    "arcsec": 1 / 3600,
+    "rad": 180 / math.pi,
+}
+"""Degrees in the units of a WCS."""
 WIDEST_PIXEL = 60.0
 """Pixels wider than this, arcsec, are no pixels of a telescope that sees lenses: such headers have a WCS of no meaning."""
 SAME_PLACE = 0.2
@@ -68,16 +85,17 @@ class Sky:
     def _matrix(self) -> np.ndarray:
         """Degrees a pixel, (2, 2), of the linear part of the WCS."""
         cards = dict(self.cards)
-        if "CD1_1" in cards:
-            return np.array([[float(cards.get(f"CD{i}_{j}", 0)) for j in (1, 2)] for i in (1, 2)])
+        units = np.array([[DEGREES[str(cards.get(f"CUNIT{i}", "deg")).strip().lower()]] for i in (1, 2)])
+        if any(key.startswith("CD") and "_" in key for key in cards):
+            return np.array([[float(cards.get(f"CD{i}_{j}", 0)) for j in (1, 2)] for i in (1, 2)]) * units
         steps = [float(cards[f"CDELT{i}"]) for i in (1, 2)]
         turn = math.radians(float(cards.get("CROTA2", 0)))
         turned = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
-        if "PC1_1" in cards or "PC1_2" in cards:
+        if any(key.startswith("PC") for key in cards):
             turned = [[float(cards.get(f"PC{i}_{j}", i == j)) for j in (1, 2)] for i in (1, 2)]
+            return np.array(turned) * np.array(steps)[:, None] * units
         # CROTA2 turns after the steps are applied, which have their own signs on each axis.
-        columns_first = "PC1_1" not in cards and "PC1_2" not in cards
-        return np.array(turned) * (steps if columns_first else np.array(steps)[:, None])
+        return np.array(turned) * steps * units
 
     def position(self, shape: tuple[int, int]) -> tuple[float, float] | None:
         """Return right ascension and declination (ICRS, degrees) of the centre of an image (H, W); None if unknown."""
@@ -85,7 +103,12 @@ class Sky:
         if self.scale is None or (cards.get("CRVAL1", 0), cards.get("CRVAL2", 0)) == (0, 0):
             return None
         y, x = ((n - 1) / 2 for n in shape)
-        simple = (cards["CTYPE1"], cards.get("CTYPE2")) == ("RA---TAN", "DEC--TAN") and cards.get("LONPOLE", 180) == 180
+        in_degrees = all(str(cards.get(f"CUNIT{i}", "deg")).strip().lower() == "deg" for i in (1, 2))
+        simple = (
+            in_degrees
+            and (cards["CTYPE1"], cards.get("CTYPE2")) == ("RA---TAN", "DEC--TAN")
+            and cards.get("LONPOLE", 180) == 180
+        )
         if simple and cards.get("RADESYS", "ICRS") in ("ICRS", "FK5") and cards.get("EQUINOX", 2000) == 2000:
             return self._gnomonic(x, y)
         with quiet():
@@ -232,10 +255,11 @@ def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> lis
     """
     _check_end(file, path)
     names = [file[number].get_extname() for number in range(len(file))]
+    is_image = [file[number].get_exttype() == "IMAGE_HDU" for number in range(len(file))]
     found: list[BandImage] = []
     primary: dict[str, Any] | None = None
     for number, extension in enumerate(names):
-        if file[number].get_exttype() != "IMAGE_HDU" or NOT_IMAGES & set(extension.upper().split("_")):
+        if not is_image[number] or NOT_IMAGES & set(_words(extension)):
             continue
         shape = tuple(int(n) for n in file[number].get_info().get("dims", ()))
         if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[0] <= 32)):
@@ -243,22 +267,23 @@ def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> lis
         cards = read_cards(file, number)
         if primary is None:
             primary = cards if number == 0 else read_cards(file, 0)
-        name = _band_name(extension, cards, primary, number, {band.name for band in found})
-        plane = Plane(path, number, None if len(shape) == 2 else 0)
         sky = _sky(cards)
         if found and sky == found[-1].sky:  # one for all: there may be very many files
             sky = found[-1].sky
+        taken = {band.name for band in found}
+        name = _band_name(extension, cards, primary, number, taken)
+        plane = Plane(path, number, None if len(shape) == 2 else 0)
         band = BandImage(
-            name, plane, (shape[-2], shape[-1]), zero_point(cards), _blank(cards), sky,
+            name, plane, (shape[-2], shape[-1]), zero_point(primary | cards), _blank(cards), sky,
             named=extension.upper() not in UNNAMED or name == _filter(cards, primary),
-            unit=_unit(cards),
+            unit=_unit(primary | cards),
         )  # fmt: skip
-        found += [band] if len(shape) == 2 else _planes_of(band, shape[0])
+        found += [band] if len(shape) == 2 else _planes_of(band, shape[0], taken)
     if not found:
         raise DataError(
             f"{path}: no image HDU; it has {', '.join(n or f'HDU {i}' for i, n in enumerate(names)) or 'none'}"
         )
-    bands = [band for band in found if band.shape == found[0].shape]
+    bands = [band for band in found if band.shape == found[0].shape or _shows_same_field(band, found[0])]
     check_image(path, len(bands) * math.prod(found[0].shape) * 4)
     if in_turns is not None:
         pairs = zip(bands[::2], bands[1::2], strict=False)
@@ -266,8 +291,20 @@ def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> lis
         if in_turns == "model":
             return [band for band, _ in named]
         return [replace(band, noise=replace(plane, kind=in_turns)) for band, plane in named]
-    by_name = {name.upper(): number for number, name in enumerate(names) if names.count(name) == 1}
-    return [_with_companions(band, path, by_name, alone=len(bands) == 1) for band in bands]
+    return [_with_companions(band, names) for band in bands]
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[-_. ]", name.upper())
+
+
+def _shows_same_field(band: BandImage, first: BandImage) -> bool:
+    """Whether an image of another size is about as wide on the sky as the first: a band, and no stamp of a PSF."""
+    if band.scale is None or first.scale is None:
+        return False
+    return all(
+        0.75 < own * band.scale / (n * first.scale) < 4 / 3 for own, n in zip(band.shape, first.shape, strict=True)
+    )
 
 
 def _check_end(file: Any, path: Path) -> None:
@@ -285,35 +322,64 @@ def _check_end(file: Any, path: Path) -> None:
                 )
 
 
-def _planes_of(band: BandImage, count: int) -> list[BandImage]:
+def _planes_of(band: BandImage, count: int, taken: set[str]) -> list[BandImage]:
     """The planes of a cube as bands."""
-    planes = (replace(band.plane, number=i) for i in range(count))
-    return [replace(band, name=f"{band.name}{i}", plane=plane, named=False) for i, plane in enumerate(planes)]
+    planes = [replace(band.plane, number=i) for i in range(count)]
+    stem = band.name if not taken & {f"{band.name}{i}" for i in range(count)} else f"{band.name}_{band.plane.hdu}_"
+    return [replace(band, name=f"{stem}{i}", plane=plane, named=False) for i, plane in enumerate(planes)]
 
 
-def _with_companions(band: BandImage, path: Path, by_name: Mapping[str, int], *, alone: bool) -> BandImage:
-    """A band with its noise map and PSF, ``<BAND>_RMS`` and ``<BAND>_PSF``, or without the band where there is one only."""
-    stem = band.name if band.plane.number is None else band.name.removesuffix(str(band.plane.number))
-    prefixes = [f"{stem.upper()}_", *([""] if alone else [])]
-    noise = next((
-        Plane(path, by_name[prefix + word], band.plane.number, kind)
-        for prefix in prefixes for word, kind in NOISE_WORDS.items() if prefix + word in by_name
-    ), None)  # fmt: skip
-    psf = next((Plane(path, by_name[f"{prefix}PSF"]) for prefix in prefixes if f"{prefix}PSF" in by_name), None)
-    return replace(band, noise=noise, psf=psf)
+def _with_companions(band: BandImage, names: Sequence[str]) -> BandImage:
+    """A band with its noise map and PSF: ``<BAND>_RMS`` and ``<BAND>_PSF``, or ``ERR`` and ``PSF`` beside ``SCI``.
+
+    Of several HDUs of one name the first goes with the first band of its name, and so on.
+    """
+    extension = names[band.plane.hdu]
+    stem = "_".join(_words(_stem(extension)))
+    prefixes = [f"{stem}_"] if stem else []
+    if extension.upper() in UNNAMED or sum(not NOT_IMAGES & set(_words(name)) for name in names if name) == 1:
+        prefixes.append("")
+    alike = [number for number, name in enumerate(names) if name == extension]
+    plain = ["_".join(_words(name)) for name in names]
+
+    def beside(word: str) -> int | None:
+        for prefix in prefixes:
+            found = [number for number, name in enumerate(plain) if name == prefix + word]
+            if len(found) == len(alike):
+                return found[alike.index(band.plane.hdu)]
+            if len(found) == 1 and extension == "":  # the primary HDU has no name, as others may
+                return found[0]
+        return None
+
+    noise = next(
+        (
+            Plane(band.plane.path, number, band.plane.number, kind)
+            for word, kind in NOISE_WORDS.items()
+            if (number := beside(word)) is not None
+        ),
+        None,
+    )
+    psf = beside("PSF")
+    return replace(band, noise=noise, psf=None if psf is None else Plane(band.plane.path, psf))
+
+
+def _stem(extension: str) -> str:
+    """The name of an HDU without what says that it is an image."""
+    for suffix in IMAGE_SUFFIXES:
+        extension = extension.removesuffix(suffix)
+    return extension
 
 
 def _band_name(
     extension: str, cards: Mapping[str, Any], primary: Mapping[str, Any], number: int, taken: set[str]
 ) -> str:
-    name = extension
     if extension.upper() in UNNAMED and (said := _filter(cards, primary)) is not None and said not in taken:
         return said
-    for suffix in IMAGE_SUFFIXES:
-        name = name.removesuffix(suffix)
+    name = _stem(extension)
     if name and name not in taken:
         return name
-    return f"{name or 'IMAGE'}{number if taken else ''}"
+    numbered = f"{name or 'IMAGE'}{number if taken else ''}"
+    return numbered if numbered not in taken else f"{name or 'IMAGE'}_{number}"
 
 
 def _filter(cards: Mapping[str, Any], primary: Mapping[str, Any]) -> str | None:
@@ -356,9 +422,10 @@ def zero_point(header: Any) -> float | None:
     HST's is the formula of the ACS Data Handbook, chapter 5: -2.5 log10 PHOTFLAM - 5 log10 PHOTPLAM - 2.408.
     """
     for key in ZERO_POINT_KEYS:
-        if isinstance(header.get(key), int | float):
-            return float(header[key])
-    if "PHOTFLAM" in header and "PHOTPLAM" in header and header["PHOTFLAM"] > 0:
+        value = header.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < abs(value) < NO_ZERO_POINT:
+            return float(value)
+    if all(isinstance(header.get(key), int | float) and header[key] > 0 for key in ("PHOTFLAM", "PHOTPLAM")):
         return float(-2.5 * math.log10(header["PHOTFLAM"]) - 5 * math.log10(header["PHOTPLAM"]) - 2.408)
     return None
 

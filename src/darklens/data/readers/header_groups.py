@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -27,6 +28,8 @@ class _Header:
     band: str
     name: str | None
     position: tuple[float, float] | None
+    reach: float
+    """From the centre to the edge, arcsec."""
 
 
 def group_by_headers(root: Path, paths: Sequence[Path]) -> BandGroups | None:
@@ -52,13 +55,22 @@ def group_by_headers(root: Path, paths: Sequence[Path]) -> BandGroups | None:
     DataError
         If no band is common to all objects.
     """
-    first = [_read(path) for path in paths[:LOOKED_AT]]
-    if len({header.band for header in first if header is not None}) < 2:
+    spread = paths[:: max(1, len(paths) // LOOKED_AT)]
+    bands = set()
+    for path in spread:
+        with suppress(DataError):
+            bands.add(_read(path))
+    if None in bands or len({header.band for header in bands if header is not None}) < 2:
         return None
     headers: list[_Header] = []
+    damaged: list[Path] = []
     with progress_bar(f"reading the headers of {len(paths):,} files") as advance:
         for number, path in enumerate(paths):
-            header = first[number] if number < len(first) else _read(path)
+            try:
+                header = _read(path)
+            except DataError:
+                damaged.append(path)
+                continue
             if header is None:
                 return None
             headers.append(header)
@@ -68,30 +80,40 @@ def group_by_headers(root: Path, paths: Sequence[Path]) -> BandGroups | None:
         return None
     folders = {name: next(iter(files.values())).relative_to(root).parts[:-1] for name, files in found.items()}
     keyed = {(folders[name], name): files for name, files in found.items()}
-    return common_bands(root, keyed, Counter(band for files in found.values() for band in files))
+    groups = common_bands(root, keyed, Counter(band for files in found.values() for band in files))
+    if damaged:
+        groups.notes.append(f"{len(damaged):,} files such as {damaged[0].name} cannot be read: left out")
+    return groups
 
 
 def _read(path: Path) -> _Header | None:
     """What the header of a file with one image of a named filter says; None for all other files."""
-    try:
-        with open_fits(path) as file:
-            bands = read_bands(file, path)
-            if len(bands) != 1 or not bands[0].named:
-                return None
-            cards = read_cards(file, 0) | read_cards(file, bands[0].plane.hdu)
-        name = cards.get("OBJECT")
-        position = bands[0].sky.position(bands[0].shape) if bands[0].sky is not None else None
-        return _Header(path, bands[0].name, name.strip() or None if isinstance(name, str) else None, position)
-    except DataError:
-        return None
+    with open_fits(path) as file:
+        bands = read_bands(file, path)
+        if len(bands) != 1 or not bands[0].named:
+            return None
+        cards = read_cards(file, 0) | read_cards(file, bands[0].plane.hdu)
+    (band,), name = bands, cards.get("OBJECT")
+    position = None
+    if band.sky is not None:
+        with suppress(Exception):  # what astropy says of a WCS that makes no sense
+            position = band.sky.position(band.shape)
+    reach = max(band.shape) / 2 * band.scale if band.scale is not None else 0.0
+    return _Header(path, band.name, name.strip() or None if isinstance(name, str) else None, position, reach)
 
 
 def _by_name(headers: Sequence[_Header]) -> dict[str, dict[str, Path]] | None:
-    """Files by object and band; None where an object has no name, or a band twice."""
+    """Files by object and band; None where an object has no name, a band twice, or images that do not overlap."""
     found: dict[str, dict[str, Path]] = {}
+    first: dict[str, _Header] = {}
     for header in headers:
         if header.name is None or header.band in found.setdefault(header.name, {}):
             return None
+        other = first.setdefault(header.name, header)
+        if header.position is not None and other.position is not None:
+            apart = math.dist(_direction(*header.position), _direction(*other.position))
+            if math.degrees(apart) * 3600 > max(header.reach, other.reach):
+                return None
         found[header.name][header.band] = header.path
     return found
 
