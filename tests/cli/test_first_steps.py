@@ -174,9 +174,7 @@ def test_bands_without_names_go_by_number(verb, run, tmp_path):
     verb(f"predict {run} green.npy --out alone.csv")
     first, second = (pl.read_csv(name)["p_cdm"][0] for name in ("by_number.csv", "alone.csv"))
     assert first == pytest.approx(second, rel=1e-6)
-    assert "no band r: they have no names; say numbers from 0 to 2, each once" in verb(
-        f"predict {run} pngs --band r --out no.csv", status=2
-    )
+    assert "band z is not there; there are R, G, B" in verb(f"predict {run} pngs --band z --out no.csv", status=2)
 
 
 def test_predictions_are_sorted_and_what_is_unlike_comes_last(verb, run, test_set, tmp_path):

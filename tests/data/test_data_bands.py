@@ -2,7 +2,7 @@
 
 import pytest
 
-from darklens.data.bands import by_wavelength, colour_channels, is_band, matching, short_name
+from darklens.data.bands import by_wavelength, chosen, colour_channels, is_band, matching, short_name
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,21 @@ def test_bands_are_matched_by_name_and_never_twice():
 )
 def test_colours_are_by_name_or_by_wavelength_the_longest_red(bands, expected):
     assert colour_channels(bands) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "places"),
+    [
+        ("r,HSC-G", [1, 0]),
+        ("2,0", [2, 0]),
+        ("1", [1]),
+        ("3", None),
+        ("r,0", None),
+        ("1,1", None),
+        ("r,r", None),
+        ("-1", None),
+    ],
+)
+def test_bands_that_are_asked_for_go_by_name_or_else_by_number(wanted, places):
+    assert chosen(wanted.split(","), ["HSC-G", "HSC-R", "IMAGE3"]) == places
+    assert chosen(["1"], ["2", "1", "0"]) == [1]

@@ -76,7 +76,8 @@ def test_nothing_is_done_to_images_that_fit():
     ("bands", "band", "model", "chosen", "note"),
     [
         (["g", "VIS", "i"], None, {}, [1], "band VIS of 3"),
-        (["g", "r", "i"], None, {}, [0], "band g of 3"),
+        (["g", "r", "i"], None, {}, [2], "band i of 3"),
+        (["u", "g"], None, {}, [0], "band u of 2"),
         ([], None, {}, [0], "band 0 of 3"),
         (["g", "VIS", "i"], None, {"bands": ["i"]}, [2], "band i of 3"),
         (["g", "r", "i"], "i, g", {"channels": 2}, [2, 0], "band i, g of 3"),
@@ -86,11 +87,19 @@ def test_nothing_is_done_to_images_that_fit():
     ],
 )
 def test_bands_are_those_of_the_model_or_as_asked(bands, band, model, chosen, note):
-    images = np.arange(3 * 36.0).reshape(1, 3, 6, 6)
+    images = np.arange(3 * 36.0).reshape(1, 3, 6, 6)[:, : len(bands) or 3]
     adapt = adapted(images.shape, band, bands=bands, model=model)
     assert adapt.bands == chosen
     assert adapt.notes == [note]
     np.testing.assert_array_equal(adapt(images), images[:, chosen])
+
+
+def test_a_band_that_the_model_does_not_know_is_said():
+    adapt = adapted((2, 6, 6), bands=["SDSS_U", "SDSS_R"], model={"bands": ["hst-f160w"]})
+    assert adapt.bands == [1]
+    assert adapt.notes == [
+        "no band hst-f160w, which the model knows; --bands chooses another than the next", "band SDSS_R of 2",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from darklens.inference.model import ModelConfig, load_model
 from darklens.inference.predictions import predict_cutouts
 from darklens.simulation import Simulator
 from darklens.simulation.library import resolve_preset
-from darklens.workflows.options import PredictionOptions
 from darklens.workflows.predict import predict_paths
 
 
@@ -168,9 +167,7 @@ def test_paths_of_all_kinds_make_one_table(run, test_set, tmp_path):
     assert_allclose(table.select("p_no_sub", "p_cdm", "p_axion").sum_horizontal(), 1, rtol=1e-6)
     predict_paths(run, [test_set], tmp_path / "out.csv")
     assert len(pl.read_csv(tmp_path / "out.csv")) == 96
-    finer = predict_paths(
-        run, [tmp_path / "stack.npy"], tmp_path / "finer.csv", choices=PredictionOptions(pixel_scale=0.04)
-    )
+    finer = predict_paths(run, [tmp_path / "stack.npy"], tmp_path / "finer.csv", options=DataOptions(pixel_scale=0.04))
     assert any("resampled from 0.04″" in note for note in finer.notes)
 
 

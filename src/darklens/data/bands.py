@@ -71,3 +71,16 @@ def matching(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:
         else:
             return None
     return places if len(set(places)) == len(places) else None
+
+
+def chosen(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:
+    """Return the place of each band that a user asks for: by its name (`matching`), or else by its number from 0.
+
+    None if one is missing, or asked for twice.
+    """
+    if (places := matching(wanted, given)) is not None:
+        return places
+    if all(name.isascii() and name.isdigit() and int(name) < len(given) for name in wanted):
+        places = [int(name) for name in wanted]
+        return places if len(set(places)) == len(places) else None
+    return None

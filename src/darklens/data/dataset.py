@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
+from darklens.data.bands import chosen as chosen_bands
 from darklens.data.bands import matching
 from darklens.data.mapped import MappedImages
 from darklens.errors import DataError
@@ -225,7 +226,7 @@ class Cutouts:
         """
         bands, channels = self.info.bands, self.images.shape[1]
         if bands:
-            if (places := matching(names, bands)) is None:
+            if (places := chosen_bands(names, bands)) is None:
                 odd = next((name for name in names if matching([name], bands) is None), names[0])
                 twice = "asked for twice" if names.count(odd) > 1 or matching([odd], bands) else "not there"
                 raise DataError(f"{self.where}: band {odd} is {twice}; there are {', '.join(bands)}")
@@ -237,15 +238,15 @@ class Cutouts:
                     f"{self.where}: no band {wrong[0]}: they have no names; say numbers from 0 to {channels - 1}, each once"
                 )
             places, bands = [int(name) for name in names], numbers
-        chosen = [bands[place] for place in places]
-        if chosen == self.info.bands:
+        found = [bands[place] for place in places]
+        if found == self.info.bands:
             return self
         zero_points = [self.info.zero_points[place] for place in places] if self.info.zero_points else []
         return dataclasses.replace(
             self,
             images=SelectedBands(self.images, places),
             noise=None if self.noise is None else SelectedBands(self.noise, places),
-            info=dataclasses.replace(self.info, bands=chosen, zero_points=zero_points),
+            info=dataclasses.replace(self.info, bands=found, zero_points=zero_points),
         )
 
 

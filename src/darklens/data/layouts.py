@@ -6,6 +6,7 @@ them in order, or calls the one that the user names.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from darklens.data.bands import matching
+from darklens.data.bands import chosen
 from darklens.data.dataset import ConcatenatedImages, Cutouts, DatasetInfo, Images, read_dataset
 from darklens.data.identifiers import file_kind, identifier
 from darklens.data.options import DataOptions
@@ -58,6 +59,7 @@ def open_data(
     crop: int | None = None,
     pad: int | None = None,
     bands: str | None = None,
+    pixel_scale: float | None = None,
 ) -> Cutouts:
     """Open the images at a path, whatever their layout, and return them; pixels are read when they are indexed.
 
@@ -75,6 +77,8 @@ def open_data(
         Bring images to this many pixels a side: crop larger ones, pad smaller ones (see `darklens.data.sizes.OneSize`).
     bands
         Names of the bands to read, with commas between, or numbers from 0 where bands have no names; None reads all.
+    pixel_scale
+        Side of a pixel, arcsec, in place of what the images say; None leaves it.
 
     Returns
     -------
@@ -92,8 +96,10 @@ def open_data(
     if layout is not None and not own and layout not in (*LAYOUTS, *ALIASES):
         known = ", ".join([*LAYOUTS, *ALIASES])
         raise DataError(f"no layout {layout!r}; there are {known}, and your own as my_reader.py:function")
-    options = DataOptions(layout, Path(catalog) if catalog else None, channels, crop, pad, bands)
+    options = DataOptions(layout, Path(catalog) if catalog else None, channels, crop, pad, bands, pixel_scale)
     OneSize(crop, pad)  # refuses two sizes
+    if pixel_scale is not None and not 0 < pixel_scale < math.inf:
+        raise DataError(f"--pixel_scale is in arcsec, above 0; got {pixel_scale}")
     openers: Mapping[str, Opener] = LAYOUTS
     if layout is not None:
         openers = {layout: load_function(layout) if own else LAYOUTS[ALIASES.get(layout, layout)]}
@@ -102,6 +108,8 @@ def open_data(
             found = _with_positions(_with_catalog(found, where, options.catalog))
             if "split" in found.catalog.columns:
                 found = replace(found, catalog=found.catalog.with_columns(named_splits(found.catalog["split"])))
+            if pixel_scale is not None:
+                found = replace(found, info=replace(found.info, pixel_scale=pixel_scale))
             if options.band_names is not None:
                 found = found.with_bands(options.band_names)
             return _resized(found, crop, pad)
@@ -339,7 +347,7 @@ def _bands(path: Path, options: DataOptions) -> Cutouts | None:
 
 def _known_bands(asked: Sequence[str], bands: Sequence[str], where: Path) -> list[str]:
     """The names that bands have by those that are asked for. Raises DataError if one is not there."""
-    places = matching(asked, bands)
+    places = chosen(asked, bands)
     if places is None:
         raise DataError(f"{where}: no bands {', '.join(asked)} in all objects, each once; there are {', '.join(bands)}")
     return [bands[place] for place in places]

@@ -30,6 +30,8 @@ class DataOptions:
         Bring images of differing size to this many pixels a side: smaller ones get a border of their own edge's median.
     bands
         Bands to read, in this order, with commas between: by name (g finds DES_G), or by number from 0 without names.
+    pixel_scale
+        Arcsec, for images that do not say their own, or say it wrong.
     mask
         Set pixels that are nan or infinite to 0 instead of refusing the image.
     """
@@ -40,6 +42,7 @@ class DataOptions:
     crop: int | None = None
     pad: int | None = None
     bands: str | None = None
+    pixel_scale: float | None = None
     mask: bool = False
 
     @property

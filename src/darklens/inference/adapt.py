@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from darklens.data.bands import matching
 from darklens.data.dataset import DatasetInfo
 from darklens.data.readers.fits_headers import SAME_SCALE
 from darklens.data.resampling import about_centre, resample, resample_noise
-from darklens.data.sizes import crop_or_pad
+from darklens.data.sizes import central_window, crop_or_pad
 from darklens.errors import ModelError
 from darklens.inference.model import ModelConfig
 from darklens.physics.smoothfit import sky_level, sky_noise
@@ -30,6 +31,9 @@ class Adapted(NamedTuple):
     noise: Tensor | None
 
 
+LIKE_OURS = ("VIS", "i", "r", "F814W", "z")
+"""Bands that a model of one band is given where none has the name of its own, the first that is there: near VIS, of which
+most of the models are. A choice, not tuned."""
 SAME_FLUX = 1e-4
 """Fluxes that differ by less than this fraction are one; rounding of zero points in headers is smaller."""
 
@@ -79,8 +83,11 @@ class Adaptation:
             axes = [about_centre(side, 1 / self.zoom).central(self.pixels) for side in chosen.shape[-2:]]
             if maps is None:
                 # Resampled noise is correlated, and neighbours differ by less than it is on scales of several pixels.
-                sky = sky_noise(torch.from_numpy(chosen.reshape(-1, *chosen.shape[-2:]))).reshape(chosen.shape[:2])
-                sky = sky / self.zoom
+                # It is estimated in what the model sees, so that it does not depend on how large the image is.
+                height, width = chosen.shape[-2:]
+                rows, columns = central_window(height, width, max(2, math.ceil(self.pixels / self.zoom)))
+                seen = torch.from_numpy(np.ascontiguousarray(chosen[..., rows, columns]))
+                sky = sky_noise(seen.flatten(0, 1)).reshape(chosen.shape[:2]) / self.zoom
             else:
                 maps = resample_noise(maps, *axes)
             chosen = resample(chosen, *axes)
@@ -206,13 +213,16 @@ def _choose_bands(
             notes.append(f"bands taken in their order, as only one side has names for them: {known}")
         return list(range(channels))
     elif config.channels == 1:
-        chosen = [list(names).index("VIS") if "VIS" in names else 0]
+        found = next((place for like in LIKE_OURS if (place := matching([like], names)) is not None), [0])
+        if config.bands and names:
+            notes.append(f"no band {config.bands[0]}, which the model knows; --bands chooses another than the next")
+        chosen = found
     else:
         chosen = []
     if len(chosen) != config.channels:
         given = f"{len(chosen)} were chosen" if band is not None else "choose with --bands"
         raise ModelError(f"the model needs {config.channels} bands, these cutouts have {channels}; {given}")
-    if band is None or chosen != list(range(channels)):
+    if chosen != list(range(channels)):
         notes.append(f"band {', '.join(names[i] if names else str(i) for i in chosen)} of {channels}")
     return chosen
 

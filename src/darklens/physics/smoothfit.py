@@ -187,6 +187,10 @@ def fit_smooth_lens(images: Tensor, prior: SmoothPrior, binned: int = 1) -> Smoo
     -------
     Parameters, curvature and cost. A fit may end in another minimum; its cost tells.
     """
+    if len(images) == 1:
+        # PyTorch sums a batch of one in another order, and a fit between two minima may then end in the other one.
+        both = fit_smooth_lens(images.expand(2, -1, -1).contiguous(), prior, binned)
+        return SmoothFit(*(of[:1] for of in both))
     prior = SmoothPrior(prior.mean.to(images), prior.precision.to(images), prior.blur)
     even = images.shape[-1] // 2 * 2
     coarse = bin_pixels(images[:, :even, :even], 2)

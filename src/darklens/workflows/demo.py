@@ -20,7 +20,7 @@ from darklens.training.job import Job
 from darklens.training.recipe import load_recipe
 from darklens.training.train import train
 from darklens.workflows.evaluate import evaluate_run
-from darklens.workflows.options import EvaluationOptions, PredictionOptions
+from darklens.workflows.options import EvaluationOptions
 from darklens.workflows.predict import predict_paths
 
 PRESET = "model-1"
@@ -68,8 +68,8 @@ def run_demo(out: Path, seed: int = 0) -> Path:
             table = out / f"real-{name}.csv"
             with progress_bar(f"predicting {name}") as advance:
                 predict_paths(
-                    Path(model), [examples / name], table, choices=PredictionOptions(pixel_scale=scale),
-                    options=DataOptions(mask=True), progress=advance,
+                    Path(model), [examples / name], table, options=DataOptions(mask=True, pixel_scale=scale),
+                    progress=advance,
                 )  # fmt: skip
             for row in pl.read_csv(table).iter_rows(named=True):
                 called = f"{row['predicted']} ({row['p_' + row['predicted']]:.2f})"

@@ -36,6 +36,8 @@ def after_looking(path: Path, cutouts: Cutouts, options: DataOptions, masked: bo
     labels = cutouts.catalog["label"] if "label" in cutouts.catalog.columns else None
     if labels is None or labels.null_count() or labels.n_unique() < 2 or len(labels) < FEWEST:
         model = nearest_model(cutouts.info.pixel_scale, cutouts.images.shape[-1])
+        if "," in given.get("bands", ""):  # the models that ship are of one band
+            del given["bands"]
         return command("predict", model, path, out=free_path("predictions.csv"), **given)
     return training_command(path, len(cutouts), given)
 

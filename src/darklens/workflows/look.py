@@ -159,4 +159,4 @@ def _colours(images: np.ndarray, *, already: bool) -> np.ndarray:
     """
     if already and images.min() >= 0 and images.max() <= 255:
         return np.moveaxis(images, 1, -1) / 255
-    return np.stack([np.stack([stretch(band) for band in image], axis=-1) for image in images])
+    return np.stack([np.stack([stretch(band).clip(0, 1) for band in image], axis=-1) for image in images])

@@ -71,8 +71,6 @@ class PredictionOptions(Options):
     ----------
     skip
         Leave out images that cannot be used, and list them.
-    pixel_scale
-        Arcsec, for images that do not say their own, or say it wrong.
     symmetries
         Average over the eight symmetries of the square.
     coverage
@@ -82,7 +80,6 @@ class PredictionOptions(Options):
     """
 
     skip: bool = False
-    pixel_scale: float | None = None
     symmetries: bool = False
     coverage: float = 0.95
     sort: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -75,12 +75,10 @@ def predict_paths(
     model = load_model(run, trust_code=trust_code)
     tables: list[pl.DataFrame] = []
     arrays: list[np.ndarray] = []
-    notes: list[str] = []
+    noted: dict[str, list[Path]] = {}
     skipped: dict[str, str] = {}
     for path in paths:
         cutouts = open_with(path, options)
-        if choices.pixel_scale is not None:
-            cutouts = replace(cutouts, info=replace(cutouts.info, pixel_scale=choices.pixel_scale))
         predicted = predict_cutouts(
             model, cutouts, skip=choices.skip, symmetries=choices.symmetries, progress=progress, mask=options.mask,
             band=options.chosen(cutouts.info.bands),
@@ -90,9 +88,11 @@ def predict_paths(
         tables.append(prediction_table(predicted, cutouts, model.task, sets=sets))
         arrays.append(array)
         outliers = outlier_note(predicted.prediction.outlier_score)
-        found = [*predicted.notes, *([outliers] if outliers else []), *model.task.notes(array)]
-        notes += [f"{path}: {note}" for note in found]
+        reading = [] if cutouts.info.layout == "dataset" else cutouts.info.notes
+        for note in [*reading, *predicted.notes, *([outliers] if outliers else []), *model.task.notes(array)]:
+            noted.setdefault(note, []).append(path)
         skipped |= predicted.skipped
+    notes = [f"{said[0] if len(said) == 1 else f'{len(said)} paths'}: {note}" for note, said in noted.items()]
     try:
         table = pl.concat(tables, how="diagonal_relaxed")
     except pl.exceptions.PolarsError as error:

@@ -17,8 +17,8 @@ SUFFIXES = (".csv", ".parquet", ".fits", ".fit", ".ecsv", ".vot", ".xml")
 
 ALIASES = {
     "id": ("id", "object_id", "source_id", "sourceid", "objid", "obj_id", "name", "filename", "file"),
-    "ra": ("ra", "right_ascension", "raj2000", "alpha_j2000", "ra_deg"),
-    "dec": ("dec", "declination", "dej2000", "delta_j2000", "dec_deg"),
+    "ra": ("ra", "right_ascension", "raj2000", "ra_j2000", "alpha_j2000", "ra_deg", "ramean"),
+    "dec": ("dec", "declination", "dej2000", "dec_j2000", "delta_j2000", "dec_deg", "decmean"),
     "label": ("label", "class", "target", "is_lens", "lens"),
 }
 

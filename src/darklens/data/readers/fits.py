@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from darklens.data.bands import by_wavelength, matching
+from darklens.data.bands import by_wavelength, chosen, matching
 from darklens.data.bounds import named_errors
 from darklens.data.readers.companions import Companions
 from darklens.data.readers.files import COUNTED_FILES, ImageFiles
@@ -83,7 +83,7 @@ class FitsCutout:
     position: tuple[float, float] | None = None
 
 
-def read_fits_cutout(path: Path) -> FitsCutout:
+def read_fits_cutout(path: Path | str) -> FitsCutout:
     """Read all bands, noise maps, PSFs and coordinates of a FITS cutout as they are, and return them.
 
     Raises
@@ -91,6 +91,7 @@ def read_fits_cutout(path: Path) -> FitsCutout:
     DataError
         If it has no image or is damaged.
     """
+    path = Path(path)
     with open_fits(path) as file:
         bands = read_bands(file, path)
         bands = [band for band in bands if band.shape == bands[0].shape]
@@ -247,8 +248,8 @@ class FitsObjects(ImageFiles):
     def _chosen(self, bands: Sequence[str], scanned: Mapping[Path, Object]) -> list[str]:
         """The bands that are asked for, if the first object has them; a note on those without."""
         for path, found in scanned.items():
-            if (places := matching(bands, list(found))) is not None:
-                self._first, chosen = path, [list(found)[place] for place in places]
+            if (places := chosen(bands, list(found))) is not None:
+                self._first, names = path, [list(found)[place] for place in places]
                 break
         else:
             known = list(dict.fromkeys(band for found in scanned.values() for band in found))
@@ -256,9 +257,9 @@ class FitsObjects(ImageFiles):
                 raise DataError(f"{self._first}: band {twice[0]} is asked for twice")
             missing = [band for band in bands if matching([band], known) is None] or list(bands)
             raise DataError(f"{self._first}: no band {', '.join(missing)}; there are {', '.join(known)}")
-        if lacking := sum(not set(chosen) <= set(found) for found in scanned.values()):
-            self.notes.append(f"{lacking:,} of {len(scanned):,} files lack one of the bands {', '.join(chosen)}")
-        return chosen
+        if lacking := sum(not set(names) <= set(found) for found in scanned.values()):
+            self.notes.append(f"{lacking:,} of {len(scanned):,} files lack one of the bands {', '.join(names)}")
+        return names
 
     def _common(self, scanned: Mapping[Path, Object]) -> list[str]:
         """Bands of all objects, in the order of the first; notes on the others."""
