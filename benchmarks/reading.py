@@ -91,14 +91,15 @@ def main() -> None:
             (rate(lambda: bare(paths, hdus), len(paths)), rate(lambda: ours[np.arange(len(paths))], len(paths)))
             for _ in range(options.rounds)
         ]
+        names = options.models.split(",") if options.models else []
+        predicted = {name: predicting(name, paths, options.rounds) for name in names}
     library, darklens = np.median(rounds, axis=0)
     print(f"{len(paths)} files of {len(ours.bands)} bands, {options.rounds} rounds in turns, on {machine()}")
     print(f"headers of all files, once: {opening:.2f} s")
     print(f"fitsio {library:.0f} files/s, darklens {darklens:.0f} files/s: {darklens / library:.2f} of it")
-    for name in options.models.split(",") if options.models else []:
-        network, folder_rate = predicting(name, paths, options.rounds)
-        share = folder_rate / network
-        print(f"{name}: {network:.1f} images/s in memory, {folder_rate:.1f} from the folder: {share:.2f} of it")
+    for name, (network, from_folder) in predicted.items():
+        share = from_folder / network
+        print(f"{name}: {network:.1f} images/s in memory, {from_folder:.1f} from the folder: {share:.2f} of it")
 
 
 if __name__ == "__main__":
