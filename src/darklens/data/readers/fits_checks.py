@@ -14,7 +14,7 @@ CARD, BLOCK = 80, 2880
 PIECE = 1024 * BLOCK
 """Bytes that are searched together, 2.9 MB: a multiple of blocks, so that no card is cut. A choice, not tuned; it bounds
 the memory that a search takes."""
-SIDE = re.compile(rb"ZNAXIS\d", re.IGNORECASE)  # as cfitsio reads names
+SIDE = b"ZNAXIS"
 WHOLE_SIDE = re.compile(rb"ZNAXIS\d+ *= *[1-9]\d* *(/.*)?", re.IGNORECASE)
 
 
@@ -40,9 +40,11 @@ def check_before_opening(path: Path) -> None:
 
 def _check_tiles(path: Path) -> None:
     for piece in _pieces(path):
-        for found in SIDE.finditer(piece):
-            card = piece[found.start() : found.start() + CARD]
-            if found.start() % CARD == 0 and not WHOLE_SIDE.fullmatch(card):
+        upper, start = piece.upper(), -1  # cfitsio reads names in any case; many times faster than a regular expression
+        while (start := upper.find(SIDE, start + 1)) >= 0:
+            card = piece[start : start + CARD]
+            numbered = upper[start + len(SIDE) : start + len(SIDE) + 1].isdigit()
+            if start % CARD == 0 and numbered and not WHOLE_SIDE.fullmatch(card):
                 shown = card[:30].decode("ascii", "backslashreplace").rstrip()
                 raise DataError(f"{path}: damaged: its header says {shown!r}; expected a whole number above 0")
 
