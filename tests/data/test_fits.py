@@ -1,5 +1,6 @@
 """fitsio's pixels and our reading of headers against astropy."""
 
+import fitsio
 import numpy as np
 import pytest
 from astropy import units as u
@@ -11,7 +12,7 @@ from conftest import EXAMPLES, SHARED
 from darklens.data.checks import check_finite
 from darklens.data.layouts import open_data
 from darklens.data.readers.fits import FitsObjects, read_fits_cutout
-from darklens.data.readers.fits_headers import zero_point
+from darklens.data.readers.fits_headers import KNOWN_CARDS, read_cards, zero_point
 from darklens.errors import DataError
 
 FILES = [EXAMPLES / "euclid" / "102018665_VIS.fits", *sorted((SHARED / "euclid_q1").glob("*.fits"))]
@@ -613,3 +614,35 @@ def test_a_wcs_that_makes_no_sense_is_a_place_unknown(cards, tmp_path):
     assert "ra" not in alone.catalog.columns or alone.catalog["ra"][0] is None or "LINEAR" in cards.values()
     with pytest.raises(DataError, match="no band is common"):
         open_data(tmp_path)
+
+
+def test_cards_are_those_of_cfitsio(tmp_path):
+    """Of files made here, by astropy and by fitsio, and of all real ones that are at hand."""
+    header = fits.Header(
+        {"FILTER": "it's g", "BUNIT": "", "MAGZERO": -1.5e3, "BSCALE": 2, "BLANK": -7, "EQUINOX": 2000.0}
+    )
+    header["CRVAL1"], header["CTYPE1"], header["OBJECT"] = (12.25, "with a / comment"), "RA---TAN", "a / b"
+    fits.writeto(tmp_path / "a.fits", np.ones((3, 4), np.int16), header)
+    packed = [fits.CompImageHDU(np.ones((16, 16), np.int16), header, name="X"), fits.ImageHDU(np.ones((2, 2)), header)]
+    fits.HDUList([fits.PrimaryHDU(), *packed]).writeto(tmp_path / "b.fits")
+    with fitsio.FITS(str(tmp_path / "c.fits"), "rw") as file:
+        file.write(np.ones((8, 8), np.float32), header={"MAGZERO": 25, "CRVAL2": 1e-30}, compress="rice")
+    compared = 0
+    for path in [
+        *sorted(tmp_path.glob("*.fits")),
+        *sorted(EXAMPLES.rglob("*.fits")),
+        *sorted(SHARED.rglob("*.fits"))[::7],
+    ]:
+        with fitsio.FITS(str(path)) as file:
+            for number in range(len(file)):
+                expected = {card["name"]: card.get("value") for card in file[number].read_header_list()}
+                expected = {name: value for name, value in expected.items() if KNOWN_CARDS.fullmatch(name)}
+                found = read_cards(file, number, path)
+                assert found.keys() == expected.keys(), path
+                for name, value in expected.items():
+                    same = found[name] == (value.rstrip() if isinstance(value, str) else value) and type(
+                        found[name]
+                    ) is type(value)
+                    assert same or not value, (path, number, name)
+                compared += len(found)
+    assert compared > 40

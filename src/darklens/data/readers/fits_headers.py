@@ -41,6 +41,9 @@ NO_ZERO_POINT = 90.0
 """Zero points of this and more, and of exactly 0, stand for one that is not known: -99 is common."""
 SKY_KEYS = re.compile(r"CTYPE[12]|CUNIT[12]|CRVAL[12]|CRPIX[12]|CDELT[12]|CROTA[12]|CD[12]_[12]|PC[12]_[12]|LONPOLE|LATPOLE"
                       r"|PV[12]_\d+|RADESYS|EQUINOX|[AB]P?_\d_\d|[AB]P?_ORDER")  # fmt: skip
+_OTHERS = "PHOTFLAM|PHOTPLAM|BUNIT|OBJECT|Z?BLANK|Z?BITPIX|BSCALE|BZERO"
+KNOWN_CARDS = re.compile(rf"{SKY_KEYS.pattern}|{'|'.join((*FILTER_KEYS, *ZERO_POINT_KEYS))}|{_OTHERS}")
+"""Names of the cards that are read."""
 SAME_SCALE = 0.005
 """Pixel scales that differ by less than this fraction are one: at 200 pixels a side that is half a pixel at the edge. A
 larger value hides another resolution; a smaller one resamples for projections that differ over the sky."""
@@ -264,9 +267,9 @@ def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> lis
         shape = tuple(int(n) for n in file[number].get_info().get("dims", ()))
         if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[0] <= 32)):
             continue
-        cards = read_cards(file, number)
+        cards = read_cards(file, number, path)
         if primary is None:
-            primary = cards if number == 0 else read_cards(file, 0)
+            primary = cards if number == 0 else read_cards(file, 0, path)
         sky = _sky(cards)
         if found and sky == found[-1].sky:  # one for all: there may be very many files
             sky = found[-1].sky
@@ -392,9 +395,61 @@ def _filter(cards: Mapping[str, Any], primary: Mapping[str, Any]) -> str | None:
     return None
 
 
-def read_cards(file: Any, number: int) -> dict[str, Any]:
-    """Return the header of an HDU as a mapping, of the last card of each name; much faster than astropy's."""
-    return {card["name"]: card.get("value") for card in file[number].read_header_list()}
+def read_cards(file: Any, number: int, path: Path) -> dict[str, Any]:
+    """Read the cards of an HDU that darklens knows (`KNOWN_CARDS`).
+
+    Cards are read from the file's own bytes (FITS 4.0, section 4.2), which is faster than one by one by cfitsio; that
+    reads files which are compressed as a whole.
+
+    Parameters
+    ----------
+    file
+        A `fitsio.FITS`.
+    number
+        Of the HDU, counted from 0.
+    path
+        The same file.
+
+    Returns
+    -------
+    dict
+        Values by name, of the last card of each name.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        If the header is not in ASCII, as all headers are.
+    """
+    if is_gzip(path):
+        cards = {card["name"]: card.get("value") for card in file[number].read_header_list()}
+        return {name: value for name, value in cards.items() if KNOWN_CARDS.fullmatch(name)}
+    info = file[number].get_info()
+    with path.open("rb") as bytes_:
+        bytes_.seek(info["header_start"])
+        text = bytes_.read(info["data_start"] - info["header_start"]).decode("ascii")
+    found: dict[str, Any] = {}
+    for start in range(0, len(text), 80):
+        name = text[start : start + 8].rstrip().upper()
+        if name == "END":
+            break
+        if text[start + 8 : start + 10] == "= " and KNOWN_CARDS.fullmatch(name):
+            found[name] = _value(text[start + 10 : start + 80])
+    return found
+
+
+def _value(text: str) -> str | bool | int | float | None:
+    """The value of a card: text in quotes, T or F, or a number; None if it has none."""
+    if quoted := re.match(r" *'((?:[^']|'')*)'", text):
+        return quoted[1].replace("''", "'").rstrip()
+    plain = text.partition("/")[0].strip()
+    if plain in ("T", "F"):
+        return plain == "T"
+    for kind in (int, float):
+        try:
+            return kind(plain.upper().replace("D", "E"))
+        except ValueError:
+            continue
+    return plain or None
 
 
 def _unit(cards: Mapping[str, Any]) -> str | None:

@@ -92,7 +92,7 @@ def _read(path: Path) -> _Header | None:
         bands = read_bands(file, path)
         if len(bands) != 1 or not bands[0].named:
             return None
-        cards = read_cards(file, 0) | read_cards(file, bands[0].plane.hdu)
+        cards = read_cards(file, 0, path) | read_cards(file, bands[0].plane.hdu, path)
     (band,), name = bands, cards.get("OBJECT")
     position = None
     if band.sky is not None:
