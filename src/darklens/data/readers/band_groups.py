@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from darklens.data.bands import by_wavelength, is_band
 from darklens.data.identifiers import identifier
@@ -82,7 +83,7 @@ def group_bands(root: Path, paths: Sequence[Path], classes: Sequence[str]) -> Ba
         bands = Counter(band for files in found.values() for band in files)
         if sum(is_band(band) for band in bands) * 2 <= len(bands):  # ``cosmos_100`` and ``egs_100`` are two objects
             continue
-        if not set(bands) & set(classes) and sum(len(files) > 1 for files in found.values()) * 2 > len(found):
+        if not set(bands) & set(classes) and is_mostly_several(found):
             return common_bands(root, found, bands)
     return None
 
@@ -141,6 +142,11 @@ def _folders_of_bands(found: Sequence[tuple[tuple[str, ...], str]]) -> set[tuple
         if all(len(bands) == 1 for bands in here.values()) and len(set(map(frozenset, here.values()))) > 1:
             of_bands |= set(here)
     return of_bands
+
+
+def is_mostly_several(objects: Mapping[Any, Mapping[str, Path]]) -> bool:
+    """Return whether more than half of the objects have several bands."""
+    return sum(len(files) > 1 for files in objects.values()) * 2 > len(objects)
 
 
 def common_bands(

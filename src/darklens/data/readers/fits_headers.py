@@ -294,7 +294,8 @@ def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> lis
         if in_turns == "model":
             return [band for band, _ in named]
         return [replace(band, noise=replace(plane, kind=in_turns)) for band, plane in named]
-    return [_with_companions(band, names) for band in bands]
+    plain = ["_".join(_words(name)) for name in names]
+    return [_with_companions(band, names, plain) for band in bands]
 
 
 def _words(name: str) -> list[str]:
@@ -332,10 +333,11 @@ def _planes_of(band: BandImage, count: int, taken: set[str]) -> list[BandImage]:
     return [replace(band, name=f"{stem}{i}", plane=plane, named=False) for i, plane in enumerate(planes)]
 
 
-def _with_companions(band: BandImage, names: Sequence[str]) -> BandImage:
+def _with_companions(band: BandImage, names: Sequence[str], plain: Sequence[str]) -> BandImage:
     """A band with its noise map and PSF: ``<BAND>_RMS`` and ``<BAND>_PSF``, or ``ERR`` and ``PSF`` beside ``SCI``.
 
-    Of several HDUs of one name the first goes with the first band of its name, and so on.
+    Of several HDUs of one name the first goes with the first band of its name, and so on. ``plain`` are the names of all
+    HDUs in capitals, with underscores between their words.
     """
     extension = names[band.plane.hdu]
     stem = "_".join(_words(_stem(extension)))
@@ -343,7 +345,6 @@ def _with_companions(band: BandImage, names: Sequence[str]) -> BandImage:
     if extension.upper() in UNNAMED or sum(not NOT_IMAGES & set(_words(name)) for name in names if name) == 1:
         prefixes.append("")
     alike = [number for number, name in enumerate(names) if name == extension]
-    plain = ["_".join(_words(name)) for name in names]
 
     def beside(word: str) -> int | None:
         for prefix in prefixes:

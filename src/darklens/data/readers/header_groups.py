@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from darklens.data.readers.band_groups import BandGroups, common_bands
+from darklens.data.readers.band_groups import BandGroups, common_bands, is_mostly_several
 from darklens.data.readers.fits_headers import read_bands, read_cards
 from darklens.data.readers.fits_pixels import open_fits
 from darklens.errors import DataError
@@ -76,7 +76,7 @@ def group_by_headers(root: Path, paths: Sequence[Path]) -> BandGroups | None:
             headers.append(header)
             advance(number + 1, len(paths))
     found = _by_name(headers) or _by_position(headers)
-    if found is None or sum(len(files) > 1 for files in found.values()) * 2 <= len(found):
+    if found is None or not is_mostly_several(found):
         return None
     folders = {name: next(iter(files.values())).relative_to(root).parts[:-1] for name, files in found.items()}
     keyed = {(folders[name], name): files for name, files in found.items()}
