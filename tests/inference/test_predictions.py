@@ -1,5 +1,7 @@
 """Predictions of a dataset and the table of them: which rows, in which batches, under which names."""
 
+from threading import Event
+
 import numpy as np
 import polars as pl
 import pytest
@@ -13,7 +15,7 @@ from darklens.inference.adapt import Adaptation
 from darklens.inference.config import ModelConfig
 from darklens.inference.model import Prediction, TrainedModel
 from darklens.inference.outliers import OutlierScore
-from darklens.inference.predictions import Predicted, predict_cutouts, prediction_table
+from darklens.inference.predictions import Predicted, _one_ahead, predict_cutouts, prediction_table
 from darklens.tasks.classify import Classify
 from darklens.tasks.regress import Regress
 
@@ -129,3 +131,26 @@ def test_table_of_classes_has_their_sets():
         "id": ["b"], "path": ["here"], "predicted": ["y"], "p_x": [0.3], "p_y": [0.7], "set": ["x|y"],
     }  # fmt: skip
     assert "set" not in prediction_table(found, cutouts(), task).columns
+
+
+def test_the_next_batch_is_read_while_one_is_predicted_and_an_error_ends_both():
+    reading, used = Event(), []
+
+    def read(start):
+        if start == 2:
+            reading.set()
+        if start == 4:
+            raise DataError("damaged")
+        return start
+
+    def use():
+        for start in _one_ahead(read, range(0, 20, 2)):
+            used.append(start)
+            if start == 0:
+                assert reading.wait(10)
+
+    with pytest.raises(DataError, match="damaged"):
+        use()
+    assert used == [0, 2]
+    assert list(_one_ahead(lambda start: start, range(3))) == [0, 1, 2]
+    assert list(_one_ahead(read, [])) == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -16,6 +18,7 @@ from darklens.inference.model import BATCH, Prediction, TrainedModel, fitting_ba
 from darklens.tasks.base import Task
 
 Progress = Callable[[int, int], None]
+Batch = TypeVar("Batch")
 
 
 @dataclass
@@ -81,22 +84,40 @@ def predict_cutouts(
     skipped: dict[str, str] = {}
     done: list[np.ndarray] = []
     parts: list[Prediction] = []
-    for start in range(0, len(cutouts), batch_size):
+    seen = 0
+
+    def read(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         rows = np.arange(start, min(start + batch_size, len(cutouts)))
         try:
-            images, noise = _read(cutouts, rows, ids, mask)
+            return rows, *_read(cutouts, rows, ids, mask)
         except DataError:
             if not skip:
                 raise
-            rows, images, noise = _readable(cutouts, rows, ids, mask, skipped)
+            return _readable(cutouts, rows, ids, mask, skipped)
+
+    for rows, images, noise in _one_ahead(read, range(0, len(cutouts), batch_size)):
         if len(rows):
             fitting, sky = adapt.with_noise(images, noise)
             parts.append(model.predict(fitting, noise=sky, batch_size=batch_size, symmetries=symmetries))
             done.append(rows)
         if progress:
-            progress(min(start + batch_size, len(cutouts)), len(cutouts))
+            seen += batch_size
+            progress(min(seen, len(cutouts)), len(cutouts))
     everything = np.concatenate(done) if done else np.zeros(0, dtype=int)
     return Predicted(everything, _joined(model, parts), adapt, skipped)
+
+
+def _one_ahead(read: Callable[[int], Batch], starts: Iterable[int]) -> Iterator[Batch]:
+    """Batches in their order, each read in a thread of its own while the one before it is used."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting: Future[Batch] | None = None
+        for start in starts:
+            coming = thread.submit(read, start)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = coming
+        if waiting is not None:
+            yield waiting.result()
 
 
 def prediction_table(

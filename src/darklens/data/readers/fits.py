@@ -20,11 +20,12 @@ from darklens.data.bands import by_wavelength, chosen, matching
 from darklens.data.bounds import named_errors
 from darklens.data.readers.companions import Companions
 from darklens.data.readers.files import COUNTED_FILES, ImageFiles
+from darklens.data.readers.fits_hdus import read_hdus
 from darklens.data.readers.fits_headers import SAME_SCALE, BandImage, InTurns, NoiseKind, Plane, read_bands
 from darklens.data.readers.fits_pixels import NO_DATA, open_fits, read_deviation, read_plane
 from darklens.data.resampling import Axis, about_centre, resample, resample_noise, resample_psf
 from darklens.data.sizes import OneSize, crop_or_pad
-from darklens.errors import DataError
+from darklens.errors import DamagedFileError, DataError
 from darklens.progress import progress_bar
 
 SAME_ZERO_POINT = 1e-4
@@ -92,9 +93,9 @@ def read_fits_cutout(path: Path | str) -> FitsCutout:
         If it has no image or is damaged.
     """
     path = Path(path)
+    bands = read_bands(read_hdus(path), path)
+    bands = [band for band in bands if band.shape == bands[0].shape]
     with open_fits(path) as file:
-        bands = read_bands(file, path)
-        bands = [band for band in bands if band.shape == bands[0].shape]
         images = np.stack([read_plane(file, band.plane, band.blank) for band in bands]).astype(np.float32)
         rms = [None if band.noise is None else read_plane(file, band.noise).astype(np.float32) for band in bands]
         psf = {band.name: read_plane(file, band.psf).astype(np.float32) for band in bands if band.psf is not None}
@@ -232,10 +233,9 @@ class FitsObjects(ImageFiles):
         """What the headers of an object's files say of its bands."""
         found: Object = {}
         for number, path in enumerate(files):
-            with open_fits(path) as file:
-                images = read_bands(file, path, in_turns=self._in_turns)
-                if self.names is not None:
-                    images = [replace(images[0], name=self.names[number])]
+            images = read_bands(read_hdus(path), path, in_turns=self._in_turns)
+            if self.names is not None:
+                images = [replace(images[0], name=self.names[number])]
             if (beside := self.companions.of(path)) is not None:
                 noise, psf = _planes_beside(beside.noise, images, beside.kind), _planes_beside(beside.psf, images)
                 images = [
@@ -269,7 +269,7 @@ class FitsObjects(ImageFiles):
             odd = min(scanned, key=lambda path: len(set(scanned[path]) & set(scanned[self._first])))
             raise DataError(
                 f"no band is common to all {len(scanned):,} files: {self._first} has "
-                f"{', '.join(scanned[self._first])}, {odd.name} has {', '.join(scanned[odd])}"
+                f"{', '.join(scanned[self._first])}, {odd.name} has {', '.join(scanned[odd])}; read each alone"
             )
         for band in by_wavelength([band for band in counts if band not in common]):
             self.notes.append(
@@ -403,7 +403,10 @@ class FitsObjects(ImageFiles):
         """Return the bands (C, H, W) of an object, named by its first file, on the pixels and the flux scale of all."""
 
         def of_band(opened: Callable[[Path], Any], image: BandImage) -> np.ndarray:
-            return read_plane(opened(image.plane.path), image.plane, image.blank)
+            pixels = read_plane(opened(image.plane.path), image.plane, image.blank)
+            if pixels.shape != image.shape:  # cfitsio understands the headers otherwise
+                raise DamagedFileError(f"{image.plane.path}: its headers contradict themselves; copy it again")
+            return pixels
 
         return self._read(path, of_band, resample)
 
@@ -455,7 +458,6 @@ class FitsObjects(ImageFiles):
     ) -> np.ndarray:
         """What is read of each band, brought to the pixels and the flux scale of all."""
         # Files of one survey may differ in which HDUs they have, and in their order.
-        checked = path in self._scanned
         found, planes = self._found(path), []
         reference = found[self.bands[0]]
         as_it_is = self._has_common_scale(reference)
@@ -464,7 +466,7 @@ class FitsObjects(ImageFiles):
 
             def opened(file: Path) -> Any:
                 if file not in files:
-                    files[file] = stack.enter_context(open_fits(file, checked=checked))
+                    files[file] = stack.enter_context(open_fits(file))
                 return files[file]
 
             for name in self.bands:
@@ -574,10 +576,10 @@ def _on_same_pixels(image: BandImage, other: BandImage) -> bool:
 
 def _kind_in_turns(path: Path) -> InTurns | Literal["undecided"] | None:
     """What every second image of a file holds, if none has a name; None if these are bands, by their names or values."""
+    bands = read_bands(read_hdus(path), path)
+    if len(bands) % 2 or any(band.named or band.plane.number is not None for band in bands):
+        return None
     with open_fits(path) as file:
-        bands = read_bands(file, path)
-        if len(bands) % 2 or any(band.named or band.plane.number is not None for band in bands):
-            return None
         planes = [read_plane(file, band.plane, band.blank) for band in bands]
     negative = [bool((plane < 0).any()) for plane in planes]
     zero = [float((plane == 0).mean()) >= EMPTY for plane in planes]
@@ -599,20 +601,15 @@ def _planes_beside(path: Path | None, images: Sequence[BandImage], kind: NoiseKi
     """The noise map or PSF of each band in a file of its own: by name, or in their order if there are as many."""
     if path is None:
         return {}
-    with open_fits(path) as file:
-        names = [file[number].get_extname().upper() for number in range(len(file))]
-        found = {
-            number: tuple(file[number].get_info()["dims"])
-            for number in range(len(file))
-            if file[number].get_exttype() == "IMAGE_HDU" and file[number].get_info().get("dims")
-        }
+    hdus = read_hdus(path)
+    found = {hdu.number: hdu.shape for hdu in hdus if hdu.is_image and hdu.shape}
     if not found:
         raise DataError(f"{path}: no image in it")
     named = {
         image.name: Plane(path, number, kind=kind)
         for image in images
         for number in found
-        if re.fullmatch(rf"{re.escape(image.name.upper())}([-_. ].*)?", names[number])
+        if re.fullmatch(rf"{re.escape(image.name.upper())}([-_. ].*)?", hdus[number].name.upper())
     }
     if named:
         return named

@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from darklens.data.bounds import check_image, check_whole, is_gzip
+from darklens.data.bounds import check_image
+from darklens.data.readers.fits_hdus import FILTER_KEYS, SKY_KEYS, ZERO_POINT_KEYS, Hdu
 from darklens.data.resampling import Axis
-from darklens.errors import DamagedFileError, DataError
+from darklens.errors import DataError
 
 NoiseKind = Literal["deviation", "variance", "inverse variance"]
 InTurns = NoiseKind | Literal["model"]
@@ -35,15 +36,8 @@ NOT_IMAGES = {
 IMAGE_SUFFIXES = ("_BGSUB", "_FLUX", "_SCI", "_IMAGE")
 UNNAMED = ("", "SCI", "IMAGE", "PRIMARY", "DATA", "COMPRESSED_IMAGE")
 """Names of HDUs that do not tell the band; a card does, if there is one (`FILTER_KEYS`)."""
-FILTER_KEYS = ("FILTER", "BAND", "FILTER1", "FILTER2")
-ZERO_POINT_KEYS = ("MAGZERO", "MAGZPT", "PHOTZP", "ZP", "MAG_ZP")
 NO_ZERO_POINT = 90.0
 """Zero points of this and more, and of exactly 0, stand for one that is not known: -99 is common."""
-SKY_KEYS = re.compile(r"CTYPE[12]|CUNIT[12]|CRVAL[12]|CRPIX[12]|CDELT[12]|CROTA[12]|CD[12]_[12]|PC[12]_[12]|LONPOLE|LATPOLE"
-                      r"|PV[12]_\d+|RADESYS|EQUINOX|[AB]P?_\d_\d|[AB]P?_ORDER")  # fmt: skip
-_OTHERS = "PHOTFLAM|PHOTPLAM|BUNIT|OBJECT|Z?BLANK|Z?BITPIX|BSCALE|BZERO"
-KNOWN_CARDS = re.compile(rf"{SKY_KEYS.pattern}|{'|'.join((*FILTER_KEYS, *ZERO_POINT_KEYS))}|{_OTHERS}")
-"""Names of the cards that are read."""
 SAME_SCALE = 0.005
 """Pixel scales that differ by less than this fraction are one: at 200 pixels a side that is half a pixel at the edge. A
 larger value hides another resolution; a smaller one resamples for projections that differ over the sky."""
@@ -234,15 +228,15 @@ class BandImage:
         return self.sky.scale if self.sky is not None else None
 
 
-def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> list[BandImage]:
-    """Return the bands of an open FITS file: its images of the first one's size, noise maps and PSFs apart.
+def read_bands(hdus: Sequence[Hdu], path: Path, *, in_turns: InTurns | None = None) -> list[BandImage]:
+    """Return the bands of a FITS file: its images of the first one's size, noise maps and PSFs apart.
 
     Parameters
     ----------
-    file
-        A `fitsio.FITS`.
+    hdus
+        Its headers.
     path
-        The file, for errors.
+        The file.
     in_turns
         What every second image holds: the noise of the one before it, or a model, which is left out; None if it is a band.
 
@@ -256,20 +250,14 @@ def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> lis
     DataError
         If there are none, or they are too large in all.
     """
-    _check_end(file, path)
-    names = [file[number].get_extname() for number in range(len(file))]
-    is_image = [file[number].get_exttype() == "IMAGE_HDU" for number in range(len(file))]
+    names, primary = [hdu.name for hdu in hdus], hdus[0].cards
     found: list[BandImage] = []
-    primary: dict[str, Any] | None = None
-    for number, extension in enumerate(names):
-        if not is_image[number] or NOT_IMAGES & set(_words(extension)):
+    for hdu in hdus:
+        number, extension, shape, cards = hdu.number, hdu.name, hdu.shape, hdu.cards
+        if not hdu.is_image or NOT_IMAGES & set(_words(extension)):
             continue
-        shape = tuple(int(n) for n in file[number].get_info().get("dims", ()))
         if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[0] <= 32)):
             continue
-        cards = read_cards(file, number, path)
-        if primary is None:
-            primary = cards if number == 0 else read_cards(file, 0, path)
         sky = _sky(cards)
         if found and sky == found[-1].sky:  # one for all: there may be very many files
             sky = found[-1].sky
@@ -277,9 +265,9 @@ def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> lis
         name = _band_name(extension, cards, primary, number, taken)
         plane = Plane(path, number, None if len(shape) == 2 else 0)
         band = BandImage(
-            name, plane, (shape[-2], shape[-1]), zero_point(primary | cards), _blank(cards), sky,
+            name, plane, (shape[-2], shape[-1]), zero_point({**primary, **cards}), _blank(cards), sky,
             named=extension.upper() not in UNNAMED or name == _filter(cards, primary),
-            unit=_unit(primary | cards),
+            unit=_unit({**primary, **cards}),
         )  # fmt: skip
         found += [band] if len(shape) == 2 else _planes_of(band, shape[0], taken)
     if not found:
@@ -294,6 +282,8 @@ def read_bands(file: Any, path: Path, *, in_turns: InTurns | None = None) -> lis
         if in_turns == "model":
             return [band for band, _ in named]
         return [replace(band, noise=replace(plane, kind=in_turns)) for band, plane in named]
+    if not any(NOT_IMAGES & set(_words(name)) for name in names):
+        return bands
     plain = ["_".join(_words(name)) for name in names]
     return [_with_companions(band, names, plain) for band in bands]
 
@@ -309,21 +299,6 @@ def _shows_same_field(band: BandImage, first: BandImage) -> bool:
     return all(
         0.75 < own * band.scale / (n * first.scale) < 4 / 3 for own, n in zip(band.shape, first.shape, strict=True)
     )
-
-
-def _check_end(file: Any, path: Path) -> None:
-    """Refuse a file that ends within an HDU: those behind it are missing, and with them bands."""
-    if is_gzip(path) or not len(file):
-        return
-    end, size = file[len(file) - 1].get_info()["data_end"], path.stat().st_size
-    check_whole(path, end, size)
-    if size > end:
-        with path.open("rb") as bytes_:
-            bytes_.seek(end)
-            if bytes_.read(8) == b"XTENSION":
-                raise DamagedFileError(
-                    f"{path}: truncated: it ends within the header of HDU {len(file)}; copy it again"
-                )
 
 
 def _planes_of(band: BandImage, count: int, taken: set[str]) -> list[BandImage]:
@@ -394,63 +369,6 @@ def _filter(cards: Mapping[str, Any], primary: Mapping[str, Any]) -> str | None:
             if isinstance(value, str) and value.strip() and not value.upper().startswith(("CLEAR", "N/A", "NONE")):
                 return re.sub(r"\.0+$", "", value.strip())
     return None
-
-
-def read_cards(file: Any, number: int, path: Path) -> dict[str, Any]:
-    """Read the cards of an HDU that darklens knows (`KNOWN_CARDS`).
-
-    Cards are read from the file's own bytes (FITS 4.0, section 4.2), which is faster than one by one by cfitsio; that
-    reads files which are compressed as a whole.
-
-    Parameters
-    ----------
-    file
-        A `fitsio.FITS`.
-    number
-        Of the HDU, counted from 0.
-    path
-        The same file.
-
-    Returns
-    -------
-    dict
-        Values by name, of the last card of each name.
-
-    Raises
-    ------
-    UnicodeDecodeError
-        If the header is not in ASCII, as all headers are.
-    """
-    if is_gzip(path):
-        cards = {card["name"]: card.get("value") for card in file[number].read_header_list()}
-        return {name: value for name, value in cards.items() if KNOWN_CARDS.fullmatch(name)}
-    info = file[number].get_info()
-    with path.open("rb") as bytes_:
-        bytes_.seek(info["header_start"])
-        text = bytes_.read(info["data_start"] - info["header_start"]).decode("ascii")
-    found: dict[str, Any] = {}
-    for start in range(0, len(text), 80):
-        name = text[start : start + 8].rstrip().upper()
-        if name == "END":
-            break
-        if text[start + 8 : start + 10] == "= " and KNOWN_CARDS.fullmatch(name):
-            found[name] = _value(text[start + 10 : start + 80])
-    return found
-
-
-def _value(text: str) -> str | bool | int | float | None:
-    """The value of a card: text in quotes, T or F, or a number; None if it has none."""
-    if quoted := re.match(r" *'((?:[^']|'')*)'", text):
-        return quoted[1].replace("''", "'").rstrip()
-    plain = text.partition("/")[0].strip()
-    if plain in ("T", "F"):
-        return plain == "T"
-    for kind in (int, float):
-        try:
-            return kind(plain.upper().replace("D", "E"))
-        except ValueError:
-            continue
-    return plain or None
 
 
 def _unit(cards: Mapping[str, Any]) -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from darklens.data.bounds import TILE_RATIO, check_expansion, check_whole, is_gzip, named_errors
-from darklens.data.readers.fits_checks import check_before_opening
 from darklens.data.readers.fits_headers import Plane
 from darklens.errors import DamagedFileError
 
@@ -20,22 +20,34 @@ NO_DATA = 1e10
 all others at most 151. A smaller limit masks noisy pixels, a larger one takes pixels without data for measured ones."""
 
 
+@cache
+def _fits_class() -> type:
+    """`fitsio.FITS`, which goes through all HDUs when the first is asked for, made to open that one; cubes are kept."""
+    import fitsio
+    from fitsio.hdu import ImageHDU
+
+    class Images(fitsio.FITS):  # type: ignore[misc]
+        def __init__(self, path: Path):
+            self.cubes: dict[int, np.ndarray] = {}
+            super().__init__(str(path))
+
+        def __getitem__(self, number: int) -> Any:
+            return ImageHDU(self._FITS, number)
+
+    return Images
+
+
 @contextmanager
-def open_fits(path: Path, *, checked: bool = False) -> Iterator[Any]:
-    """Open a file after the checks of `check_before_opening`, unless they were made when its headers were read.
+def open_fits(path: Path) -> Iterator[Any]:
+    """Open a file by fitsio, of which `darklens.data.readers.fits_hdus.read_hdus` has read and checked the headers.
 
     Raises
     ------
     DataError
         If it is not a readable FITS file.
     """
-    import fitsio
-
-    with named_errors(path, "not a readable FITS file"):
-        if not checked:
-            check_before_opening(path)
-        with fitsio.FITS(str(path)) as file:
-            yield file
+    with named_errors(path, "not a readable FITS file"), _fits_class()(path) as file:
+        yield file
 
 
 def read_plane(file: Any, plane: Plane, blank: float | None = None) -> np.ndarray:
@@ -44,7 +56,7 @@ def read_plane(file: Any, plane: Plane, blank: float | None = None) -> np.ndarra
     Parameters
     ----------
     file
-        A `fitsio.FITS`.
+        Of `open_fits`.
     plane
         Where the pixels are.
     blank
@@ -61,13 +73,14 @@ def read_plane(file: Any, plane: Plane, blank: float | None = None) -> np.ndarra
         If the file holds less than its header promises, or is damaged.
     """
     try:
-        pixels = _pixels(file, plane)
+        pixels = file.cubes[plane.hdu] if plane.hdu in file.cubes else _pixels(file, plane)
     except OSError as error:
         name = f" ({file[plane.hdu].get_extname()})".replace(" ()", "")
         raise DamagedFileError(
             f"{plane.path}: HDU {plane.hdu}{name} is damaged or cut off; copy it again, or leave it out"
         ) from error
     if plane.number is not None and pixels.ndim == 3:
+        file.cubes[plane.hdu] = pixels
         pixels = pixels[plane.number]
     return pixels if blank is None else np.where(pixels == blank, np.float32(np.nan), pixels.astype(np.float32))
 
@@ -85,15 +98,17 @@ def read_deviation(file: Any, plane: Plane) -> np.ndarray:
 
 def _pixels(file: Any, plane: Plane) -> np.ndarray:
     """The pixels of an HDU, if the file can hold as many as its header promises."""
-    info, path = file[plane.hdu].get_info(), plane.path
-    if not all(info.get("dims", (0,))):
+    hdu, path = file[plane.hdu], plane.path
+    shape = hdu.get_dims()
+    if not all(shape):
         raise ValueError(f"HDU {plane.hdu} is no image")
-    promised, size = math.prod(info["dims"]) * abs(info["img_type"]) // 8, path.stat().st_size
-    if info["is_compressed_image"]:
+    # At least a byte for each pixel: headers were checked to the byte, but cfitsio may understand them otherwise.
+    promised, size = math.prod(shape), path.stat().st_size
+    if hdu.is_compressed():
         check_expansion(path, promised, size, ratio=TILE_RATIO)
-    elif is_gzip(path):
+    elif promised > size:
+        if not is_gzip(path):
+            check_whole(path, promised, size)
         check_expansion(path, promised, size)
-    else:
-        check_whole(path, info["data_start"] + promised, size)
-    pixels = file[plane.hdu].read()
-    return np.asarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+    pixels = hdu.read()
+    return pixels if pixels.dtype.isnative else pixels.astype(pixels.dtype.newbyteorder("="))

@@ -11,8 +11,8 @@ from itertools import product
 from pathlib import Path
 
 from darklens.data.readers.band_groups import BandGroups, common_bands, is_mostly_several
-from darklens.data.readers.fits_headers import read_bands, read_cards
-from darklens.data.readers.fits_pixels import open_fits
+from darklens.data.readers.fits_hdus import read_hdus
+from darklens.data.readers.fits_headers import read_bands
 from darklens.errors import DataError
 from darklens.progress import progress_bar
 
@@ -88,12 +88,12 @@ def group_by_headers(root: Path, paths: Sequence[Path]) -> BandGroups | None:
 
 def _read(path: Path) -> _Header | None:
     """What the header of a file with one image of a named filter says; None for all other files."""
-    with open_fits(path) as file:
-        bands = read_bands(file, path)
-        if len(bands) != 1 or not bands[0].named:
-            return None
-        cards = read_cards(file, 0, path) | read_cards(file, bands[0].plane.hdu, path)
-    (band,), name = bands, cards.get("OBJECT")
+    hdus = read_hdus(path)
+    bands = read_bands(hdus, path)
+    if len(bands) != 1 or not bands[0].named:
+        return None
+    (band,) = bands
+    name = {**hdus[0].cards, **hdus[band.plane.hdu].cards}.get("OBJECT")
     position = None
     if band.sky is not None:
         with suppress(Exception):  # what astropy says of a WCS that makes no sense
