@@ -38,6 +38,7 @@ def data(channels=1, seed=3, classes=("cdm", "axion"), bands=()):
         task=Classify(class_names=list(classes)),
         seed=seed,
         bands=list(bands),
+        description={},
     )
 
 
@@ -115,6 +116,9 @@ def test_start_gives_all_weights_that_fit(tmp_path):
     given = load_file(folder / "model.safetensors")
     own = build_module(recipe(), data(), str(folder)).network.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in given.items())
+    begun = data()
+    build_module(recipe(), begun, str(folder))
+    assert begun.description["also"] == [load_model(folder).config.data]
     other = build_module(recipe(), data(classes=("a", "b", "c")), str(folder)).network.state_dict()
     fresh = build_module(recipe(), data(classes=("a", "b", "c"))).network.state_dict()
     new = {name for name, tensor in given.items() if tensor.shape != other[name].shape}

@@ -51,7 +51,9 @@ def test_ensemble_of_two_runs_is_a_run(tmp_path):
     assert out == tmp_path / "both"
     record = read_record(out)
     assert record["training"] == summed_training([FIRST, SECOND])
-    assert record["data_description"] == {"source": "gone", "seed": 0, "train_images": 10}
+    assert record["data_description"] == {
+        "source": "gone", "seed": 0, "train_images": 10, "also": [{"source": "other", "seed": 0, "train_images": 10}],
+    }  # fmt: skip
     job = recorded_job(out)
     assert (job.data, job.member) == ("gone", 0)
     assert (job.recipe.name, job.recipe.source) == ("ensemble", "darklens")

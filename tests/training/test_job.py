@@ -194,10 +194,11 @@ def test_options_of_version_0_1_lie_beside_the_rest(tmp_path):
 def test_data_of_a_job_are_opened_as_it_says(monkeypatch):
     seen = {}
     monkeypatch.setattr(jobs, "open_training_data", lambda *given, **named: seen.update(named, given=given))
-    job = Job(RECIPE, "d", 7, DataOptions(mask=True), member=3, unlabelled="u")
+    job = Job(RECIPE, "d", 7, DataOptions(mask=True), member=3, unlabelled="u", own_seeds=False)
     open_job_data(job, trust_code=True)
     assert seen == {
         "given": ("d", RECIPE, 7), "options": DataOptions(mask=True), "unlabelled": "u", "member": 3, "trust_code": True,
+        "own_seeds": False,
     }  # fmt: skip
     open_job_data(job)
     assert seen["trust_code"] is False

@@ -32,12 +32,28 @@ def block(seed):
 def test_simulated_training_and_validation_images_are_of_different_seeds():
     data = open_training_data("preset:model-3-noisy", RECIPE, 5)
     training, held_out = data.train[[0]]["image"], data.validation[range(64)]["image"]
-    torch.testing.assert_close(held_out, block(5 + 1_000_003))
-    torch.testing.assert_close(data.sample, block(5))
-    torch.testing.assert_close(training, block(5))
+    torch.testing.assert_close(held_out, block(2 * 2**30 + 5))
+    torch.testing.assert_close(data.sample, block(2**30 + 5))
+    torch.testing.assert_close(training, block(2**30 + 5))
+    assert data.description["simulated"] == {"preset": "model-3-noisy", "seeds": [2**30 + 5, 2 * 2**30 + 5]}
     assert not torch.allclose(training, held_out)
     other = open_training_data("preset:model-3-noisy", RECIPE, 6)
     assert not torch.allclose(other.train[[0]]["image"], training)
+
+
+def test_runs_of_version_0_1_go_on_with_the_images_that_they_began_with():
+    data = open_training_data("preset:model-3-noisy", RECIPE, 5, member=1, own_seeds=False)
+    torch.testing.assert_close(data.train[[0]]["image"], block(5 + 1009))
+    torch.testing.assert_close(data.validation[range(64)]["image"], block(5 + 1_000_003))
+    assert data.description["simulated"]["seeds"] == [1014, 1_000_008]
+
+
+def test_no_seed_leads_to_images_of_a_dataset_folder():
+    for seed in (-1, 2**30):
+        with pytest.raises(DataError, match=f"--seed must be from 0 to 1073741823; got {seed}"):
+            open_training_data("preset:model-3-noisy", RECIPE, seed)
+    last = open_training_data("preset:model-3-noisy", RECIPE, 2**30 - 1, member=1)
+    assert last.description["simulated"]["seeds"] == [2**30 + 1008, 3 * 2**30 - 1]
 
 
 def test_members_learn_from_other_images_and_share_the_validation_images():
@@ -51,18 +67,18 @@ def test_members_learn_from_other_images_and_share_the_validation_images():
 def test_labels_are_those_of_the_preset(tmp_path):
     data = open_training_data("preset:model-3-noisy", RECIPE, 5)
     labels = [data.task.class_names[i] for i in data.validation[range(64)]["target"]]
-    assert labels == Simulator("model-3-noisy", 5 + 1_000_003).catalog(64)["label"].to_list()
+    assert labels == Simulator("model-3-noisy", 2 * 2**30 + 5).catalog(64)["label"].to_list()
     assert data.task.class_names == ["no_sub", "cdm", "axion"]
 
 
 def test_values_come_with_their_images_and_unknown_ones_are_left_out():
     recipe = load_recipe("mass/demo", TINY | {"trainer.batch_size": 64})
     data = open_training_data("preset:model-3-noisy", recipe, 5)
-    truths = Simulator("model-3-noisy", 5 + 1_000_003).catalog(64)
+    truths = Simulator("model-3-noisy", 2 * 2**30 + 5).catalog(64)
     known = truths["log10_axion_mass"].is_not_null().to_numpy()
     held_out = data.validation[range(len(data.validation))]
     np.testing.assert_allclose(held_out["target"][:, 0], truths["log10_axion_mass"].drop_nulls(), rtol=1e-6)
-    torch.testing.assert_close(held_out["image"], block(5 + 1_000_003)[torch.from_numpy(known)])
+    torch.testing.assert_close(held_out["image"], block(2 * 2**30 + 5)[torch.from_numpy(known)])
     with pytest.raises(DataError, match=r"preset:model-3-noisy: no column 'halo_mass', .*; numbers are in .*theta_E"):
         open_training_data("preset:model-3-noisy", load_recipe("mass/demo", {"task.target": "halo_mass"}), 0)
 
@@ -144,7 +160,7 @@ def test_what_is_remembered_of_a_dataset(stored):
     peaks = np.quantile(data.sample.numpy().reshape(128, -1), 0.995, axis=1)
     assert data.description == {
         "source": "a telescope", "layout": "dataset", "seed": 9, "train_images": 135, "validation_images": 15,
-        "test_images": 0, "checksum": data.description["checksum"],
+        "test_images": 0, "checksum": data.description["checksum"], "simulated": None,
         "typical_peak": pytest.approx(np.sort(peaks)[63], rel=1e-5),
     }  # fmt: skip
     assert data.description["checksum"]
@@ -339,6 +355,7 @@ def test_what_is_remembered_of_a_preset():
     peaks = np.quantile(data.sample.numpy().reshape(64, -1), 0.995, axis=1)
     assert data.description == {
         "source": "preset:model-3-noisy", "layout": "simulated as it goes", "seed": 5, "train_images": 512,
+        "simulated": {"preset": "model-3-noisy", "seeds": [2**30 + 5, 2**31 + 5]},
         "validation_images": 64, "typical_peak": pytest.approx(np.sort(peaks)[31], rel=1e-5),
     }  # fmt: skip
     assert [list(blocks) for blocks in data.train_loader(0, 1).sampler] == [[0, 1], [2, 3]]

@@ -11,14 +11,15 @@ from conftest import TINY
 
 from darklens.data.importing import import_data
 from darklens.data.layouts import open_data
+from darklens.data.synthesis import simulate_dataset
 from darklens.errors import DarklensError, DataError, UserCodeError
 from darklens.inference.model import load_model
 from darklens.report.page import differences, read_run, write_report
-from darklens.simulation import Simulator
+from darklens.simulation import Simulator, load_preset
 from darklens.training.job import Job
 from darklens.training.recipe import load_recipe
 from darklens.training.train import train
-from darklens.workflows.evaluate import TEST_STREAM, evaluate_run
+from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.options import EvaluationOptions
 
 
@@ -73,10 +74,20 @@ def test_training_images_are_refused_by_checksum_and_by_name(run, dataset, class
 def test_fresh_images_are_of_no_seed_that_the_model_has_seen(run, tmp_path):
     copy = fresh_copy(run, tmp_path / "run")
     record = evaluate_run(copy, "preset:model-3-noisy", EvaluationOptions("fresh", count=64))
-    expected = Simulator("model-3-noisy", 1 + TEST_STREAM).catalog(64)  # the dataset's seed is 1
+    expected = Simulator("model-3-noisy", 3 * 2**30).catalog(64)
     assert predictions(copy, "fresh")["theta_E"].to_list() == expected["theta_E"].to_list()
     assert record["n"] == 64
     assert "--count 64" in record["command"]
+
+
+def test_simulated_images_of_a_seed_that_was_trained_on_are_refused_whatever_their_number(run, tmp_path):
+    copy = fresh_copy(run, tmp_path / "run")
+    preset = load_preset("model-3-noisy")
+    more = simulate_dataset(preset, 32, 1, out=tmp_path / "more")  # the training's has the seed 1
+    with pytest.raises(DataError, match=r"simulated images of a preset and a seed \(1\) that the model was trained or"):
+        evaluate_run(copy, more)
+    others = simulate_dataset(preset, 32, 2, out=tmp_path / "others")
+    assert evaluate_run(copy, others)["n"] == 32
 
 
 def test_kept_pictures_are_those_of_their_captions(run, test_set, tmp_path):
@@ -211,14 +222,18 @@ def test_report_shows_the_evaluation_that_is_named(run, test_set, tmp_path):
         write_report([copy], tmp_path / "page.html", name="third")
 
 
-def test_runs_that_saw_other_fresh_images_are_not_paired(run, tmp_path):
-    """Test images of a preset follow from the seed of a model's training data."""
+def test_fresh_images_are_the_same_for_all_models_and_runs_that_saw_others_are_not_paired(run, tmp_path):
     copies = [fresh_copy(run, tmp_path / name) for name in ("a", "b")]
     config = json.loads((copies[1] / "model" / "config.json").read_text())
     config["data"]["seed"] = 5
     (copies[1] / "model" / "config.json").write_text(json.dumps(config))
     for copy in copies:
         evaluate_run(copy, "preset:model-3-noisy", EvaluationOptions("x", count=48))
+    assert len(differences([read_run(copy) for copy in copies])) == 1
+    record = copies[1] / "evaluations" / "x" / "evaluation.json"  # as of version 0.1, whose seeds depended on the model
+    content = json.loads(record.read_text())
+    content["data"]["seed"] += 1
+    record.write_text(json.dumps(content))
     assert differences([read_run(copy) for copy in copies]) == []
     page = write_report(copies, tmp_path / "page.html").read_text()
     assert "different test sets" in page

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from darklens.data.dataset import Cutouts, DatasetInfo, DatasetWriter, versions
+from darklens.data.seeds import simulation_seed
 from darklens.progress import working
 from darklens.simulation import BLOCK, Preset, Simulator
 
@@ -43,7 +44,7 @@ def simulate_dataset(
     count
         Number of images, a total over the classes, which alternate.
     seed
-        Seed of all random numbers, 0 or above.
+        Seed of all random numbers, from 0 to `darklens.data.seeds.SEEDS` - 1.
     out
         The folder to write; ``<out>.partial`` holds the images until all are written.
     noise
@@ -61,8 +62,9 @@ def simulate_dataset(
     Raises
     ------
     DataError
-        If the folder exists or cannot be written, or its partial folder is of other settings.
+        If the folder exists or cannot be written, its partial folder is of other settings, or the seed is out of range.
     """
+    seed = simulation_seed(seed, "dataset")
     dtype = image_dtype(preset, noise)
     shape = (count, 1, preset.pixels, preset.pixels)
     fingerprint = {"preset": preset.resolved, "seed": seed, "noise": noise, "versions": versions(), "device": device}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import seed_everything
@@ -47,7 +47,7 @@ def build_module(
     data
         On what.
     start
-        A trained model whose weights the network starts from.
+        A trained model whose weights the network starts from; what it has seen is added to the description of the data.
     trust_code
         Whether code that ``start`` names may run.
 
@@ -69,7 +69,7 @@ def build_module(
     network = build_network(recipe.network["name"], channels, data.task.outputs, options)
     if start is not None:
         own = carries_only(model_folder(start), own_code(recipe))
-        _load_weights_of(network, start, trust_code or own)
+        data.description["also"] = [_load_weights_of(network, start, trust_code or own)]
     network = network.to(memory_format=torch.channels_last)
     if recipe.trainer.compile:
         network.compile()
@@ -96,8 +96,11 @@ def _lens_band(recipe: Recipe, data: TrainingData) -> int | None:
     return names.index(wanted)
 
 
-def _load_weights_of(network: nn.Module, start: str, trust_code: bool) -> None:
-    """Load all weights of a trained model that fit; the last layer is new if the classes are others."""
+def _load_weights_of(network: nn.Module, start: str, trust_code: bool) -> dict[str, Any]:
+    """Load all weights of a trained model that fit; the last layer is new if the classes are others.
+
+    Returns what that model remembers of its data.
+    """
     trained = load_model(start, trust_code=trust_code)
     if len(trained.members) > 1:
         raise ModelError(f"{start}: an ensemble cannot be trained further; start from one of its members")
@@ -111,3 +114,4 @@ def _load_weights_of(network: nn.Module, start: str, trust_code: bool) -> None:
             f"{start}: its weights do not fit this recipe's network ({odd} is of another shape, or missing)"
         )
     network.load_state_dict(own | fitting)
+    return trained.config.data

@@ -75,11 +75,12 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
         preprocessing={},
         recipe=dataclasses.asdict(recipe),
         calibration={},
+        data=configs[0].data | {"also": [config.data for config in configs[1:]]},
         members=names,
     )
     record = read_record(out) if begun else new_record(dataclasses.replace(jobs[0], recipe=recipe, member=0), out)
     record["training"] = summed_training([r["training"] for r in records])
-    record["data_description"] = records[0]["data_description"]
+    record["data_description"] = config.data
     model: TrainedModel = Ensemble(config, members)
     data = _shared_data(jobs, trust_code)
     if data is not None:

@@ -57,6 +57,9 @@ class Job:
         in the split.
     unlabelled
         A second dataset without labels, for tasks that have a use for it.
+    own_seeds
+        Whether images that are simulated as it goes have seeds that no dataset folder has; of runs of version 0.1, which
+        go on with the images that they began with, they have not.
     """
 
     recipe: Recipe
@@ -67,6 +70,7 @@ class Job:
     start: str | None = None
     member: int = 0
     unlabelled: str | None = None
+    own_seeds: bool = True
 
 
 def read_job(out: Path, *, trust_code: bool = False) -> Job:
@@ -95,7 +99,7 @@ def _normal(job: Job) -> tuple[Any, ...]:
     start = job.start
     if start is not None and Path(start).parent.name == "stages":
         start = Path(start).name
-    rest = dataclasses.replace(job, recipe=_with_defaults(job.recipe), start=start)
+    rest = dataclasses.replace(job, recipe=_with_defaults(job.recipe), start=start, own_seeds=True)
     data = [stage.get("data") for stage in job.recipe.stages]
     return rest, [_with_defaults(part) for part in job.recipe.parts()], data, len(job.recipe.members)
 
@@ -172,7 +176,8 @@ def recorded_job(out: Path, *, trust_code: bool = False) -> Job:
     options = _recorded_options(record, out)
     if options.layout is not None and is_reference(options.layout):
         check_trusted(options.layout, str(out / "run.json"), trust_code)
-    fields = known_keys(Job, record) | {"recipe": recipe, "options": options}
+    own_seeds = record.get("own_seeds", False)  # version 0.1 kept nothing of it
+    fields = known_keys(Job, record) | {"recipe": recipe, "options": options, "own_seeds": own_seeds}
     return from_keys(Job, fields, str(out / "run.json"), DataError)
 
 
@@ -194,6 +199,7 @@ def open_job_data(job: Job, *, trust_code: bool = False) -> TrainingData:
         options=job.options,
         unlabelled=job.unlabelled,
         member=job.member,
+        own_seeds=job.own_seeds,
         trust_code=trust_code,
     )
 

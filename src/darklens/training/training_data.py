@@ -17,6 +17,8 @@ from darklens.data.batches import Batch, Batches, CutoutDataset, FreshBlocks, Si
 from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
+from darklens.data.seeds import SEEDS, simulation_seed
+from darklens.data.seen import FORMER_VALIDATION, SIMULATED
 from darklens.data.sizes import OneSize, Resized
 from darklens.data.splits import ensure_split
 from darklens.data.streams import TwoStreamBatches, TwoStreams, UnlabelledImages
@@ -125,6 +127,7 @@ def open_training_data(
     options: DataOptions = DataOptions(),
     unlabelled: str | None = None,
     member: int = 0,
+    own_seeds: bool = True,
     trust_code: bool = False,
 ) -> TrainingData:
     """Open the training and validation images that ``--data`` names.
@@ -143,6 +146,8 @@ def open_training_data(
         A second dataset, a path in any layout, for tasks that learn from images without labels as well.
     member
         Order, weights and simulated training images follow from ``seed`` and from this number.
+    own_seeds
+        Whether simulated images have seeds that no dataset folder has; of runs of version 0.1 they have not.
     trust_code
         Whether code that a preset in YAML names may run.
 
@@ -153,7 +158,12 @@ def open_training_data(
     """
     if data.startswith("preset:"):
         preset = load_preset(data.removeprefix("preset:"), trust_code=trust_code)
-        opened = _simulated(preset, recipe, seed, seed + MEMBER_STRIDE * member)
+        of_member = seed + MEMBER_STRIDE * member
+        if own_seeds:
+            seeds = simulation_seed(of_member % SEEDS, "training"), simulation_seed(seed, "validation")
+        else:
+            seeds = of_member, seed + FORMER_VALIDATION
+        opened = _simulated(preset, recipe, of_member, seeds)
     else:
         opened = _stored(open_with(data, options), recipe, seed, options.mask)
     second = _second_stream(opened, unlabelled, options)
@@ -226,6 +236,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
             "source": info.source if info.source.startswith("preset:") else Path(info.source).name,
             "layout": info.layout,
             "seed": info.seed,
+            "simulated": None if info.preset is None else {"preset": info.preset["name"], "seeds": [info.seed]},
             "train_images": len(train),
             "validation_images": len(validation),
             "test_images": int((split == "test").sum()),
@@ -283,15 +294,15 @@ def _typical_peak(images: Tensor) -> float:
     return float(peaks.median())
 
 
-def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> TrainingData:
-    """Training images never repeat; validation images are of another seed."""
+def _simulated(preset: Preset, recipe: Recipe, seed: int, seeds: tuple[int, int]) -> TrainingData:
+    """Training images, which never repeat, of the first of two seeds, and validation images of the second."""
     if recipe.trainer.batch_size % BLOCK:
         raise RecipeError(
             f"recipe {recipe.name}: trainer.batch_size: simulated images come in blocks of {BLOCK}; "
             f"{recipe.trainer.batch_size} is no multiple"
         )
     epoch_images = recipe.trainer.epoch_images or SIMULATED_EPOCH
-    train, validation = Simulator(preset, seed, compile=True), Simulator(preset, split_seed + 1_000_003)
+    train, validation = Simulator(preset, seeds[0], compile=True), Simulator(preset, seeds[1])
     info = simulated_info(preset, seed)
     task = recipe.make_task()
     described = Cutouts(_no_images(preset), train.catalog(BLOCK), info)
@@ -317,8 +328,9 @@ def _simulated(preset: Preset, recipe: Recipe, split_seed: int, seed: int) -> Tr
         unit=info.unit,
         description={
             "source": f"preset:{preset.name}",
-            "layout": "simulated as it goes",
+            "layout": SIMULATED,
             "seed": seed,
+            "simulated": {"preset": preset.name, "seeds": list(seeds)},
             "train_images": epoch_images * recipe.trainer.epochs,
             "validation_images": len(held_out["image"]),
             "typical_peak": _typical_peak(sample["image"]),

@@ -20,6 +20,8 @@ from darklens.data.checks import check_finite
 from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
+from darklens.data.seeds import simulation_seed
+from darklens.data.seen import how_seen
 from darklens.data.synthesis import simulate_cutouts
 from darklens.errors import DarklensError, DataError, UserCodeError
 from darklens.evaluation.bootstrap import ROUNDS, Interval, Metric, intervals
@@ -35,10 +37,6 @@ from darklens.simulation import load_preset
 from darklens.tasks.base import Gallery
 from darklens.usercode import load_function
 from darklens.workflows.options import EvaluationOptions
-
-TEST_STREAM = 2_000_003
-"""Added to the seed of a model's training data, for test images of a preset: neither training images, whose seed it is,
-nor validation images, to whose seed 1,000,003 is added."""
 
 
 @dataclass(frozen=True)
@@ -167,10 +165,8 @@ def _open(
 ) -> TestImages:
     """Test images whose truth is known."""
     if str(data).startswith("preset:"):
-        # Of a seed that no training or validation image of the model is of.
         preset = load_preset(str(data).removeprefix("preset:"), trust_code=trust_code)
-        seed = (model.config.data.get("seed") or 0) + TEST_STREAM
-        cutouts = simulate_cutouts(preset, evaluation.count, seed, progress=progress)
+        cutouts = simulate_cutouts(preset, evaluation.count, simulation_seed(0, "test"), progress=progress)
         if options.band_names is not None:
             cutouts = cutouts.with_bands(options.band_names)
     else:
@@ -321,9 +317,16 @@ def _keep_explanations(model: TrainedModel, cutouts: Cutouts, gallery: Gallery, 
 
 
 def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:
+    """The rows that are marked for the test, or all; refused if the model has seen them."""
+    seen = how_seen(model.config.data, cutouts.info)
+    if seen == "same seed":
+        raise DataError(
+            f"{cutouts.where}: simulated images of a preset and a seed ({cutouts.info.seed}) that the model was trained or "
+            "validated on; simulate others with another --seed"
+        )
     if "split" in cutouts.catalog.columns and "test" in cutouts.catalog["split"].to_list():
         return cutouts.subset(np.flatnonzero((cutouts.catalog["split"] == "test").to_numpy()))
-    if _trained_on(cutouts, model, run):
+    if seen is not None or _same_folder(cutouts, model, run):
         raise DataError(
             f"{cutouts.where}: these are the images the model was trained on; evaluate on others, or import them "
             "with --split 0.8,0.1,0.1 and train again"
@@ -331,11 +334,11 @@ def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:
     return cutouts
 
 
-def _trained_on(cutouts: Cutouts, model: TrainedModel, run: Path) -> bool:
-    """Whether these are the training images: by checksum, or where there is none by folder and ids."""
+def _same_folder(cutouts: Cutouts, model: TrainedModel, run: Path) -> bool:
+    """Whether these are the training images by folder and ids, where there is no checksum to tell."""
     trained = model.config.data
     if cutouts.info.checksum is not None and trained.get("checksum") is not None:
-        return bool(cutouts.info.checksum == trained["checksum"])
+        return False
     split = run / "split.parquet"
-    same_folder = trained.get("source") == Path(cutouts.info.source).name
-    return same_folder and split.is_file() and set(cutouts.ids) <= set(pl.read_parquet(split)["id"])
+    same_name = trained.get("source") == Path(cutouts.info.source).name
+    return same_name and split.is_file() and set(cutouts.ids) <= set(pl.read_parquet(split)["id"])
