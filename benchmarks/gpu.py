@@ -58,7 +58,7 @@ class Size:
 FULL = Size("cuda", 64 * BLOCK, 5, 90_000, 15_000, 5.0)
 TINY = Size(
     "cpu", BLOCK, 2, 192, 96, 0.0,
-    {"trainer.epochs": 1, "trainer.batch_size": 32, "trainer.max_minutes": None, "trainer.epoch_images": 64},
+    {"trainer.epochs": 1, "trainer.batch_size": 32, "trainer.minutes": None, "trainer.epoch_images": 64},
 )  # fmt: skip
 Part = Callable[[Size, Path], dict[str, Any]]
 
@@ -131,7 +131,7 @@ def imagenet(name: str) -> Part:
         test_set = _images(size, out, "test", size.test_images)
         run = out / f"imagenet-{name}"
         weights = {} if _weights_at_hand(name) and size is FULL else {"network.pretrained": False}
-        changes = weights | {"trainer.max_minutes": 7.0, "trainer.epochs": 30} | size.overrides
+        changes = weights | {"trainer.minutes": 7.0, "trainer.epochs": 30} | size.overrides
         train(Job(load_recipe(f"substructure/{name}", changes), str(train_set)), run)
         record = evaluate_run(run, test_set, EvaluationOptions("test"))
         return {"pretrained": not weights, "n": record["n"], "figures": record["figures"]}

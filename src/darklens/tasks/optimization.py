@@ -70,32 +70,31 @@ def _optimizer(options: OptimizerOptions, groups: list[dict[str, Any]]) -> torch
     return kind(groups, lr=options.lr, **{"foreach": True} | arguments)
 
 
-def learning_rate_factor(options: ScheduleOptions, steps: int, epochs: int) -> Callable[[int], float]:
-    """Return the factor on the peak learning rate at each step, from 0.
+def learning_rate_factor(options: ScheduleOptions, epochs: int) -> Callable[[float, float], float]:
+    """Return the factor on the peak learning rate.
 
     Parameters
     ----------
     options
         The schedule.
-    steps
-        Steps of the whole training.
     epochs
         Epochs of the whole training.
 
     Returns
     -------
     Callable
-        From the number of a step to a factor from 0 to 1.
+        From the share of the training, of its steps or its time, that is done when a step begins, and the share that the
+        step takes, to a factor from 0 to 1.
     """
-    per_epoch = max(1, steps // max(1, epochs))
-    warmup = max(1, round(options.warmup * steps))
 
-    def cosine(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+    def cosine(done: float, step: float) -> float:
+        warmup = max(options.warmup, step)
+        if done < warmup:
+            return min(1.0, (done + step) / warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / max(step, 1 - warmup))))
 
-    def stepped(step: int) -> float:
-        return float(options.step_factor ** (step // per_epoch // options.step_epochs))
+    def stepped(done: float, step: float) -> float:
+        epoch = math.floor(done * epochs + 1e-9)  # a product of fractions may end just below a whole number
+        return float(options.step_factor ** (epoch // options.step_epochs))
 
-    return {"cosine": cosine, "step": stepped, "constant": lambda step: 1.0}[options.name]
+    return {"cosine": cosine, "step": stepped, "constant": lambda done, step: 1.0}[options.name]

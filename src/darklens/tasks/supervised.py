@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
 from darklens.data.augmentation import augment
@@ -16,6 +17,7 @@ from darklens.data.preprocessing import Preprocessing
 from darklens.models.sections import sections, thaw_epochs
 from darklens.tasks.base import Task
 from darklens.tasks.optimization import LearningOptions, learning_rate_factor, make_optimizer
+from darklens.tasks.time_budget import TimeBudget
 
 
 class SupervisedModule(LightningModule):
@@ -34,6 +36,11 @@ class SupervisedModule(LightningModule):
         Fitted to training images.
     options
         Optimiser, schedule, augmentation and seed.
+
+    Attributes
+    ----------
+    time_budget
+        The time that the training has, if it is that which ends it and not a number of epochs.
     """
 
     def __init__(self, task: Task, network: nn.Module, preprocessing: Preprocessing, options: LearningOptions):
@@ -43,6 +50,7 @@ class SupervisedModule(LightningModule):
         self.preprocessing = preprocessing
         self.options = options
         self.metrics = MetricCollection(dict(task.validation_metrics()), prefix="validation/")
+        self.time_budget: TimeBudget | None = None
         self._generator = torch.Generator()
         self._lens_fits = {"train": LensFitCache(), "validation": LensFitCache()}
 
@@ -82,10 +90,12 @@ class SupervisedModule(LightningModule):
     def _unfreeze(self) -> None:
         """Train the sections whose epoch has come; batch norms of the others keep their statistics as well."""
         parameters = dict(self.network.named_parameters())
-        epochs = thaw_epochs(self.network, self.trainer.max_epochs or 1)
-        for names, epoch in zip(sections(self.network), epochs, strict=True):
+        epochs, present = self.trainer.max_epochs or 1, self.current_epoch
+        if self.time_budget is not None:  # whose epochs may be fewer
+            present = epochs - 1 if self.time_budget.is_last_epoch else int(self.time_budget.share * epochs)
+        for names, epoch in zip(sections(self.network), thaw_epochs(self.network, epochs), strict=True):
             for name in names:
-                parameters[name].requires_grad_(epoch <= self.current_epoch)
+                parameters[name].requires_grad_(epoch <= present)
         for module in self.network.modules():
             own = list(module.parameters(recurse=False))
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and own:
@@ -125,9 +135,12 @@ class SupervisedModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimiser, and a schedule stepped after every batch."""
         optimizer = make_optimizer(self.options.optimizer, self.network)
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        factor = learning_rate_factor(self.options.schedule, steps, self.trainer.max_epochs or 1)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        factor, time = learning_rate_factor(self.options.schedule, self.trainer.max_epochs or 1), self.time_budget
+        if time is not None:
+            scheduler = LambdaLR(optimizer, lambda _: factor(time.share, time.step_share))
+        else:
+            steps = max(1, int(self.trainer.estimated_stepping_batches))
+            scheduler = LambdaLR(optimizer, lambda step: factor(step / steps, 1 / steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

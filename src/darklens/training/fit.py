@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
@@ -24,8 +24,10 @@ from darklens.models.registry import count_parameters
 from darklens.progress import Advance, other_display, progress_bar
 from darklens.tasks.precision import resolve_precision
 from darklens.tasks.supervised import SupervisedModule
+from darklens.tasks.time_budget import TimeBudget
 from darklens.training.history import epoch_history
 from darklens.training.job import Job
+from darklens.training.recipe import TrainerConfig
 from darklens.training.training_data import TrainingData
 
 console = Console(soft_wrap=True)
@@ -43,12 +45,13 @@ for _name in ("lightning.pytorch", "lightning.fabric"):
 class TrainingDataModule(LightningDataModule):
     """Loaders of training data, divided among Lightning's processes."""
 
-    def __init__(self, data: TrainingData):
+    def __init__(self, data: TrainingData, time_budget: TimeBudget | None = None):
         super().__init__()
-        self.data = data
+        self.data, self.time_budget = data, time_budget
 
     def train_dataloader(self) -> Any:
-        return self.data.train_loader(*self._place())
+        loader = self.data.train_loader(*self._place())
+        return loader if self.time_budget is None else self.time_budget.batches(loader)
 
     def val_dataloader(self) -> Any:
         return self.data.validation_loader(*self._place())
@@ -66,8 +69,8 @@ for the GPU."""
 class EpochLines(Callback):
     """A line an epoch, for logs and terminals that do not redraw; and the time that steps took, without validation."""
 
-    def __init__(self, started: float):
-        self._started = started
+    def __init__(self, started: float, time_budget: TimeBudget | None = None):
+        self._started, self.time_budget = started, time_budget
         self._stepping = 0.0
         self._steps, self._since = 0, 0.0
         self.advance: Advance | None = None
@@ -82,7 +85,11 @@ class EpochLines(Callback):
             self._since = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.advance is not None:
+        if self.advance is None:
+            return
+        if self.time_budget is not None:
+            self.advance(int(self.time_budget.elapsed()), int(self.time_budget.seconds))
+        else:
             self.advance(batches_done(trainer), int(trainer.num_training_batches) * (trainer.max_epochs or 1))
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -97,7 +104,10 @@ class EpochLines(Callback):
         seconds = time.perf_counter() - self._started
         for logger in trainer.loggers:
             logger.log_metrics({"seconds": seconds, "epoch": trainer.current_epoch}, trainer.global_step)
-        console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  validation: {figures}  {seconds:.0f} s")
+        of, all_of_it = f"/{trainer.max_epochs}", ""
+        if self.time_budget is not None:  # epochs may be fewer
+            of, all_of_it = "", f" of {self.time_budget.seconds:.0f}"
+        console.print(f"epoch {trainer.current_epoch + 1}{of}  validation: {figures}  {seconds:.0f}{all_of_it} s")
 
 
 class FiniteLoss(Callback):
@@ -166,7 +176,7 @@ def fit(
     Raises
     ------
     RecipeError
-        If the time was up before the first epoch was over.
+        If the trainer that the recipe asks for cannot be made.
     TrainingError
         If the loss is nan or infinite; checkpoints of the epochs before are kept.
     """
@@ -180,8 +190,12 @@ def fit(
         enable_version_counter=False,
         save_on_train_epoch_end=False,
     )
-    lines = EpochLines(started)
+    time_budget = None if config.minutes is None else TimeBudget(60 * config.minutes, config.epochs, started)
+    module.time_budget = time_budget
+    lines = EpochLines(started, time_budget)
     callbacks: list[Callback] = [best, lines, FiniteLoss(job)]
+    if time_budget is not None:
+        callbacks.append(time_budget)
     if config.keep_every is not None:
         kept = {"filename": "{epoch}", "save_top_k": -1, "every_n_epochs": config.keep_every}
         callbacks.append(ModelCheckpoint(out / "checkpoints", save_on_train_epoch_end=False, **kept))  # type: ignore[arg-type]
@@ -191,28 +205,14 @@ def fit(
         callbacks.append(EarlyStopping(MONITOR, patience=config.patience, check_on_train_epoch_end=False))
     if config.ema is not None:
         callbacks.append(WeightAveraging(avg_fn=moving_average(config.ema), use_buffers=True))
-    if config.max_minutes is not None:
-        callbacks.append(Timer({"minutes": int(config.max_minutes), "seconds": round(config.max_minutes % 1 * 60)}))
-    try:
-        trainer = Trainer(
-            max_epochs=config.epochs,
-            precision=resolve_precision(config.precision),  # type: ignore[arg-type]
-            accelerator=config.accelerator,
-            devices=int(config.devices) if config.devices.isdigit() else config.devices,
-            num_nodes=config.nodes,
-            strategy=config.strategy,
-            gradient_clip_val=config.gradient_clip,
-            callbacks=callbacks,
-            logger=_loggers(job, out),
-            default_root_dir=out,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=10,
-            enable_progress_bar=console.is_terminal,
-            enable_model_summary=False,
-        )
-    except (ValueError, MisconfigurationException) as error:  # of devices, strategies and precisions that cannot be had
-        raise RecipeError(f"the trainer that the recipe asks for cannot be made: {error}") from error
+    trainer = make_trainer(
+        config,
+        callbacks=callbacks,
+        logger=_loggers(job, out),
+        default_root_dir=out,
+        enable_progress_bar=console.is_terminal,
+        num_sanity_val_steps=0 if time_budget is None else 2,  # which say how long a validation will take
+    )
     if trainer.is_global_zero:
         console.print(
             f"{recipe.name}: {count_parameters(module.network):,} parameters, {data.train_images:,} training and "
@@ -227,7 +227,9 @@ def fit(
     shown: Any = other_display() if console.is_terminal else progress_bar("training")
     with shown as lines.advance:
         try:
-            trainer.fit(module, datamodule=TrainingDataModule(data), ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(
+                module, datamodule=TrainingDataModule(data, time_budget), ckpt_path=checkpoint, weights_only=True
+            )
         except SystemExit:  # Lightning's answer to Ctrl-C
             if not trainer.interrupted:
                 raise
@@ -236,10 +238,11 @@ def fit(
         raise KeyboardInterrupt
     if not trainer.is_global_zero:
         return None
-    if not best.best_model_path:
-        raise RecipeError(
-            f"the time ({config.max_minutes:g} min) was up before the first epoch was over: nothing can be validated. "
-            "Give more, or make epochs shorter (fewer images)"
+    if time_budget is not None and time_budget.elapsed() > 1.1 * time_budget.seconds:
+        console.print(
+            f"note: took {time_budget.elapsed():.0f} s and not {time_budget.seconds:.0f}: preparation, a step and a "
+            "validation, the least that there is, take longer",
+            highlight=False,
         )
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     network = {k.removeprefix("network."): v for k, v in state["state_dict"].items() if k.startswith("network.")}
@@ -248,6 +251,39 @@ def fit(
     logged = next((each for each in epoch_history(out) if each["epoch"] == epoch), {})
     measured = {k.removeprefix("validation/"): v for k, v in logged.items() if k.startswith("validation/")}
     return Fitted(trainer, seconds, lines.steps_per_second * config.batch_size, epoch + 1, measured)
+
+
+def make_trainer(config: TrainerConfig, **given: Any) -> Trainer:
+    """Return Lightning's trainer as a recipe asks for it.
+
+    Parameters
+    ----------
+    config
+        Of the recipe.
+    **given
+        Further arguments of Lightning's.
+
+    Raises
+    ------
+    RecipeError
+        If there are no such devices, strategies or precisions.
+    """
+    try:
+        return Trainer(
+            max_epochs=config.epochs,
+            precision=resolve_precision(config.precision),  # type: ignore[arg-type]
+            accelerator=config.accelerator,
+            devices=int(config.devices) if config.devices.isdigit() else config.devices,
+            num_nodes=config.nodes,
+            strategy=config.strategy,
+            gradient_clip_val=config.gradient_clip,
+            use_distributed_sampler=False,
+            log_every_n_steps=10,
+            enable_model_summary=False,
+            **{"num_sanity_val_steps": 0} | given,
+        )
+    except (ValueError, MisconfigurationException) as error:
+        raise RecipeError(f"the trainer that the recipe asks for cannot be made: {error}") from error
 
 
 def _check_whole(checkpoint: Path) -> None:

@@ -41,8 +41,9 @@ class TrainerConfig:
         Images in a step, over all devices.
     precision
         Lightning's precision; auto takes bfloat16 where the hardware computes in it.
-    max_minutes
-        Stop after this long.
+    minutes
+        Train for this long, validation included: the learning rate follows the clock, and epochs are equal shares of the
+        time. Members and stages share it. By default, epochs are gone through whatever it takes.
     patience
         Stop after this many epochs without a better validation result.
     ema
@@ -72,7 +73,7 @@ class TrainerConfig:
     epochs: int = 10
     batch_size: int = 128
     precision: str = "auto"
-    max_minutes: float | None = None
+    minutes: float | None = None
     patience: int | None = None
     ema: float | None = None
     gradient_clip: float | None = None
@@ -99,7 +100,7 @@ class TrainerConfig:
         for name, low in least.items():
             if (number := getattr(self, name)) is not None and number < low:
                 raise RecipeError(f"trainer.{name} must be at least {low}; got {number}")
-        for name in ("max_minutes", "gradient_clip"):
+        for name in ("minutes", "gradient_clip"):
             if (number := getattr(self, name)) is not None and not number > 0:
                 raise RecipeError(f"trainer.{name} must be above zero; got {number}")
         if self.ema is not None and not 0 <= self.ema < 1:
@@ -180,8 +181,12 @@ class Recipe:
         return make_task(self.task, f"recipe {self.name}")
 
     def parts(self) -> list[Recipe]:
-        """Return the recipes that are trained: its members, its stages, or itself."""
-        return [recipe_from(part, part["name"]) for part in (*self.members, *self.stages)] or [self]
+        """Return the recipes that are trained: its members or its stages, which share its time, or itself."""
+        parts = [recipe_from(part, part["name"]) for part in (*self.members, *self.stages)]
+        if self.trainer.minutes is not None:
+            share = self.trainer.minutes / max(1, len(parts))
+            parts = [dataclasses.replace(p, trainer=dataclasses.replace(p.trainer, minutes=share)) for p in parts]
+        return parts or [self]
 
 
 def list_recipes() -> dict[str, str]:
@@ -357,13 +362,16 @@ _LEGACY = (
 
 
 def _current(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Content in the present form: version 0.1 had ``target`` and ``loss`` beside the task's name."""
+    """Content in the present form: version 0.1 had ``target`` and ``loss`` beside the task's name, and ``max_minutes``."""
     content = dict(content)
     target, losses = content.pop("target", None), content.pop("loss", None)
     if isinstance(content.get("task"), str | Mapping):
         content["task"] = current_task(content["task"], target, losses)
     elif beside := {k: v for k, v in (("target", target), ("losses", losses)) if v is not None}:
         content["task"] = beside  # of a file that extends another, which names the task
+    trainer = content.get("trainer")
+    if isinstance(trainer, Mapping) and "max_minutes" in trainer:
+        content["trainer"] = {"minutes" if key == "max_minutes" else key: value for key, value in trainer.items()}
     network = content.get("network")
     if isinstance(network, Mapping):
         nulls = [network.get(key, "") is None for key in ("architecture", "widths")]

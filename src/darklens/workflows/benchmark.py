@@ -27,20 +27,16 @@ from darklens.report.leaderboard import rank_runs, write_leaderboard
 from darklens.schema import read_json
 from darklens.simulation import load_preset
 from darklens.training.build import check_networks
-from darklens.training.job import Job, learns_alike, machine, recorded_job
+from darklens.training.job import Job, learns_alike, machine, open_job_data, recorded_job
 from darklens.training.recipe import Recipe, load_recipe, own_code, short_name
-from darklens.workflows.estimate import training_rate
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.options import BenchmarkOptions, EvaluationOptions
 
 EPOCHS = 10
-"""Epochs into which a budget of minutes or images is cut, unless validation would take too much of it."""
+"""Epochs into which a budget of minutes or images is cut, or more if all images are fewer than an epoch's, or fewer if they
+come out even."""
 EVALUATION = "evaluations/test/evaluation.json"
 """Where a run keeps its figures on the test images."""
-PLANNED_SHARE = 0.9
-"""Fraction of a budget of minutes that training may plan to use: rates are measured over a few steps, and vary."""
-VALIDATION_SHARE = 0.2
-"""Fraction of that which validation may take; with less, fast networks would be validated too seldom."""
 SPLIT = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """Of a user's own images that have no test split."""
 
@@ -73,8 +69,8 @@ def parse_budget(text: str) -> Budget:
     return Budget(float(found[1]), unit)
 
 
-def planned(recipe: Recipe, budget: Budget, job: Job) -> dict[str, Any]:
-    """Return the overrides that make a recipe use a budget: epochs, and the images of each.
+def planned(recipe: Recipe, budget: Budget, images: int) -> dict[str, Any]:
+    """Return the overrides that make a recipe use a budget, which its members or stages share.
 
     Parameters
     ----------
@@ -82,8 +78,8 @@ def planned(recipe: Recipe, budget: Budget, job: Job) -> dict[str, Any]:
         What is trained.
     budget
         What it may use.
-    job
-        The training, to measure its rate.
+    images
+        Training images that there are.
 
     Returns
     -------
@@ -95,23 +91,22 @@ def planned(recipe: Recipe, budget: Budget, job: Job) -> dict[str, Any]:
     RecipeError
         If it ends before the first epoch, the least that can be validated.
     """
-    if budget.unit == "epochs":
+    if budget.unit == "min":
+        return {"trainer.epochs": EPOCHS, "trainer.minutes": budget.amount, "trainer.patience": None}
+    parts = recipe.parts()
+    if budget.unit == "epochs" and len(parts) == 1:
         if budget.amount < 1:
             raise _too_little(recipe, budget, "1 epoch")
         return {"trainer.epochs": int(budget.amount)}
-    images, epochs = budget.amount, EPOCHS
-    if budget.unit == "min":
-        rate = training_rate(job)
-        seconds = PLANNED_SHARE * 60 * budget.amount - rate.preparation
-        epochs = max(1, min(EPOCHS, int(VALIDATION_SHARE * seconds / rate.validation)))
-        images = rate.images(seconds - epochs * rate.validation)
-    batch = max(part.trainer.batch_size for part in recipe.parts())
-    batches = int(images / batch)
+    batch = max(part.trainer.batch_size for part in parts)
+    for_each = budget.amount * (images if budget.unit == "epochs" else 1) / len(parts)
+    batches, all_of_them = round(for_each / batch), max(1, images // batch)
     if not batches:
-        raise _too_little(recipe, budget, f"one batch of {batch} images (it manages {images:.0f})")
-    epochs = min(epochs, batches)
-    per_epoch = batches // epochs * batch
-    return {"trainer.epochs": epochs, "trainer.epoch_images": per_epoch, "trainer.patience": None}
+        raise _too_little(recipe, budget, f"one batch of {batch} images (each part has {for_each:.0f})")
+    least = -(-batches // all_of_them)
+    numbers = range(max(least, min(batches, EPOCHS // 2)), max(least, min(batches, EPOCHS)) + 1)
+    epochs = min(numbers, key=lambda number: (batches % number, -number))
+    return {"trainer.epochs": epochs, "trainer.epoch_images": batches // epochs * batch, "trainer.patience": None}
 
 
 def known_overrides(name: str, overrides: dict[str, Any], *, trust_code: bool = False) -> dict[str, Any]:
@@ -311,28 +306,13 @@ def _train(plan: _Plan, name: str, run: Path, data: Path, overrides: Mapping[str
         if not learns_alike(trained, recipe):
             raise RecipeError(f"{run}: is a run of another recipe of this name; rename {name}")
         return
-    # A plan is measured once, so that a benchmark that goes on does what it began.
-    path = plan.out / "plans" / f"{short_name(name)}.json"
-    if not path.is_file():
-        content = json.dumps(planned(recipe, plan.budget, Job(recipe, str(data), plan.choices.seed)), indent=1)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content + "\n", "utf-8")
-    planned_values = read_json(path, RecipeError)
-    if not _is_plan(planned_values):  # it may be a stranger's
-        raise RecipeError(f"{path}: a plan says how long to train and nothing else; remove it")
-    changes |= planned_values
+    changes |= planned(recipe, plan.budget, open_job_data(Job(recipe, str(data), plan.choices.seed)).train_images)
     values = {key.replace(".", "__"): "null" if value is None else value for key, value in changes.items()}
     values |= {"resume": True, "trust_code": plan.trust_code or None}
     line = shlex.split(command("train", name, data=data, out=run, seed=plan.choices.seed, **values))
     status, last = run_passing_on_errors([sys.executable, "-m", *line])
     if status:
         raise RecipeError((last or f"ended with status {status}").removeprefix("darklens: "))
-
-
-def _is_plan(values: dict[str, Any]) -> bool:
-    """Whether these are values that `planned` gives: numbers, of three options."""
-    known = {"trainer.epochs", "trainer.epoch_images", "trainer.patience"}
-    return set(values) <= known and all(value is None or type(value) is int for value in values.values())
 
 
 def run_passing_on_errors(command: Sequence[str]) -> tuple[int, str]:
