@@ -6,16 +6,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import TINY
+from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 
 from darklens.errors import DataError, RecipeError, TrainingError
 from darklens.tasks.supervised import SupervisedModule
 from darklens.training import fit as fitting
-from darklens.training.fit import EpochLines, TrainingDataModule, batches_done, fit, moving_average
+from darklens.training.fit import BestCheckpoint, EpochLines, TrainingDataModule, batches_done, fit, moving_average
 from darklens.training.history import epoch_history
 from darklens.training.job import Job, read_record
 from darklens.training.recipe import load_recipe
-from darklens.training.train import train
+from darklens.training.train import resume, train
 
 
 def test_moving_average_forgets_faster_at_first():
@@ -51,6 +52,55 @@ def test_weights_of_the_best_epoch_are_kept(dataset, tmp_path, monkeypatch):
 
     assert torch.equal(saved["stem.0.weight"], of_epoch(1))
     assert not torch.equal(saved["stem.0.weight"], of_epoch(3))
+
+
+@pytest.fixture
+def half_trained(dataset, tmp_path, monkeypatch):
+    """Two of four epochs of a run whose second epoch is the best; and its job."""
+    monkeypatch.setattr(
+        SupervisedModule,
+        "validation_step",
+        lambda self, batch: self.log("validation/loss", torch.tensor(LOSSES[self.current_epoch]), batch_size=18),
+    )
+    monkeypatch.setattr(SupervisedModule, "on_validation_epoch_end", lambda self: None)
+
+    class Kill(EpochLines):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                raise RuntimeError("killed")
+
+    job = Job(load_recipe("substructure/demo", TINY | {"trainer.epochs": 4}), str(dataset))
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting, "EpochLines", Kill)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(job, tmp_path / "run")
+    return tmp_path / "run", job
+
+
+def test_run_that_was_moved_still_knows_its_best_epoch(half_trained, tmp_path):
+    run, job = half_trained
+    whole = train(job, tmp_path / "whole")
+    moved = run.rename(tmp_path / "moved")
+    resume(moved)
+    kept, expected = (load_file(each / "model" / "model.safetensors") for each in (moved, whole))
+    assert read_record(moved)["training"]["best_epoch"] == read_record(whole)["training"]["best_epoch"] == 2
+    assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("name", ["run", "moved"])
+def test_best_checkpoint_that_is_missing_is_refused(half_trained, tmp_path, name):
+    run, _ = half_trained
+    run = run.rename(tmp_path / name)
+    (run / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(DataError, match=f"{name}/checkpoints/best.ckpt: the checkpoint of the best epoch is missing"):
+        resume(run)
+
+
+def test_best_checkpoint_is_kept_where_lightning_keeps_it(tmp_path):
+    """So that runs of version 0.1 go on."""
+    own, plain = (kind(tmp_path, filename="best", monitor="x") for kind in (BestCheckpoint, ModelCheckpoint))
+    assert own.state_key == plain.state_key
 
 
 def test_averaged_weights_are_what_is_evaluated(dataset, tmp_path):
@@ -181,8 +231,8 @@ def test_lightning_is_asked_for_what_the_recipe_says(asked, tmp_path, capsys):
     assert {key: trainer.given[key] for key in expected} == expected
     assert trainer.fitted["ckpt_path"] is None
     assert trainer.fitted["weights_only"] is True
-    assert list(callbacks) == ["ModelCheckpoint", "EpochLines", "FiniteLoss"]
-    best = callbacks["ModelCheckpoint"]
+    assert list(callbacks) == ["BestCheckpoint", "EpochLines", "FiniteLoss"]
+    best = callbacks["BestCheckpoint"]
     assert (best.dirpath, best.filename, best.monitor, best.save_last, best.save_top_k) == (
         str(tmp_path / "run" / "checkpoints"), "best", "validation/loss", True, 1,
     )  # fmt: skip

@@ -100,6 +100,40 @@ class EpochLines(Callback):
         console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  validation: {figures}  {seconds:.0f} s")
 
 
+class BestCheckpoint(ModelCheckpoint):
+    """Checkpoints of the best and the last epoch, whose files are known by their names: the run folder may be moved."""
+
+    @property
+    def state_key(self) -> str:
+        """The key of Lightning's own class, under which checkpoints of version 0.1 keep the state."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best score and its checkpoint, which is looked for in the present folder.
+
+        Parameters
+        ----------
+        state_dict
+            What `state_dict` returned, wherever the folder was then.
+
+        Raises
+        ------
+        DataError
+            If the checkpoint of the best epoch is missing.
+        """
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "") / Path(path).name)
+
+        paths = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        if not Path(best := paths["best_model_path"]).is_file():
+            raise DataError(
+                f"{best}: the checkpoint of the best epoch is missing; bring it back, or remove the run and train anew"
+            )
+        scores = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": scores})
+
+
 class FiniteLoss(Callback):
     """End a training whose loss is nan or infinite, before its weights are validated and kept.
 
@@ -167,12 +201,14 @@ def fit(
     ------
     RecipeError
         If the time was up before the first epoch was over.
+    DataError
+        If the checkpoint to continue from, or that of the best epoch, is damaged or missing.
     TrainingError
         If the loss is nan or infinite; checkpoints of the epochs before are kept.
     """
     recipe = job.recipe
     config = recipe.trainer
-    best = ModelCheckpoint(
+    best = BestCheckpoint(
         out / "checkpoints",
         filename="best",
         monitor=MONITOR,
