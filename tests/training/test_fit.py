@@ -131,27 +131,80 @@ def done(completed):
     return SimpleNamespace(epoch_loop=progress)
 
 
-def test_rate_is_of_the_steps_without_validation(monkeypatch):
-    """Two epochs of four batches, in 2 and 6 seconds; the time between them does not count."""
+def batch_of(images):
+    return {"image": torch.zeros(images, 1, 2, 2)}
+
+
+def pretended(processes=1, **known):
+    """A trainer of so many processes, all of which have the same images."""
+    strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: tensor * processes if reduce_op == "sum" else None)
+    return SimpleNamespace(strategy=strategy, num_training_batches=4, **known)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_rate_is_of_the_images_of_finished_steps_without_validation(monkeypatch, processes):
+    """Four batches in 2 seconds, and two of an epoch of four that is cut short, one with fewer images, in 6 seconds."""
     clock = iter([10.0, 12.0, 30.0, 36.0])
     monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(clock))
-    lines = EpochLines(0.0)
-    assert lines.steps_per_second == 0.0
-    trainer = SimpleNamespace(num_training_batches=4)
-    for _ in range(2):
-        for batch in range(4):
-            lines.on_train_batch_start(trainer, None, None, batch)
-        lines.on_validation_start(trainer, None)
-    assert lines.steps_per_second == 8 / 8
+    lines, module = EpochLines(0.0, 8), SimpleNamespace(device="cpu")
+    assert (lines.images, lines.images_per_second) == (0, 0.0)
+    for epoch in ([8, 8, 8, 8], [8, 5]):
+        for number, images in enumerate(epoch):
+            lines.on_train_batch_start(None, module, batch_of(images), number)
+            lines.on_train_batch_end(None, module, None, batch_of(images), number)
+        lines.on_validation_start(pretended(processes), module)
+    assert lines.images == 45 * processes
+    assert lines.images_per_second == 45 * processes / 8
+    checkpoint = {}
+    lines.on_save_checkpoint(None, module, checkpoint)
+    resumed = EpochLines(0.0, 8)
+    resumed.on_load_checkpoint(None, module, checkpoint)
+    assert (resumed.images, resumed.images_per_second) == (lines.images, lines.images_per_second)
+
+
+@pytest.fixture
+def stops(monkeypatch):
+    """Stop, as if the time were up, at the second batch of an epoch."""
+
+    def after(epoch):
+        def stop(self, trainer, pl_module, outputs, batch, batch_idx):
+            trainer.should_stop = (trainer.current_epoch, batch_idx) == (epoch, 1)
+
+        monkeypatch.setattr(fitting.FiniteLoss, "on_train_batch_end", stop)
+
+    return after
+
+
+def test_images_of_an_epoch_that_is_cut_short_are_counted(dataset, tmp_path, stops):
+    stops(1)
+    run = train(Job(load_recipe("substructure/demo", TINY | {"trainer.epochs": 3}), str(dataset)), tmp_path / "run")
+    training = read_record(run)["training"]
+    assert (training["steps"], training["images"]) == (5 + 2, 7 * 32)
+
+
+@pytest.mark.parametrize("version", ["0.1", "now"])
+def test_images_are_counted_on_in_a_run_that_is_resumed(half_trained, stops, version):
+    run, _ = half_trained
+    last = run / "checkpoints" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    assert state["trained"].pop("seconds") > 0
+    assert state.pop("trained") == {"images": 10 * 32, "timed": 10 * 32}
+    if version == "0.1":
+        torch.save(state, last)
+    stops(3)
+    resume(run)
+    training = read_record(run)["training"]
+    assert (training["steps"], training["images"]) == (15 + 2, 17 * 32)
+    assert training["images_per_second"] > 0
 
 
 @pytest.mark.parametrize(("epochs", "every"), [(3, 15), (None, 5)])
 def test_progress_is_in_batches_of_the_whole_training(epochs, every):
-    lines, seen = EpochLines(0.0), []
+    lines, seen = EpochLines(0.0, 8), []
     trainer = SimpleNamespace(fit_loop=done(7), num_training_batches=5.0, max_epochs=epochs)
-    lines.on_train_batch_end(trainer, None, None, None, 0)
+    lines.on_train_batch_end(trainer, None, None, batch_of(8), 0)
     lines.advance = lambda *numbers: seen.append(numbers)
-    lines.on_train_batch_end(trainer, None, None, None, 0)
+    lines.on_train_batch_end(trainer, None, None, batch_of(8), 0)
     assert seen == [(7, every)]
     assert batches_done(trainer) == 7
 
@@ -165,7 +218,7 @@ def test_epoch_is_told_in_a_line_and_timed_in_the_log(capsys, monkeypatch):
                           "validation/auc": torch.tensor(0.75)},
         loggers=[SimpleNamespace(log_metrics=lambda *given: logged.append(given))],
     )  # fmt: skip
-    lines = EpochLines(39.0)
+    lines = EpochLines(39.0, 8)
     lines.on_validation_end(trainer, None)
     assert capsys.readouterr().out == "epoch 2/5  validation: auc 0.75  loss 0.1235  61 s\n"
     ((values, step),) = logged
@@ -282,6 +335,7 @@ class Finishes(Pretend):
 
     def fit(self, module, **given):
         self.given["callbacks"][0].best_model_path = self.best
+        self.given["callbacks"][1].images = 321
 
 
 def test_weights_and_figures_of_the_best_epoch_come_back(tmp_path, monkeypatch):
@@ -304,9 +358,9 @@ def test_weights_and_figures_of_the_best_epoch_come_back(tmp_path, monkeypatch):
     assert all((tensor == 2.5).all() for tensor in network.state_dict().values())
     assert (found.best_epoch, found.measured) == (2, {"loss": 0.8, "auc": 0.7})
     assert found.seconds == 120 + 30, "with the time of the earlier attempts"
-    assert found.images_per_second == 0
+    assert (found.images, found.images_per_second) == (321, 0)
     assert isinstance(found.trainer, Finishes)
-    monkeypatch.setattr(EpochLines, "steps_per_second", 4.0)
+    monkeypatch.setattr(EpochLines, "images_per_second", 200.0)
     assert fit(job, data, module, tmp_path / "run", checkpoint=None, started=started).images_per_second == 200
     monkeypatch.setattr(Finishes, "best", "")
     short = dataclasses.replace(job, recipe=load_recipe("substructure/demo", {"trainer.max_minutes": 0.25}))

@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 from darklens.data.dataset import read_dataset
 from darklens.data.layouts import open_data
 from darklens.data.preprocessing import Preprocessing
+from darklens.data.seeds import simulation_seed
 from darklens.errors import DataError, InUseError, RecipeError
 from darklens.inference.model import load_model
 from darklens.paths import only_one
+from darklens.simulation import Simulator
 from darklens.tasks.optimization import learning_rate_factor
 from darklens.tasks.options import ScheduleOptions
 from darklens.training import fit as fitting
@@ -157,6 +159,9 @@ def test_training_on_images_simulated_as_it_goes(tmp_path, monkeypatch):
     recipe = load_recipe("mass/demo", options)
     run = train(Job(recipe, "preset:model-3-noisy"), tmp_path / "run")
     assert load_model(run).config.data["source"] == "preset:model-3-noisy"
+    seen = Simulator("model-3-noisy", simulation_seed(0, "training")).catalog(256)["log10_axion_mass"]
+    known = len(seen.drop_nulls())
+    assert read_record(run)["training"]["images"] == known < 256, "images without a vortex have no mass to learn"
     with pytest.raises(RecipeError, match="blocks of 64; 32 is no multiple"):
         train(Job(load_recipe("mass/demo", TINY), "preset:model-3-noisy"), tmp_path / "other")
 
@@ -181,6 +186,7 @@ def test_two_processes_train_together(dataset, tmp_path):
     record = json.loads((tmp_path / "run" / "run.json").read_text())["training"]
     assert record["devices"] == 2
     assert record["steps"] == 10
+    assert record["images"] == 10 * 32
     assert len(load_model(tmp_path / "run").classes) == 3
 
 

@@ -64,30 +64,63 @@ for the GPU."""
 
 
 class EpochLines(Callback):
-    """A line an epoch, for logs and terminals that do not redraw; and the time that steps took, without validation."""
+    """A line an epoch, for logs and terminals that do not redraw; and what was trained on, in which time.
 
-    def __init__(self, started: float):
-        self._started = started
-        self._stepping = 0.0
-        self._steps, self._since = 0, 0.0
+    Checkpoints keep the count, so that it goes on in a run that is resumed.
+
+    Parameters
+    ----------
+    started
+        Of `time.perf_counter`: when the training began, preparation included.
+    batch_size
+        Images of a step, for checkpoints of version 0.1, which count steps alone.
+
+    Attributes
+    ----------
+    images
+        Images of all steps up to the last validation, over all processes.
+    advance
+        What is told of progress after each step.
+    """
+
+    def __init__(self, started: float, batch_size: int):
+        self._started, self._batch_size = started, batch_size
+        self.images = 0
+        self._timed, self._seconds = 0, 0.0
+        self._unvalidated, self._since = 0, 0.0
         self.advance: Advance | None = None
 
     @property
-    def steps_per_second(self) -> float:
-        """Steps a second between validations; 0 if there was none."""
-        return self._steps / self._stepping if self._steps else 0.0
+    def images_per_second(self) -> float:
+        """Images a second of the steps between validations; 0 if there was none."""
+        return self._timed / self._seconds if self._timed else 0.0
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["trained"] = {"images": self.images, "timed": self._timed, "seconds": self._seconds}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if trained := checkpoint.get("trained"):
+            self.images, self._timed, self._seconds = (trained[name] for name in ("images", "timed", "seconds"))
+        else:
+            steps = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]
+            self.images = steps * self._batch_size
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0:
+        if not self._unvalidated:
             self._since = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._unvalidated += len(batch["image"])
         if self.advance is not None:
             self.advance(batches_done(trainer), int(trainer.num_training_batches) * (trainer.max_epochs or 1))
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._stepping += time.perf_counter() - self._since
-        self._steps += trainer.num_training_batches  # type: ignore[assignment]
+        self._seconds += time.perf_counter() - self._since
+        own = torch.tensor(self._unvalidated, device=pl_module.device)
+        images = int(trainer.strategy.reduce(own, reduce_op="sum"))
+        self.images += images
+        self._timed += images
+        self._unvalidated = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -216,7 +249,7 @@ def fit(
         enable_version_counter=False,
         save_on_train_epoch_end=False,
     )
-    lines = EpochLines(started)
+    lines = EpochLines(started, config.batch_size)
     callbacks: list[Callback] = [best, lines, FiniteLoss(job)]
     if config.keep_every is not None:
         kept = {"filename": "{epoch}", "save_top_k": -1, "every_n_epochs": config.keep_every}
@@ -283,7 +316,7 @@ def fit(
     epoch = int(state["epoch"])
     logged = next((each for each in epoch_history(out) if each["epoch"] == epoch), {})
     measured = {k.removeprefix("validation/"): v for k, v in logged.items() if k.startswith("validation/")}
-    return Fitted(trainer, seconds, lines.steps_per_second * config.batch_size, epoch + 1, measured)
+    return Fitted(trainer, seconds, lines.images, lines.images_per_second, epoch + 1, measured)
 
 
 def _check_whole(checkpoint: Path) -> None:
@@ -311,6 +344,8 @@ class Fitted:
         Lightning's.
     seconds
         All of the training, with preparation and validation.
+    images
+        Images of all steps, over all processes and attempts; one that comes again counts again.
     images_per_second
         Rate of the steps alone.
     best_epoch
@@ -321,6 +356,7 @@ class Fitted:
 
     trainer: Trainer
     seconds: float
+    images: int
     images_per_second: float
     best_epoch: int
     measured: dict[str, float]
