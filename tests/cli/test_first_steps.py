@@ -144,7 +144,7 @@ def test_evaluate_takes_a_preset_and_never_training_or_validation_images(verb, r
     monkeypatch.setattr(evaluate, "simulate_cutouts", lambda *a, **k: seeds.append(a[2]) or fresh(*a, **k))
     printed = verb(f"evaluate {run} --data preset:model-3-noisy --count 96")
     assert "on 96 images" in printed
-    assert seeds == [2_000_004], "the training set is of seed 1, and preset validation images of 1,000,004"
+    assert seeds == [3 * 2**30], "which no dataset folder, training or validation has"
     record = json.loads((run / "evaluations" / "model-3-noisy" / "evaluation.json").read_text())
     assert record["command"] == f"darklens evaluate {run} --data preset:model-3-noisy --count 96"
     assert "no preset 'modle'" in verb(f"evaluate {run} --data preset:modle", status=2)

@@ -12,8 +12,14 @@ from darklens.tasks.optimization import learning_rate_factor, make_optimizer
 from darklens.tasks.options import OptimizerOptions, ScheduleOptions
 
 
+def of_steps(options, steps, epochs):
+    """The factor by the number of a step."""
+    factor = learning_rate_factor(options, epochs)
+    return lambda step: factor(step / steps, 1 / steps)
+
+
 def test_cosine_rises_linearly_and_falls_to_nothing():
-    factor = learning_rate_factor(ScheduleOptions("cosine", warmup=0.1), steps=100, epochs=10)
+    factor = of_steps(ScheduleOptions("cosine", warmup=0.1), steps=100, epochs=10)
     assert [factor(step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
     assert factor(10) == pytest.approx(1.0)
     assert factor(32) == pytest.approx(0.5 * (1 + math.cos(math.pi * 22 / 90)))
@@ -23,9 +29,9 @@ def test_cosine_rises_linearly_and_falls_to_nothing():
 
 
 def test_step_falls_every_so_many_epochs_and_constant_never():
-    factor = learning_rate_factor(ScheduleOptions("step", step_epochs=2, step_factor=0.5), steps=60, epochs=6)
+    factor = of_steps(ScheduleOptions("step", step_epochs=2, step_factor=0.5), steps=60, epochs=6)
     assert [factor(step) for step in (0, 19, 20, 39, 40)] == [1, 1, 0.5, 0.5, 0.25]
-    constant = learning_rate_factor(ScheduleOptions("constant"), steps=60, epochs=6)
+    constant = of_steps(ScheduleOptions("constant"), steps=60, epochs=6)
     assert {constant(step) for step in (0, 30, 59)} == {1.0}
 
 
@@ -136,19 +142,24 @@ def test_muon_returns_the_loss_and_puts_back_the_iteration_if_a_step_fails(monke
 
 
 def test_schedules_of_hardly_any_steps():
-    assert learning_rate_factor(ScheduleOptions("cosine", warmup=0.0), steps=1, epochs=1)(0) == 1
-    short = learning_rate_factor(ScheduleOptions("cosine", warmup=1.0), steps=4, epochs=1)
+    assert of_steps(ScheduleOptions("cosine", warmup=0.0), steps=1, epochs=1)(0) == 1
+    short = of_steps(ScheduleOptions("cosine", warmup=1.0), steps=4, epochs=1)
     assert [short(step) for step in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0])
-    fast = learning_rate_factor(ScheduleOptions("step", step_epochs=1, step_factor=0.5), steps=2, epochs=5)
-    assert [fast(step) for step in range(3)] == [1, 0.5, 0.25], "an epoch has a step at least"
-    none = learning_rate_factor(ScheduleOptions("step", step_epochs=1, step_factor=0.5), steps=2, epochs=0)
-    assert [none(step) for step in range(4)] == [1, 1, 0.5, 0.5]
 
 
-def test_warmup_is_rounded_to_whole_steps():
-    factor = learning_rate_factor(ScheduleOptions("cosine", warmup=0.26), steps=10, epochs=1)
-    assert [factor(step) for step in range(4)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
-    assert learning_rate_factor(ScheduleOptions("cosine", warmup=0.24), steps=10, epochs=1)(0) == 0.5
+def test_warmup_ends_with_the_step_in_which_its_share_does():
+    factor = of_steps(ScheduleOptions("cosine", warmup=0.26), steps=10, epochs=1)
+    assert [factor(step) for step in range(4)] == pytest.approx(
+        [0.1 / 0.26, 0.2 / 0.26, 1, 0.5 * (1 + math.cos(math.pi * 0.04 / 0.74))]
+    )
+    tiny = of_steps(ScheduleOptions("cosine", warmup=1e-6), steps=10, epochs=1)
+    assert [tiny(0), tiny(1)] == [1, 1], "it has a step at least"
+
+
+@pytest.mark.parametrize("epochs", [3, 7, 10, 49])
+def test_step_falls_with_the_first_step_of_an_epoch(epochs):
+    factor = of_steps(ScheduleOptions("step", step_epochs=1, step_factor=0.5), steps=11 * epochs, epochs=epochs)
+    assert [factor(step) for step in range(11 * epochs)] == [0.5 ** (step // 11) for step in range(11 * epochs)]
 
 
 def test_options_by_default():

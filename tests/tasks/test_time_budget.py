@@ -201,9 +201,10 @@ def test_killed_training_takes_no_more(paced, dataset, tmp_path, monkeypatch):
             raise RuntimeError("killed")
         return step(self, batch)
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+    with monkeypatch.context() as patch:
         patch.setattr(SupervisedModule, "training_step", killed)
-        train(Job(minutes(), str(dataset)), tmp_path / "run")
+        with pytest.raises(RuntimeError, match="killed"):
+            train(Job(minutes(), str(dataset)), tmp_path / "run")
     before = len(paced)
     run = resume(tmp_path / "run")
     assert len(paced) - before == pytest.approx((120 - 60 - 3) / 2, abs=2)

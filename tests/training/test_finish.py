@@ -151,7 +151,7 @@ def finished(tmp_path, measured, **overrides):
         zero_points=[25.0], unit="e-/s",
     )  # fmt: skip
     write_record(tmp_path, new_record(job, tmp_path))
-    finish(job, given, module, tmp_path, Fitted(trainer(), 12.345, 67.89, 3, measured))
+    finish(job, given, module, tmp_path, Fitted(trainer(), 12.345, 320, 67.89, 3, measured))
     return module
 
 

@@ -1,21 +1,21 @@
 """Which epoch is kept, how weights are averaged, and what Lightning is asked for and tells."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import TINY
+from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 
-from darklens.errors import DataError, RecipeError, TrainingError
+from darklens.errors import DataError, TrainingError
 from darklens.tasks.supervised import SupervisedModule
 from darklens.training import fit as fitting
-from darklens.training.fit import EpochLines, TrainingDataModule, batches_done, fit, moving_average
+from darklens.training.fit import BestCheckpoint, EpochLines, TrainingDataModule, batches_done, fit, moving_average
 from darklens.training.history import epoch_history
 from darklens.training.job import Job, read_record
 from darklens.training.recipe import load_recipe
-from darklens.training.train import train
+from darklens.training.train import resume, train
 
 
 def test_moving_average_forgets_faster_at_first():
@@ -53,6 +53,55 @@ def test_weights_of_the_best_epoch_are_kept(dataset, tmp_path, monkeypatch):
     assert not torch.equal(saved["stem.0.weight"], of_epoch(3))
 
 
+@pytest.fixture
+def half_trained(dataset, tmp_path, monkeypatch):
+    """Two of four epochs of a run whose second epoch is the best; and its job."""
+    monkeypatch.setattr(
+        SupervisedModule,
+        "validation_step",
+        lambda self, batch: self.log("validation/loss", torch.tensor(LOSSES[self.current_epoch]), batch_size=18),
+    )
+    monkeypatch.setattr(SupervisedModule, "on_validation_epoch_end", lambda self: None)
+
+    class Kill(EpochLines):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                raise RuntimeError("killed")
+
+    job = Job(load_recipe("substructure/demo", TINY | {"trainer.epochs": 4}), str(dataset))
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting, "EpochLines", Kill)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(job, tmp_path / "run")
+    return tmp_path / "run", job
+
+
+def test_run_that_was_moved_still_knows_its_best_epoch(half_trained, tmp_path):
+    run, job = half_trained
+    whole = train(job, tmp_path / "whole")
+    moved = run.rename(tmp_path / "moved")
+    resume(moved)
+    kept, expected = (load_file(each / "model" / "model.safetensors") for each in (moved, whole))
+    assert read_record(moved)["training"]["best_epoch"] == read_record(whole)["training"]["best_epoch"] == 2
+    assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("name", ["run", "moved"])
+def test_best_checkpoint_that_is_missing_is_refused(half_trained, tmp_path, name):
+    run, _ = half_trained
+    run = run.rename(tmp_path / name)
+    (run / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(DataError, match=f"{name}/checkpoints/best.ckpt: the checkpoint of the best epoch is missing"):
+        resume(run)
+
+
+def test_best_checkpoint_is_kept_where_lightning_keeps_it(tmp_path):
+    """So that runs of version 0.1 go on."""
+    own, plain = (kind(tmp_path, filename="best", monitor="x") for kind in (BestCheckpoint, ModelCheckpoint))
+    assert own.state_key == plain.state_key
+
+
 def test_averaged_weights_are_what_is_evaluated(dataset, tmp_path):
     options = TINY | {"trainer.epochs": 1, "optimizer.name": "AdamW"}
     runs = []
@@ -81,27 +130,82 @@ def done(completed):
     return SimpleNamespace(epoch_loop=progress)
 
 
-def test_rate_is_of_the_steps_without_validation(monkeypatch):
-    """Two epochs of four batches, in 2 and 6 seconds; the time between them does not count."""
+def batch_of(images):
+    return {"image": torch.zeros(images, 1, 2, 2)}
+
+
+def pretended(processes=1, **known):
+    """A trainer of so many processes, all of which have the same images."""
+    strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: tensor * processes if reduce_op == "sum" else None)
+    return SimpleNamespace(strategy=strategy, num_training_batches=4, sanity_checking=False, **known)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_rate_is_of_the_images_of_finished_steps_without_validation(monkeypatch, processes):
+    """Four batches in 2 seconds, and two of an epoch of four that is cut short, one with fewer images, in 6 seconds."""
     clock = iter([10.0, 12.0, 30.0, 36.0])
     monkeypatch.setattr(fitting.time, "perf_counter", lambda: next(clock))
-    lines = EpochLines(0.0)
-    assert lines.steps_per_second == 0.0
-    trainer = SimpleNamespace(num_training_batches=4)
-    for _ in range(2):
-        for batch in range(4):
-            lines.on_train_batch_start(trainer, None, None, batch)
-        lines.on_validation_start(trainer, None)
-    assert lines.steps_per_second == 8 / 8
+    lines, module = EpochLines(0.0, 8), SimpleNamespace(device="cpu")
+    assert (lines.images, lines.images_per_second) == (0, 0.0)
+    for epoch in ([8, 8, 8, 8], [8, 5]):
+        for number, images in enumerate(epoch):
+            lines.on_train_batch_start(None, module, batch_of(images), number)
+            lines.on_train_batch_end(None, module, None, batch_of(images), number)
+        lines.on_validation_start(pretended(processes), module)
+    sanity = SimpleNamespace(sanity_checking=True)
+    lines.on_validation_start(sanity, module)
+    assert lines.images == 45 * processes
+    assert lines.images_per_second == 45 * processes / 8
+    checkpoint = {}
+    lines.on_save_checkpoint(None, module, checkpoint)
+    resumed = EpochLines(0.0, 8)
+    resumed.on_load_checkpoint(None, module, checkpoint)
+    assert (resumed.images, resumed.images_per_second) == (lines.images, lines.images_per_second)
+
+
+@pytest.fixture
+def stops(monkeypatch):
+    """Stop, as if the time were up, at the second batch of an epoch."""
+
+    def after(epoch):
+        def stop(self, trainer, pl_module, outputs, batch, batch_idx):
+            trainer.should_stop = (trainer.current_epoch, batch_idx) == (epoch, 1)
+
+        monkeypatch.setattr(fitting.FiniteLoss, "on_train_batch_end", stop)
+
+    return after
+
+
+def test_images_of_an_epoch_that_is_cut_short_are_counted(dataset, tmp_path, stops):
+    stops(1)
+    run = train(Job(load_recipe("substructure/demo", TINY | {"trainer.epochs": 3}), str(dataset)), tmp_path / "run")
+    training = read_record(run)["training"]
+    assert (training["steps"], training["images"]) == (5 + 2, 7 * 32)
+
+
+@pytest.mark.parametrize("version", ["0.1", "now"])
+def test_images_are_counted_on_in_a_run_that_is_resumed(half_trained, stops, version):
+    run, _ = half_trained
+    last = run / "checkpoints" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    assert state["trained"].pop("seconds") > 0
+    assert state.pop("trained") == {"images": 10 * 32, "timed": 10 * 32}
+    if version == "0.1":
+        torch.save(state, last)
+    stops(3)
+    resume(run)
+    training = read_record(run)["training"]
+    assert (training["steps"], training["images"]) == (15 + 2, 17 * 32)
+    assert training["images_per_second"] > 0
 
 
 @pytest.mark.parametrize(("epochs", "every"), [(3, 15), (None, 5)])
 def test_progress_is_in_batches_of_the_whole_training(epochs, every):
-    lines, seen = EpochLines(0.0), []
+    lines, seen = EpochLines(0.0, 8), []
     trainer = SimpleNamespace(fit_loop=done(7), num_training_batches=5.0, max_epochs=epochs)
-    lines.on_train_batch_end(trainer, None, None, None, 0)
+    lines.on_train_batch_end(trainer, None, None, batch_of(8), 0)
     lines.advance = lambda *numbers: seen.append(numbers)
-    lines.on_train_batch_end(trainer, None, None, None, 0)
+    lines.on_train_batch_end(trainer, None, None, batch_of(8), 0)
     assert seen == [(7, every)]
     assert batches_done(trainer) == 7
 
@@ -115,7 +219,7 @@ def test_epoch_is_told_in_a_line_and_timed_in_the_log(capsys, monkeypatch):
                           "validation/auc": torch.tensor(0.75)},
         loggers=[SimpleNamespace(log_metrics=lambda *given: logged.append(given))],
     )  # fmt: skip
-    lines = EpochLines(39.0)
+    lines = EpochLines(39.0, 8)
     lines.on_validation_end(trainer, None)
     assert capsys.readouterr().out == "epoch 2/5  validation: auc 0.75  loss 0.1235  61 s\n"
     ((values, step),) = logged
@@ -181,8 +285,8 @@ def test_lightning_is_asked_for_what_the_recipe_says(asked, tmp_path, capsys):
     assert {key: trainer.given[key] for key in expected} == expected
     assert trainer.fitted["ckpt_path"] is None
     assert trainer.fitted["weights_only"] is True
-    assert list(callbacks) == ["ModelCheckpoint", "EpochLines", "FiniteLoss"]
-    best = callbacks["ModelCheckpoint"]
+    assert list(callbacks) == ["BestCheckpoint", "EpochLines", "FiniteLoss"]
+    best = callbacks["BestCheckpoint"]
     assert (best.dirpath, best.filename, best.monitor, best.save_last, best.save_top_k) == (
         str(tmp_path / "run" / "checkpoints"), "best", "validation/loss", True, 1,
     )  # fmt: skip
@@ -196,10 +300,11 @@ def test_lightning_is_asked_for_what_the_recipe_says(asked, tmp_path, capsys):
 
 
 def test_callbacks_follow_from_the_recipe(asked):
-    trainer, callbacks = asked(patience=4, ema=0.9, max_minutes=2.5, keep_every=3, devices="auto")
+    trainer, callbacks = asked(patience=4, ema=0.9, minutes=2.5, keep_every=3, devices="auto")
     assert trainer.given["devices"] == "auto"
     assert (callbacks["EarlyStopping"].monitor, callbacks["EarlyStopping"].patience) == ("validation/loss", 4)
-    assert callbacks["Timer"].time_remaining() == pytest.approx(150)
+    assert callbacks["TimeBudget"].seconds == 150
+    assert trainer.given["num_sanity_val_steps"] == 2
     assert "WeightAveraging" in callbacks
     kept = [each for each in trainer.given["callbacks"] if getattr(each, "save_top_k", None) == -1]
     assert [(each.filename, each._every_n_epochs) for each in kept] == [("{epoch}", 3)]
@@ -232,6 +337,7 @@ class Finishes(Pretend):
 
     def fit(self, module, **given):
         self.given["callbacks"][0].best_model_path = self.best
+        self.given["callbacks"][1].images = 321
 
 
 def test_weights_and_figures_of_the_best_epoch_come_back(tmp_path, monkeypatch):
@@ -254,19 +360,15 @@ def test_weights_and_figures_of_the_best_epoch_come_back(tmp_path, monkeypatch):
     assert all((tensor == 2.5).all() for tensor in network.state_dict().values())
     assert (found.best_epoch, found.measured) == (2, {"loss": 0.8, "auc": 0.7})
     assert found.seconds == 120 + 30, "with the time of the earlier attempts"
-    assert found.images_per_second == 0
+    assert (found.images, found.images_per_second) == (321, 0)
     assert isinstance(found.trainer, Finishes)
-    monkeypatch.setattr(EpochLines, "steps_per_second", 4.0)
+    monkeypatch.setattr(EpochLines, "images_per_second", 200.0)
     assert fit(job, data, module, tmp_path / "run", checkpoint=None, started=started).images_per_second == 200
-    monkeypatch.setattr(Finishes, "best", "")
-    short = dataclasses.replace(job, recipe=load_recipe("substructure/demo", {"trainer.max_minutes": 0.25}))
-    with pytest.raises(RecipeError, match=r"^the time \(0\.25 min\) was up before the first epoch was over"):
-        fit(short, data, module, tmp_path / "run", checkpoint=None, started=started)
     monkeypatch.setattr(Finishes, "is_global_zero", False)
-    assert fit(short, data, module, tmp_path / "run", checkpoint=None, started=started) is None
+    assert fit(job, data, module, tmp_path / "run", checkpoint=None, started=started) is None
     monkeypatch.setattr(Finishes, "interrupted", True)
     with pytest.raises(KeyboardInterrupt):
-        fit(short, data, module, tmp_path / "run", checkpoint=None, started=started)
+        fit(job, data, module, tmp_path / "run", checkpoint=None, started=started)
 
 
 @pytest.mark.parametrize(("interrupted", "ends"), [(True, KeyboardInterrupt), (False, SystemExit)])

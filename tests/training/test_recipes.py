@@ -1,9 +1,12 @@
+import dataclasses
 import re
 
 import pytest
+import yaml
 
 from darklens.errors import RecipeError, UntrustedCodeError
-from darklens.training.recipe import list_recipes, load_recipe, recipe_from, recipe_names
+from darklens.tasks.options import OptimizerOptions
+from darklens.training.recipe import RECIPES, list_recipes, load_recipe, recipe_from, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -198,7 +201,7 @@ def test_empty_part_of_a_file_changes_nothing(tmp_path):
     ("key", "value"),
     [
         ("trainer.workers", -1), ("trainer.nodes", 0), ("trainer.patience", 0), ("trainer.keep_every", 0),
-        ("trainer.ema", 2.0), ("trainer.ema", -0.1), ("trainer.gradient_clip", -1.0), ("trainer.max_minutes", 0.0),
+        ("trainer.ema", 2.0), ("trainer.ema", -0.1), ("trainer.gradient_clip", -1.0), ("trainer.minutes", 0.0),
         ("schedule.warmup", 2.0), ("schedule.step_epochs", 0), ("preprocessing.resize", 0), ("preprocessing.crop", 0),
         ("preprocessing.repeat_channels", 0), ("preprocessing.repeat_channels", 65),
     ],
@@ -216,3 +219,71 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path):
     path.write_text("extends: substructure/demo\ntrainer: {epochs: 3, batch_size: 8}\noptimizer: {epochs: 1}\n")
     with pytest.raises(RecipeError, match="optimizer"):  # a key may be in several places
         load_recipe(path)
+
+
+def test_time_is_shared_by_members_and_stages():
+    members = {"trainer.minutes": 9, "members": [{"recipe": "substructure/demo"}] * 3}
+    whole = load_recipe("substructure/demo", members)
+    assert [part.trainer.minutes for part in whole.parts()] == [3, 3, 3]
+    stages = [{"trainer": {"minutes": 2}}, {"trainer": {"minutes": 5}}]
+    apart = load_recipe("substructure/demo", {"stages": stages})
+    assert [part.trainer.minutes for part in apart.parts()] == [2, 5], "each has what it says itself"
+    alone = load_recipe("substructure/demo", {"trainer.minutes": 9})
+    assert [part.trainer.minutes for part in alone.parts()] == [9]
+
+
+def test_minutes_of_version_0_1_are_read():
+    recipe = load_recipe("substructure/demo", {"trainer.max_minutes": 3})
+    content = dataclasses.asdict(recipe)
+    content["trainer"]["max_minutes"] = content["trainer"].pop("minutes")
+    assert recipe_from(content, "substructure/demo").trainer.minutes == 3
+
+
+SCRATCH = yaml.safe_load((RECIPES / "from-scratch.yaml").read_text())
+
+
+def test_recipe_without_its_pretrained_weights_gets_the_settings_for_random_ones(tmp_path):
+    usual = load_recipe("substructure/resnet18-unfreezing")
+    bare = load_recipe("substructure/resnet18-unfreezing", {"network.pretrained": False})
+    assert bare.optimizer == OptimizerOptions(**SCRATCH["optimizer"]) != usual.optimizer
+    assert (bare.preprocessing.crop, bare.preprocessing.stretch) == (96, "sqrt")
+    assert (bare.trainer.unfreezing, usual.trainer.unfreezing) == ("none", "sections")
+    assert bare.trainer.epochs == usual.trainer.epochs
+    assert bare.network == usual.network | {"pretrained": False}
+    assert bare.differs.startswith(usual.differs)
+    assert "random weights" in bare.differs
+    own = load_recipe("substructure/resnet18", {"network.pretrained": False, "optimizer.lr": 0.3})
+    assert (own.optimizer.lr, own.optimizer.name) == (0.3, "AdamW"), "what is asked for stands"
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: substructure/resnet18\nnetwork: {pretrained: false}\npreprocessing: {crop: 50}\n")
+    assert (load_recipe(str(mine)).preprocessing.crop, load_recipe(str(mine)).optimizer.lr) == (50, 1e-3)
+    again = load_recipe(str(mine), {"network.pretrained": False, "optimizer.lr": 0.3})
+    assert (again.preprocessing.crop, again.optimizer.lr) == (50, 0.3)
+
+
+def test_settings_for_random_weights_are_only_for_recipes_that_lose_their_weights():
+    same = ("substructure/darklens", "substructure/vit", "substructure/physics-informed")
+    assert all(load_recipe(name, {"network.pretrained": False}) == with_false(name) for name in same)
+    kept = load_recipe("substructure/resnet18", {"network.weights": "w.pth", "network.pretrained": False})
+    assert kept.optimizer == load_recipe("substructure/resnet18").optimizer
+    assert load_recipe("substructure/resnet18", {"network.pretrained": True}) == load_recipe("substructure/resnet18")
+
+
+def with_false(name):
+    """A recipe as it is, but that it says it has no pretrained weights."""
+    recipe = load_recipe(name)
+    return dataclasses.replace(recipe, network=recipe.network | {"pretrained": False})
+
+
+def test_members_without_their_pretrained_weights_get_the_settings_too():
+    parts = load_recipe("substructure/densenet161-resnet18-ensemble", {"network.pretrained": False}).parts()
+    assert [part.optimizer.name for part in parts] == ["AdamW", "AdamW"]
+    assert [part.trainer.unfreezing for part in parts] == ["none", "none"]
+    assert all(part.network["pretrained"] is False for part in parts)
+
+
+def test_recipe_that_a_record_holds_keeps_its_settings():
+    """They were trained with; the library's may change."""
+    content = dataclasses.asdict(load_recipe("substructure/resnet18", {"network.pretrained": False}))
+    content["optimizer"]["lr"] = 0.7
+    assert recipe_from(content, "substructure/resnet18").optimizer.lr == 0.7

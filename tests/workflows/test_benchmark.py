@@ -16,7 +16,6 @@ from darklens.errors import DataError, ModelError, RecipeError
 from darklens.evaluation.bootstrap import paired_differences
 from darklens.models.registry import build_network
 from darklens.tasks.classify import Classify
-from darklens.training.job import Job
 from darklens.training.recipe import load_recipe
 from darklens.workflows import benchmark as benchmarks
 from darklens.workflows.benchmark import (
@@ -27,7 +26,6 @@ from darklens.workflows.benchmark import (
     planned,
     run_passing_on_errors,
 )
-from darklens.workflows.estimate import TrainingRate
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.options import BenchmarkOptions, EvaluationOptions
 
@@ -187,26 +185,33 @@ def test_bad_budgets_are_refused(text):
         parse_budget(text)
 
 
-def test_budget_is_planned_in_whole_batches(dataset):
+def test_budget_of_images_is_used_in_whole_batches():
     recipe = load_recipe("substructure/demo", TINY)
-    job = Job(recipe, str(dataset))
-    assert planned(recipe, Budget(3, "epochs"), job) == {"trainer.epochs": 3}
-    plan = planned(recipe, Budget(1000, "images"), job)
-    assert (plan["trainer.epochs"], plan["trainer.epoch_images"]) == (10, 96)
-    minutes = planned(recipe, Budget(0.2, "min"), job)
-    assert minutes["trainer.epoch_images"] % 32 == 0
-    for budget in (Budget(31, "images"), Budget(1e-4, "min"), Budget(0.5, "epochs")):
+    assert planned(recipe, Budget(3, "epochs"), 174) == {"trainer.epochs": 3}
+    assert planned(recipe, Budget(0.2, "min"), 174) == {
+        "trainer.epochs": 10, "trainer.minutes": 0.2, "trainer.patience": None,
+    }  # fmt: skip
+    for images in (32, 100, 480, 1000, 200_000):
+        for available in (40, 174, 13_824, 10**6):
+            plan = planned(recipe, Budget(images, "images"), available)
+            epochs, each = plan["trainer.epochs"], plan["trainer.epoch_images"]
+            assert each <= available
+            assert each % 32 == 0
+            assert epochs * each == pytest.approx(images, rel=0.03, abs=40)
+    assert planned(recipe, Budget(480, "images"), 10**6)["trainer.epochs"] == 5, "not ten, of 15 batches"
+    for budget in (Budget(15, "images"), Budget(0.5, "epochs")):
         with pytest.raises(RecipeError, match="ends before there is anything to validate"):
-            planned(recipe, budget, job)
+            planned(recipe, budget, 174)
 
 
-def test_time_and_images_of_a_plan_are_each_others_inverse():
-    rate = TrainingRate(1, 1000, 1000, step=0.003, first=0.006, preparation=0, validation=0)
-    assert rate.seconds(500) == pytest.approx(4.5)
-    assert rate.seconds(3000) == pytest.approx(15.0), "images that come again are not fitted again"
-    for images in (10, 1000, 4321):
-        assert rate.images(rate.seconds(images)) == pytest.approx(images)
-    assert rate.images(-1) == 0
+@pytest.mark.parametrize("unit", ["images", "epochs"])
+def test_members_share_a_budget(unit):
+    members = [{"recipe": "substructure/demo"}, {"recipe": "substructure/demo"}, {"recipe": "substructure/demo"}]
+    recipe = load_recipe("substructure/demo", TINY | {"members": members})
+    plan = planned(recipe, Budget({"images": 9600, "epochs": 10}[unit], unit), 960)
+    assert 3 * plan["trainer.epochs"] * plan["trainer.epoch_images"] == 9600
+    with pytest.raises(RecipeError, match=r"one batch of 32 images \(each part has 13\)"):
+        planned(recipe, Budget(40, "images"), 960)
 
 
 def test_differences_are_those_of_scikit_learn_and_know_chance_from_skill():

@@ -38,7 +38,7 @@ def finish(job: Job, data: TrainingData, module: SupervisedModule, out: Path, fi
     """Calibrate a fitted module, and write its model and the record of its training into the run folder."""
     for parameter in module.network.parameters():  # gradual unfreezing may have ended before its last section
         parameter.requires_grad_(True)
-    record = read_record(out) | {"training": _training(job, module, fitted), "data_description": data.description}
+    record = read_record(out) | {"training": _training(module, fitted), "data_description": data.description}
     if concern := data.task.concern_of_training(fitted.measured, len(data.validation)):
         console.print(f"! {concern}", highlight=False)
     config = _model_config(job.recipe, data, module, record)
@@ -47,14 +47,14 @@ def finish(job: Job, data: TrainingData, module: SupervisedModule, out: Path, fi
     write_record(out, record)
 
 
-def _training(job: Job, module: SupervisedModule, fitted: Fitted) -> dict[str, Any]:
+def _training(module: SupervisedModule, fitted: Fitted) -> dict[str, Any]:
     """What a training took."""
     trainer = fitted.trainer
     return {
         "seconds": round(fitted.seconds, 1),
         "epochs": trainer.current_epoch,
         "steps": batches_done(trainer),
-        "images": batches_done(trainer) * job.recipe.trainer.batch_size,
+        "images": fitted.images,
         "images_per_second": round(fitted.images_per_second, 1),
         "parameters": count_parameters(module.network),
         "precision": str(trainer.precision),

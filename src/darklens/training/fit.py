@@ -67,34 +67,71 @@ for the GPU."""
 
 
 class EpochLines(Callback):
-    """A line an epoch, for logs and terminals that do not redraw; and the time that steps took, without validation."""
+    """A line an epoch, for logs and terminals that do not redraw; and what was trained on, in which time.
 
-    def __init__(self, started: float, time_budget: TimeBudget | None = None):
-        self._started, self.time_budget = started, time_budget
-        self._stepping = 0.0
-        self._steps, self._since = 0, 0.0
+    Checkpoints keep the count, so that it goes on in a run that is resumed.
+
+    Parameters
+    ----------
+    started
+        Of `time.perf_counter`: when the training began, preparation included.
+    batch_size
+        Images of a step, for checkpoints of version 0.1, which count steps alone.
+    time_budget
+        The time of the training, if it has one.
+
+    Attributes
+    ----------
+    images
+        Images of all steps up to the last validation, over all processes.
+    advance
+        What is told of progress after each step.
+    """
+
+    def __init__(self, started: float, batch_size: int, time_budget: TimeBudget | None = None):
+        self._started, self._batch_size, self._time_budget = started, batch_size, time_budget
+        self.images = 0
+        self._timed, self._seconds = 0, 0.0
+        self._unvalidated, self._since = 0, 0.0
         self.advance: Advance | None = None
 
     @property
-    def steps_per_second(self) -> float:
-        """Steps a second between validations; 0 if there was none."""
-        return self._steps / self._stepping if self._steps else 0.0
+    def images_per_second(self) -> float:
+        """Images a second of the steps between validations; 0 if there was none."""
+        return self._timed / self._seconds if self._timed else 0.0
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["trained"] = {"images": self.images, "timed": self._timed, "seconds": self._seconds}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if trained := checkpoint.get("trained"):
+            self.images, self._timed, self._seconds = (trained[name] for name in ("images", "timed", "seconds"))
+        else:
+            steps = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]
+            self.images = steps * self._batch_size
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0:
+        if not self._unvalidated:
             self._since = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._unvalidated += len(batch["image"])
         if self.advance is None:
             return
-        if self.time_budget is not None:
-            self.advance(int(self.time_budget.elapsed()), int(self.time_budget.seconds))
+        if self._time_budget is not None:
+            self.advance(int(self._time_budget.elapsed()), int(self._time_budget.seconds))
         else:
             self.advance(batches_done(trainer), int(trainer.num_training_batches) * (trainer.max_epochs or 1))
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._stepping += time.perf_counter() - self._since
-        self._steps += trainer.num_training_batches  # type: ignore[assignment]
+        if trainer.sanity_checking:
+            return
+        self._seconds += time.perf_counter() - self._since
+        own = torch.tensor(self._unvalidated, device=pl_module.device)
+        images = int(trainer.strategy.reduce(own, reduce_op="sum"))
+        self.images += images
+        self._timed += images
+        self._unvalidated = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -104,10 +141,45 @@ class EpochLines(Callback):
         seconds = time.perf_counter() - self._started
         for logger in trainer.loggers:
             logger.log_metrics({"seconds": seconds, "epoch": trainer.current_epoch}, trainer.global_step)
-        of, all_of_it = f"/{trainer.max_epochs}", ""
-        if self.time_budget is not None:  # epochs may be fewer
-            of, all_of_it = "", f" of {self.time_budget.seconds:.0f}"
-        console.print(f"epoch {trainer.current_epoch + 1}{of}  validation: {figures}  {seconds:.0f}{all_of_it} s")
+        epoch, time_used = f"{trainer.current_epoch + 1}/{trainer.max_epochs}", f"{seconds:.0f}"
+        if self._time_budget is not None:  # epochs may be fewer
+            epoch = f"{trainer.current_epoch + 1}"
+            time_used = f"{self._time_budget.elapsed():.0f} of {self._time_budget.seconds:.0f}"
+        console.print(f"epoch {epoch}  validation: {figures}  {time_used} s")
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Checkpoints of the best and the last epoch, whose files are known by their names: the run folder may be moved."""
+
+    @property
+    def state_key(self) -> str:
+        """The key of Lightning's own class, under which checkpoints of version 0.1 keep the state."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best score and its checkpoint, which is looked for in the present folder.
+
+        Parameters
+        ----------
+        state_dict
+            What `state_dict` returned, wherever the folder was then.
+
+        Raises
+        ------
+        DataError
+            If the checkpoint of the best epoch is missing.
+        """
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "") / Path(path).name)
+
+        paths = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        if not Path(best := paths["best_model_path"]).is_file():
+            raise DataError(
+                f"{best}: the checkpoint of the best epoch is missing; bring it back, or remove the run and train anew"
+            )
+        scores = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": scores})
 
 
 class FiniteLoss(Callback):
@@ -177,12 +249,14 @@ def fit(
     ------
     RecipeError
         If the trainer that the recipe asks for cannot be made.
+    DataError
+        If the checkpoint to continue from, or that of the best epoch, is damaged or missing.
     TrainingError
         If the loss is nan or infinite; checkpoints of the epochs before are kept.
     """
     recipe = job.recipe
     config = recipe.trainer
-    best = ModelCheckpoint(
+    best = BestCheckpoint(
         out / "checkpoints",
         filename="best",
         monitor=MONITOR,
@@ -192,7 +266,7 @@ def fit(
     )
     time_budget = None if config.minutes is None else TimeBudget(60 * config.minutes, config.epochs, started)
     module.time_budget = time_budget
-    lines = EpochLines(started, time_budget)
+    lines = EpochLines(started, config.batch_size, time_budget)
     callbacks: list[Callback] = [best, lines, FiniteLoss(job)]
     if time_budget is not None:
         callbacks.append(time_budget)
@@ -250,7 +324,7 @@ def fit(
     epoch = int(state["epoch"])
     logged = next((each for each in epoch_history(out) if each["epoch"] == epoch), {})
     measured = {k.removeprefix("validation/"): v for k, v in logged.items() if k.startswith("validation/")}
-    return Fitted(trainer, seconds, lines.steps_per_second * config.batch_size, epoch + 1, measured)
+    return Fitted(trainer, seconds, lines.images, lines.images_per_second, epoch + 1, measured)
 
 
 def make_trainer(config: TrainerConfig, **given: Any) -> Trainer:
@@ -311,6 +385,8 @@ class Fitted:
         Lightning's.
     seconds
         All of the training, with preparation and validation.
+    images
+        Images of all steps, over all processes and attempts; one that comes again counts again.
     images_per_second
         Rate of the steps alone.
     best_epoch
@@ -321,6 +397,7 @@ class Fitted:
 
     trainer: Trainer
     seconds: float
+    images: int
     images_per_second: float
     best_epoch: int
     measured: dict[str, float]

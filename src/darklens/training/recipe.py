@@ -26,6 +26,9 @@ from darklens.tasks.options import OptimizerOptions, ScheduleOptions
 from darklens.tasks.registry import current_task, make_task
 from darklens.usercode import check_trusted, code_checksum, is_reference, references, split_reference, with_references
 
+SCRATCH_DIFFERS = (
+    "Begins with random weights, with crop, stretch, optimiser and schedule as in recipes/from-scratch.yaml."
+)
 RECIPES = resources.files("darklens.recipes")
 
 
@@ -243,7 +246,8 @@ def load_recipe(
     kinds = [kind for kind in ("members", "stages") if read.content.get(kind) or given.get(kind)]
     # What is asked of a task is asked of the parts that have such a task.
     of_tasks = {key for key in given if kinds and key.startswith("task.") and key != "task.name"}
-    content = overridden(read.content, {key: value for key, value in given.items() if key not in of_tasks})
+    given_here = {key: value for key, value in given.items() if key not in of_tasks}
+    content = overridden(read.content, from_scratch(read.content, given_here) | given_here)
     for kind in kinds:
         if content.get(kind):
             if name in _inside:
@@ -299,7 +303,30 @@ def _read(name: str, trust_code: bool, changed: Collection[str], extending: tupl
     below = _read(base, trust_code, {*changed, *own}, (*extending, path.resolve()))
     # Recipes that a file names itself inherit what that file says, not the networks of what it extends.
     passed_on = own if {"members", "stages"} & set(own) else below.passed_on | own
-    return _Read(overridden(below.content | {"name": path.stem}, own), passed_on)
+    return _Read(overridden(below.content | {"name": path.stem}, from_scratch(below.content, own) | own), passed_on)
+
+
+def from_scratch(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings for random weights, by dotted key, if overrides take a recipe's pretrained weights away.
+
+    Parameters
+    ----------
+    content
+        Of the recipe.
+    overrides
+        What is said otherwise, by dotted key.
+
+    Returns
+    -------
+    dict
+        Empty if the recipe has no pretrained weights, or keeps them, or gets others.
+    """
+    network = content.get("network")
+    had = isinstance(network, Mapping) and network.get("pretrained") is True
+    if not had or overrides.get("network.pretrained") is not False or overrides.get("network.weights") is not None:
+        return {}
+    settings: dict[str, Any] = yaml.safe_load((RECIPES / "from-scratch.yaml").read_text("utf-8"))
+    return {"differs": f"{content.get('differs', '')} {SCRATCH_DIFFERS}".strip()} | _flat(settings)
 
 
 def check_recipe_trusted(recipe: Recipe, named_in: str, trust_code: bool) -> None:
