@@ -51,6 +51,7 @@ class TrainerConfig:
         Largest norm of a gradient.
     unfreezing
         sections: train the head first, then unfreeze section after section, each for epochs in proportion to its size.
+        A network that begins with random weights is all trained from the start.
     keep_every
         Keep a checkpoint every so many epochs, beside the best and the last.
     epoch_images

@@ -63,7 +63,7 @@ class TrainingData:
     recipe, seed
         What is trained, and the seed of order and weights.
     notes
-        What a user should know of the data.
+        What a user should know of the data, and of how they are trained on; said when the training begins, and recorded.
     unlabelled
         A second dataset, whose images stand beside those of each training batch.
     sample_noise
