@@ -1,7 +1,9 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -190,6 +192,41 @@ def test_two_processes_train_together(dataset, tmp_path):
     assert record["steps"] == 10
     assert record["images"] == 10 * 32
     assert len(load_model(tmp_path / "run").classes) == 3
+
+
+SIMULATED_BY_TWO = """
+from pathlib import Path
+
+from conftest import TINY
+
+from darklens.simulation import simulator
+from darklens.training import training_data
+from darklens.training.job import Job
+from darklens.training.recipe import load_recipe
+from darklens.training.train import train
+
+simulator.fused_light = lambda *_, **__: None
+training_data.VALIDATION_IMAGES, training_data.STATISTICS_IMAGES = 128, 256
+options = TINY | {"trainer.devices": "2", "trainer.accelerator": "cpu", "trainer.strategy": "ddp"}
+options |= {"trainer.batch_size": 64, "trainer.epoch_images": 128}
+train(Job(load_recipe("substructure/demo", options), "preset:model-3-noisy"), Path("run"))
+"""
+
+
+def test_two_processes_share_a_batch_of_simulated_images(tmp_path):
+    (tmp_path / "two.py").write_text(SIMULATED_BY_TWO)
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "two.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["training"]
+    assert (record["devices"], record["steps"], record["images"]) == (2, 4, 4 * 64)
 
 
 def test_weights_and_biases_offline(dataset, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from darklens.tasks.precision import resolve_precision
 from darklens.tasks.supervised import SupervisedModule
 from darklens.training.history import epoch_history
 from darklens.training.job import Job
-from darklens.training.training_data import TrainingData
+from darklens.training.training_data import TrainingData, images_per_process
 
 console = Console(soft_wrap=True)
 
@@ -233,7 +233,7 @@ def fit(
     Raises
     ------
     RecipeError
-        If the time was up before the first epoch was over.
+        If the time was up before the first epoch was over, or the processes cannot share a batch equally.
     DataError
         If the checkpoint to continue from, or that of the best epoch, is damaged or missing.
     TrainingError
@@ -282,6 +282,7 @@ def fit(
         )
     except (ValueError, MisconfigurationException) as error:  # of devices, strategies and precisions that cannot be had
         raise RecipeError(f"the trainer that the recipe asks for cannot be made: {error}") from error
+    images_per_process(recipe, trainer.world_size)  # refused before other processes are started
     if trainer.is_global_zero:
         console.print(
             f"{recipe.name}: {count_parameters(module.network):,} parameters, {data.train_images:,} training and "

@@ -38,7 +38,7 @@ class TrainerConfig:
     epochs
         How often the training images are gone through, or --trainer.epoch_images of them.
     batch_size
-        Images in a step, over all devices.
+        Images in a step, over all devices, whose number divides it.
     precision
         Lightning's precision; auto takes bfloat16 where the hardware computes in it.
     max_minutes
