@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from darklens.data.batches import Batches, CutoutDataset, FreshBlocks, SimulatedDataset, batch_loader, blocks_of
+from darklens.data.batches import Batches, CutoutDataset, FreshImages, SimulatedDataset, batch_loader
 from darklens.data.dataset import Cutouts, DatasetInfo, ImageSubset
 from darklens.errors import DataError
 from darklens.simulation import Simulator
@@ -60,24 +60,28 @@ def test_rows_in_order_are_all_there_whatever_the_epoch():
     assert batches_of(0, size=6, batch_size=3, shuffle=False, epoch_size=3) == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_fresh_blocks_never_repeat():
-    seen = []
-    for epoch in range(3):
-        for rank in range(2):
-            blocks = FreshBlocks(12, 2, rank, world_size=2)
-            blocks.set_epoch(epoch)
-            assert len(list(blocks)) == len(blocks) == 3
-            seen += [number for batch in blocks for number in batch]
-    assert sorted(seen) == list(range(36))
-    last = FreshBlocks(12, 2, 1, world_size=2)
-    last.set_epoch(2)
-    assert list(last) == [[26, 27], [30, 31], [34, 35]]
-    assert list(FreshBlocks(1, 4)) == [[0, 1, 2, 3]]
-    assert list(FreshBlocks(7, 2)) == [[0, 1], [2, 3], [4, 5]]
+def fresh(epoch, *sizes, **place):
+    images = FreshImages(*sizes, **place)
+    images.set_epoch(epoch)
+    assert len(list(images)) == len(images)
+    return list(images)
 
 
-def test_blocks_of_images():
-    assert [blocks_of(images) for images in (1, 64, 127, 128, 30_720)] == [1, 1, 1, 2, 480]
+def test_fresh_images_never_repeat():
+    parts = [fresh(epoch, 12, 2, rank=rank, world_size=2) for epoch in range(3) for rank in range(2)]
+    assert {len(part) for part in parts} == {3}
+    assert sorted(number for part in parts for batch in part for number in batch) == list(range(36))
+    assert parts[-1] == [[26, 27], [30, 31], [34, 35]]
+    assert fresh(0, 1, 4) == [[0, 1, 2, 3]]
+    assert fresh(1, 7, 2) == [[6, 7], [8, 9], [10, 11]], "what is less than a step is left out"
+
+
+@pytest.mark.parametrize("processes", [2, 3, 6])
+def test_steps_are_the_same_for_any_number_of_processes(processes):
+    for epoch in (0, 2):
+        parts = [fresh(epoch, 50, 12 // processes, rank=rank, world_size=processes) for rank in range(processes)]
+        steps = [[number for share in shares for number in share] for shares in zip(*parts, strict=True)]
+        assert steps == fresh(epoch, 50, 12)
 
 
 def cutouts_of(images, **columns):
@@ -134,7 +138,7 @@ def test_constant_image_is_refused_where_it_would_be_scaled():
     assert_array_equal(CutoutDataset(cutouts_of(images), np.zeros(4))[[2]]["image"], images[[2]])
 
 
-def test_simulated_batches_are_the_blocks_of_the_simulator():
+def test_simulated_batches_are_the_images_of_the_simulator():
     def labels(cutouts):
         return cutouts.labels(cutouts.info.classes)
 
@@ -144,7 +148,8 @@ def test_simulated_batches_are_the_blocks_of_the_simulator():
     simulator = Simulator("model-3-noisy", seed=5)
     (first, truths), (second, others) = simulator.block(0), simulator.block(1)
     images = torch.cat([second, first])
-    batch = SimulatedDataset(simulator, labels, ["label"])[[1, 0]]
+    both = [*range(64, 128), *range(64)]
+    batch = SimulatedDataset(simulator, labels, ["label"])[both]
     assert_array_equal(batch["image"], images)
     assert len(batch["image"]) == 128
     names = [*others["label"], *truths["label"]]
@@ -152,10 +157,14 @@ def test_simulated_batches_are_the_blocks_of_the_simulator():
     masses = np.concatenate([others["log10_axion_mass"], truths["log10_axion_mass"]])
     known = np.isfinite(masses)
     assert 0 < known.sum() < 128
-    batch = SimulatedDataset(simulator, values, ["log10_axion_mass"])[[1, 0]]
+    batch = SimulatedDataset(simulator, values, ["log10_axion_mass"])[both]
     assert_array_equal(batch["image"], images[torch.from_numpy(known)])
     assert_allclose(batch["target"], masses[known][:, None], rtol=1e-6)
-    assert not torch.equal(SimulatedDataset(Simulator("model-3-noisy", seed=6), labels, ["label"])[[0]]["image"], first)
+    part = SimulatedDataset(simulator, labels, ["label"])[range(61, 66)]
+    assert_array_equal(part["image"], torch.cat([first[61:], second[:2]]))
+    assert part["target"].tolist() == [number % 3 for number in range(61, 66)]
+    other = SimulatedDataset(Simulator("model-3-noisy", seed=6), labels, ["label"])[range(64)]
+    assert not torch.equal(other["image"], first)
 
 
 def test_loader_gives_the_batches_of_its_sampler():

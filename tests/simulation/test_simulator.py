@@ -158,6 +158,18 @@ def test_blocks_have_their_rows_and_the_last_is_short():
     assert list(simulator.blocks(0)) == []
 
 
+@pytest.mark.parametrize("chosen", [range(32), range(32, 64), [5], [40, 3, 17]], ids=str)
+@pytest.mark.parametrize("noise", [False, True])
+def test_chosen_images_of_a_block_are_those_of_the_whole_to_the_bit(chosen, noise):
+    """Also where an image outside the choice has the most subhalos: with others, sums would round otherwise."""
+    simulator, places = Simulator(small(), seed=4), np.array(chosen)
+    images, rows = simulator.block(1, noise)
+    some, truths = simulator.block(1, noise, chosen=places)
+    assert_array_equal(some, images[places])
+    assert_array_equal(truths["id"], 64 + places)
+    assert list(truths) == list(rows)
+
+
 def test_images_without_substructure_are_those_of_the_class_that_has_none():
     simulator = Simulator(small(), seed=3)
     rows = simulator.catalog(9)

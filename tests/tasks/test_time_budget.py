@@ -230,6 +230,7 @@ def test_sections_thaw_by_the_clock(paced, clock, dataset, tmp_path, monkeypatch
         return validate(self, batch)
 
     monkeypatch.setattr(SupervisedModule, "validation_step", slower)
+    monkeypatch.setattr("darklens.training.build.has_learned_weights", lambda *given: True)
     recipe = minutes(
         **{f"network.{key}": value for key, value in network.items()}, **{"trainer.unfreezing": "sections"}
     )

@@ -5,6 +5,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 from fuzz import make_model
 from safetensors.torch import load_file
@@ -39,6 +40,7 @@ def data(channels=1, seed=3, classes=("cdm", "axion"), bands=()):
         seed=seed,
         bands=list(bands),
         description={},
+        notes=[],
     )
 
 
@@ -55,7 +57,49 @@ def test_module_is_made_of_the_recipe_and_fitted_to_the_sample():
     )  # fmt: skip
     assert made.network(torch.zeros(2, 1, 14, 14)).shape == (2, 2)
     assert made.network.state_dict()["stem.0.weight"].is_contiguous(memory_format=torch.channels_last)
-    assert build_module(recipe(trainer__unfreezing="sections"), given).options.unfreezing is True
+
+
+OWN = """
+from torch import nn
+
+def plain(in_channels, outputs):
+    return nn.Sequential(nn.Conv2d(in_channels, outputs, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+def learned(in_channels, outputs, pretrained: bool = True):
+    return plain(in_channels, outputs)
+"""
+NOTE = "trainer.unfreezing: the network begins with random weights, so all are trained from the start"
+
+
+@pytest.mark.parametrize(
+    ("network", "unfrozen"),
+    [
+        ({"name": "compact"}, False),
+        ({"name": "timm", "architecture": "resnet10t"}, False),
+        ({"name": "timm", "architecture": "resnet10t", "pretrained": False, "weights": None}, False),
+        ({"name": "timm", "architecture": "resnet10t", "weights": "w.pth"}, True),
+        ({"name": "own.py:plain"}, True),
+        ({"name": "own.py:plain", "pretrained": False}, True),
+        ({"name": "own.py:learned"}, True),
+        ({"name": "own.py:learned", "pretrained": False}, False),
+    ],
+)
+def test_sections_are_unfrozen_only_of_weights_that_were_learned(network, unfrozen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    torch.save(timm.create_model("resnet10t", in_chans=1).state_dict(), "w.pth")
+    for asked in (False, True):
+        chosen = recipe(trainer__unfreezing="sections" if asked else "none")
+        given = data()
+        made = build_module(dataclasses.replace(chosen, network=network), given)
+        assert made.options.unfreezing is (asked and unfrozen)
+        assert given.notes == ([NOTE] if asked and not unfrozen else [])
+
+
+def test_sections_of_a_model_to_start_from_are_unfrozen(tmp_path):
+    given = data()
+    made = build_module(recipe(trainer__unfreezing="sections"), given, str(make_model(tmp_path / "model", lens=False)))
+    assert (made.options.unfreezing, given.notes) == (True, [])
 
 
 def test_weights_follow_from_the_seed():

@@ -8,7 +8,7 @@ from conftest import TINY
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 
-from darklens.errors import DataError, TrainingError
+from darklens.errors import DataError, RecipeError, TrainingError
 from darklens.tasks.supervised import SupervisedModule
 from darklens.training import fit as fitting
 from darklens.training.fit import BestCheckpoint, EpochLines, TrainingDataModule, batches_done, fit, moving_average
@@ -238,7 +238,7 @@ class Trained(Exception):
 class Pretend:
     """Lightning's trainer, which keeps what it is given and fits nothing."""
 
-    is_global_zero, interrupted, precision = True, False, "32-true"
+    is_global_zero, interrupted, precision, world_size = True, False, "32-true", 1
 
     def __init__(self, **given):
         self.given = given
@@ -308,6 +308,13 @@ def test_callbacks_follow_from_the_recipe(asked):
     assert "WeightAveraging" in callbacks
     kept = [each for each in trainer.given["callbacks"] if getattr(each, "save_top_k", None) == -1]
     assert [(each.filename, each._every_n_epochs) for each in kept] == [("{epoch}", 3)]
+
+
+def test_processes_that_cannot_share_a_batch_are_refused_before_they_start(asked, monkeypatch):
+    monkeypatch.setattr(Pretend, "world_size", 3)
+    asked(batch_size=96)
+    with pytest.raises(RecipeError, match="64 images in a step cannot be divided equally among 3 processes"):
+        asked(batch_size=64)
 
 
 def test_another_attempt_logs_beside_the_first(asked, tmp_path):

@@ -29,6 +29,7 @@ class Data:
     split: pl.DataFrame | None
     job: Job
     description: ClassVar = {"checksum": "sha256:1"}
+    notes: ClassVar = ["a note"]
 
 
 class Pretended:
@@ -73,6 +74,7 @@ def test_run_has_its_record_and_split_and_says_what_it_took(pretended, tmp_path,
     out = tmp_path / "run"
     assert train(JOB, out, trust_code=True) == out
     assert read_record(out)["seed"] == 3
+    assert read_record(out)["notes"] == ["a note"]
     assert pl.read_parquet(out / "split.parquet").rows() == [("a", "train")]
     assert pretended.checkpoints == [None]
     assert pretended.built == [(JOB, None)]

@@ -1,11 +1,14 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import timm
 import torch
 from conftest import TINY
 from safetensors.torch import load_file
@@ -19,8 +22,9 @@ from darklens.inference.model import load_model
 from darklens.paths import only_one
 from darklens.simulation import Simulator
 from darklens.training import fit as fitting
+from darklens.training.build import build_module
 from darklens.training.history import epoch_history
-from darklens.training.job import Job, read_job, read_record
+from darklens.training.job import Job, open_job_data, read_job, read_record
 from darklens.training.recipe import load_recipe
 from darklens.training.train import resume, train
 
@@ -188,6 +192,41 @@ def test_two_processes_train_together(dataset, tmp_path):
     assert len(load_model(tmp_path / "run").classes) == 3
 
 
+SIMULATED_BY_TWO = """
+from pathlib import Path
+
+from conftest import TINY
+
+from darklens.simulation import simulator
+from darklens.training import training_data
+from darklens.training.job import Job
+from darklens.training.recipe import load_recipe
+from darklens.training.train import train
+
+simulator.fused_light = lambda *_, **__: None
+training_data.VALIDATION_IMAGES, training_data.STATISTICS_IMAGES = 128, 256
+options = TINY | {"trainer.devices": "2", "trainer.accelerator": "cpu", "trainer.strategy": "ddp"}
+options |= {"trainer.batch_size": 64, "trainer.epoch_images": 128}
+train(Job(load_recipe("substructure/demo", options), "preset:model-3-noisy"), Path("run"))
+"""
+
+
+def test_two_processes_share_a_batch_of_simulated_images(tmp_path):
+    (tmp_path / "two.py").write_text(SIMULATED_BY_TWO)
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "two.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())["training"]
+    assert (record["devices"], record["steps"], record["images"]) == (2, 4, 4 * 64)
+
+
 def test_weights_and_biases_offline(dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
@@ -259,7 +298,9 @@ def test_loss_changes_at_its_epoch(dataset, tmp_path, monkeypatch):
 def test_sections_thaw_from_the_head_backwards(dataset, tmp_path):
     """The stem starts as it was until its time comes; batch norms of frozen sections keep their statistics."""
     overrides = {"trainer.epochs": 4, "trainer.batch_size": 32, "trainer.precision": "32-true", "trainer.keep_every": 1}
-    overrides |= {"network.pretrained": False, "network.head": "hidden", "trainer.unfreezing": "sections"}
+    torch.save(timm.create_model("resnet18", num_classes=0).state_dict(), tmp_path / "learned.pth")
+    overrides |= {"network.weights": str(tmp_path / "learned.pth"), "network.head": "hidden"}
+    overrides |= {"trainer.unfreezing": "sections"}
     recipe = load_recipe("substructure/resnet18", overrides | {"preprocessing.resize": None, "trainer.ema": None})
     run = train(Job(recipe, str(dataset)), tmp_path / "run")
     kept = [torch.load(run / "checkpoints" / f"epoch={i}.ckpt", weights_only=True)["state_dict"] for i in range(4)]
@@ -268,6 +309,18 @@ def test_sections_thaw_from_the_head_backwards(dataset, tmp_path):
     assert torch.equal(kept[0]["network.backbone.bn1.running_mean"], kept[1]["network.backbone.bn1.running_mean"])
     assert not torch.equal(kept[0][head], kept[1][head])
     assert not torch.equal(kept[2][stem], kept[3][stem]), "all are thawed in the last epoch"
+
+
+def test_random_weights_are_all_trained_from_the_first_epoch(dataset, tmp_path, capsys):
+    overrides = TINY | {"trainer.unfreezing": "sections", "trainer.ema": None, "trainer.keep_every": 1}
+    job = Job(load_recipe("substructure/demo", overrides), str(dataset))
+    run = train(job, tmp_path / "run")
+    (note,) = read_record(run)["notes"]
+    assert "random weights" in note
+    assert capsys.readouterr().out.count(note) == 1
+    begun = build_module(job.recipe, open_job_data(job)).network.state_dict()["stem.0.weight"]
+    first = torch.load(run / "checkpoints" / "epoch=0.ckpt", weights_only=True)["state_dict"]["network.stem.0.weight"]
+    assert not torch.equal(begun, first)
 
 
 def test_time_that_is_too_short_for_a_step_is_said(dataset, tmp_path, capsys):

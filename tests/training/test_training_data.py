@@ -31,19 +31,19 @@ def block(seed):
 
 def test_simulated_training_and_validation_images_are_of_different_seeds():
     data = open_training_data("preset:model-3-noisy", RECIPE, 5)
-    training, held_out = data.train[[0]]["image"], data.validation[range(64)]["image"]
+    training, held_out = data.train[range(64)]["image"], data.validation[range(64)]["image"]
     torch.testing.assert_close(held_out, block(2 * 2**30 + 5))
     torch.testing.assert_close(data.sample, block(2**30 + 5))
     torch.testing.assert_close(training, block(2**30 + 5))
     assert data.description["simulated"] == {"preset": "model-3-noisy", "seeds": [2**30 + 5, 2 * 2**30 + 5]}
     assert not torch.allclose(training, held_out)
     other = open_training_data("preset:model-3-noisy", RECIPE, 6)
-    assert not torch.allclose(other.train[[0]]["image"], training)
+    assert not torch.allclose(other.train[range(64)]["image"], training)
 
 
 def test_runs_of_version_0_1_go_on_with_the_images_that_they_began_with():
     data = open_training_data("preset:model-3-noisy", RECIPE, 5, member=1, own_seeds=False)
-    torch.testing.assert_close(data.train[[0]]["image"], block(5 + 1009))
+    torch.testing.assert_close(data.train[range(64)]["image"], block(5 + 1009))
     torch.testing.assert_close(data.validation[range(64)]["image"], block(5 + 1_000_003))
     assert data.description["simulated"]["seeds"] == [1014, 1_000_008]
 
@@ -61,7 +61,7 @@ def test_members_learn_from_other_images_and_share_the_validation_images():
     second = open_training_data("preset:model-3-noisy", RECIPE, 5, member=1)
     assert second.seed == 5 + MEMBER_STRIDE
     torch.testing.assert_close(second.validation[range(64)]["image"], first.validation[range(64)]["image"])
-    assert not torch.allclose(second.train[[0]]["image"], first.train[[0]]["image"])
+    assert not torch.allclose(second.train[range(64)]["image"], first.train[range(64)]["image"])
 
 
 def test_labels_are_those_of_the_preset(tmp_path):
@@ -194,7 +194,9 @@ def test_loaders_divide_batches_among_processes(stored):
     assert sum(len(batch["row"]) for batch in opened(path, trainer__epoch_images=48).train_loader(0, 1)) == 48
     assert loaders[0].num_workers == 0
     assert opened(path, trainer__workers=2).train_loader(0, 1).num_workers == 2
-    assert next(iter(data.train_loader(0, 100)))["row"].shape == (1,)
+    said = "trainer.batch_size: 16 images in a step cannot be divided equally among 3 processes; choose a multiple of 3, or"
+    with pytest.raises(RecipeError, match=f"^recipe substructure/demo: {said} other --trainer.devices$"):
+        data.train_loader(0, 3)
     ordered = [batch["row"].tolist() for batch in data.validation_loader(0, 1)]
     assert ordered == [list(range(15))]
     parts = [np.concatenate([batch["row"] for batch in data.validation_loader(rank, 2)]).tolist() for rank in (0, 1)]
@@ -348,6 +350,20 @@ def test_image_pairs_are_read_batch_by_batch(stored, tmp_path):
         opened(plain, task__name=task)
 
 
+@pytest.mark.parametrize("processes", [2, 8])
+def test_processes_share_the_images_of_a_step(processes):
+    """All of a step's images together are those of one process, bit by bit."""
+    recipe = load_recipe("substructure/demo", TINY | {"trainer.batch_size": 64, "trainer.epoch_images": 128})
+    data = open_training_data("preset:model-3-noisy", recipe, 5)
+    alone = list(data.train_loader(0, 1))
+    assert [len(batch["image"]) for batch in alone] == [64, 64]
+    shared = [list(data.train_loader(rank, processes)) for rank in range(processes)]
+    for expected, *parts in zip(alone, *shared, strict=True):
+        assert {len(part["image"]) for part in parts} == {64 // processes}
+        for name, tensor in expected.items():
+            assert torch.equal(torch.cat([part[name] for part in parts]), tensor), name
+
+
 def test_what_is_remembered_of_a_preset():
     recipe = load_recipe("substructure/demo", TINY | {"trainer.batch_size": 128, "trainer.epoch_images": 256})
     data = open_training_data("preset:model-3-noisy", recipe, 5)
@@ -358,8 +374,9 @@ def test_what_is_remembered_of_a_preset():
         "simulated": {"preset": "model-3-noisy", "seeds": [2**30 + 5, 2**31 + 5]},
         "validation_images": 64, "typical_peak": pytest.approx(np.sort(peaks)[31], rel=1e-5),
     }  # fmt: skip
-    assert [list(blocks) for blocks in data.train_loader(0, 1).sampler] == [[0, 1], [2, 3]]
-    assert [list(blocks) for blocks in data.train_loader(1, 2).sampler] == [[1], [3]]
+    assert list(data.train_loader(0, 1).sampler) == [list(range(128)), list(range(128, 256))]
+    assert list(data.train_loader(1, 2).sampler) == [list(range(64, 128)), list(range(192, 256))]
+    assert list(data.train_loader(5, 8).sampler) == [list(range(80, 96)), list(range(208, 224))]
     assert data.validation[[3, 1]]["row"].tolist() == [3, 1]
     assert [batch["row"].tolist() for batch in data.validation_loader(0, 1)] == [list(range(64))]
     assert data.pixel_scale == 0.08

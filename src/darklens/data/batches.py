@@ -101,7 +101,7 @@ class CutoutDataset(Dataset[Batch]):
 
 
 class SimulatedDataset(Dataset[Batch]):
-    """Images that are simulated during training, a batch of whole blocks at a time.
+    """Images that are simulated during training, a batch at a time; asked for by their numbers.
 
     Parameters
     ----------
@@ -119,8 +119,12 @@ class SimulatedDataset(Dataset[Batch]):
         self.columns = ["id", *columns]
         self._info = simulated_info(simulator.preset, simulator.seed)
 
-    def __getitem__(self, blocks: Any) -> Batch:
-        made = [self.simulator.block(int(number)) for number in blocks]
+    def __getitem__(self, numbers: Any) -> Batch:
+        numbers = np.asarray(numbers)
+        blocks = numbers // BLOCK
+        made = [
+            self.simulator.block(int(block), chosen=numbers[blocks == block] % BLOCK) for block in dict.fromkeys(blocks)
+        ]
         images = torch.cat([images for images, _ in made])
         truths = pl.concat(
             [to_frame({name: rows[name] for name in self.columns}) for _, rows in made], how="vertical_relaxed"
@@ -201,21 +205,24 @@ class Batches(Sampler[list[int]]):
             yield np.sort(own_rows[i * self.batch_size : (i + 1) * self.batch_size]).tolist()
 
 
-class FreshBlocks(Sampler[list[int]]):
-    """Numbers of the simulated blocks of each batch: no block comes twice, in any epoch or process.
+class FreshImages(Sampler[list[int]]):
+    """Numbers of the simulated images of each batch: none comes twice, in any epoch or process.
+
+    A step of all processes together is a run of numbers, and each process has a run of these: what a step sees does not
+    depend on how many processes share it.
 
     Parameters
     ----------
-    blocks_per_epoch
-        Blocks of all processes in an epoch.
-    blocks_per_batch
-        Blocks in a batch of one process.
+    epoch_size
+        Images of all processes in an epoch; what is less than a step is left out.
+    batch_size
+        Images in a batch of one process.
     rank, world_size
         Number of this process, counted from 0, and of all processes.
     """
 
-    def __init__(self, blocks_per_epoch: int, blocks_per_batch: int, rank: int = 0, *, world_size: int = 1):
-        self.blocks_per_epoch, self.blocks_per_batch = blocks_per_epoch, blocks_per_batch
+    def __init__(self, epoch_size: int, batch_size: int, rank: int = 0, *, world_size: int = 1):
+        self.epoch_size, self.batch_size = epoch_size, batch_size
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
 
@@ -224,13 +231,12 @@ class FreshBlocks(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return max(1, self.blocks_per_epoch // (self.blocks_per_batch * self.world_size))
+        return max(1, self.epoch_size // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
-        step = self.blocks_per_batch * self.world_size
-        first = self.epoch * len(self) * step + self.rank * self.blocks_per_batch
-        for i in range(len(self)):
-            yield list(range(first + i * step, first + i * step + self.blocks_per_batch))
+        for step in range(self.epoch * len(self), (self.epoch + 1) * len(self)):
+            first = (step * self.world_size + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
 
 
 def batch_loader(dataset: Dataset[Batch], batches: Sampler[list[int]], workers: int = 0) -> DataLoader[Batch]:
@@ -259,8 +265,3 @@ def batch_loader(dataset: Dataset[Batch], batches: Sampler[list[int]], workers: 
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="spawn" if workers else None,
     )
-
-
-def blocks_of(images: int) -> int:
-    """Return how many whole blocks a number of images has, at least 1."""
-    return max(1, images // BLOCK)

@@ -101,6 +101,28 @@ def network_options(name: str) -> list[str]:
     return list(inspect.signature(network_class(name)).parameters)[2:]
 
 
+def has_learned_weights(name: str, options: Mapping[str, Any]) -> bool:
+    """Return whether a network begins with weights that were learned: its options ``pretrained`` or ``weights`` say so.
+
+    Parameters
+    ----------
+    name
+        One of `NETWORKS`, or a user's own, ``file.py:Class``, whose code is run. One of a user's own that has neither
+        option may bring weights of itself, and is taken to.
+    options
+        Values by name, as `network_arguments` returns them; those that are not given have their defaults.
+
+    Raises
+    ------
+    ModelError
+        If there is no such network.
+    """
+    values = {each.name: each.default for each in inspect.signature(network_class(name)).parameters.values()}
+    values |= options
+    asked = [values[option] for option in ("pretrained", "weights") if option in values]
+    return any(asked) if asked else is_reference(name)
+
+
 def network_class(name: str) -> Callable[..., nn.Module]:
     """Return the class or function that makes a network; the file of a user's own is run.
 

@@ -114,8 +114,12 @@ class Simulator:
         self._check(columns)
         return self._render(columns, noise, dtype, compile=False)
 
-    def _render(self, columns: Columns, noise: bool, dtype: torch.dtype, compile: bool) -> Tensor:
+    def _render(
+        self, columns: Columns, noise: bool, dtype: torch.dtype, compile: bool, chosen: np.ndarray | None = None
+    ) -> Tensor:
         flux = self._flux(columns, dtype, compile)
+        if chosen is not None:
+            flux, columns = flux[torch.from_numpy(chosen).to(flux.device)], select(columns, chosen)
         times = _times(columns, dtype)
         if noise:
             images = add_noise(self.preset, self.seed, flux, times=times, ids=np.asarray(columns["id"]))
@@ -181,10 +185,29 @@ class Simulator:
                 yield waiting.pop(0).result()
                 waiting += [pool.submit(make, block) for block in islice(numbers, ahead - len(waiting))]
 
-    def block(self, number: int, noise: bool = True) -> tuple[Tensor, dict[str, Any]]:
-        """Return images (64, 1, H, W) and columns of one block, computed on this thread."""
+    def block(
+        self, number: int, noise: bool = True, *, chosen: np.ndarray | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Return images and truths of one block, computed on this thread.
+
+        Parameters
+        ----------
+        number
+            Number of the block, which holds the images ``64 * number`` to ``64 * number + 63``.
+        noise
+            Whether to add noise.
+        chosen
+            Places in the block, 0 to 63, of the images that are returned, (N,); all of them by default. They are the same
+            to the bit: their light is computed with that of the whole block, as rounding depends on what is summed beside
+            it, and their noise alone.
+
+        Returns
+        -------
+        Images (N, 1, H, W) in `Preset.unit`, and the columns of their true parameters.
+        """
         rows = draw_block(self.preset, self.seed, number)
-        return self._render(rows, noise, torch.float32, self.compile), rows
+        images = self._render(rows, noise, torch.float32, self.compile, chosen)
+        return images, rows if chosen is None else select(rows, chosen)
 
     def _check(self, columns: Mapping[str, Any]) -> None:
         needed = ["id", "label", "theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2", "exposure_time"]

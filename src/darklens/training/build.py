@@ -14,7 +14,7 @@ from darklens.errors import ModelError, RecipeError
 from darklens.inference.carried import carries_only
 from darklens.inference.model import load_model
 from darklens.inference.shipped import model_folder
-from darklens.models.registry import build_network, network_arguments
+from darklens.models.registry import build_network, has_learned_weights, network_arguments
 from darklens.tasks.optimization import LearningOptions
 from darklens.training.recipe import Recipe, own_code
 from darklens.training.training_data import TrainingData
@@ -45,7 +45,7 @@ def build_module(
     recipe
         What is to be trained.
     data
-        On what.
+        On what. Its notes say so if sections are not unfrozen one after the other because all weights are random.
     start
         A trained model whose weights the network starts from; what it has seen is added to the description of the data.
     trust_code
@@ -73,12 +73,18 @@ def build_module(
     network = network.to(memory_format=torch.channels_last)
     if recipe.trainer.compile:
         network.compile()
+    unfreezing = recipe.trainer.unfreezing == "sections"
+    if unfreezing and start is None and not has_learned_weights(recipe.network["name"], options):
+        unfreezing = False
+        data.notes.append(
+            "trainer.unfreezing: the network begins with random weights, so all are trained from the start"
+        )
     learning = LearningOptions(
         recipe.optimizer,
         recipe.schedule,
         augmentation=recipe.augmentation,
         seed=data.seed,
-        unfreezing=recipe.trainer.unfreezing == "sections",
+        unfreezing=unfreezing,
     )
     module: SupervisedModule = data.task.module(network, preprocessing, learning)  # type: ignore[assignment]
     return module

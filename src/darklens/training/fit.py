@@ -28,7 +28,7 @@ from darklens.tasks.time_budget import TimeBudget
 from darklens.training.history import epoch_history
 from darklens.training.job import Job
 from darklens.training.recipe import TrainerConfig
-from darklens.training.training_data import TrainingData
+from darklens.training.training_data import TrainingData, images_per_process
 
 console = Console(soft_wrap=True)
 
@@ -248,7 +248,7 @@ def fit(
     Raises
     ------
     RecipeError
-        If the trainer that the recipe asks for cannot be made.
+        If the trainer that the recipe asks for cannot be made, or its processes cannot share a batch equally.
     DataError
         If the checkpoint to continue from, or that of the best epoch, is damaged or missing.
     TrainingError
@@ -287,6 +287,7 @@ def fit(
         enable_progress_bar=console.is_terminal,
         num_sanity_val_steps=0 if time_budget is None else 2,  # which say how long a validation will take
     )
+    images_per_process(recipe, trainer.world_size)  # refused before other processes are started
     if trainer.is_global_zero:
         console.print(
             f"{recipe.name}: {count_parameters(module.network):,} parameters, {data.train_images:,} training and "

@@ -41,7 +41,7 @@ class TrainerConfig:
     epochs
         How often the training images are gone through, or --trainer.epoch_images of them.
     batch_size
-        Images in a step, over all devices.
+        Images in a step, over all devices, whose number divides it.
     precision
         Lightning's precision; auto takes bfloat16 where the hardware computes in it.
     minutes
@@ -55,6 +55,7 @@ class TrainerConfig:
         Largest norm of a gradient.
     unfreezing
         sections: train the head first, then unfreeze section after section, each for epochs in proportion to its size.
+        A network that begins with random weights is all trained from the start.
     keep_every
         Keep a checkpoint every so many epochs, beside the best and the last.
     epoch_images

@@ -109,7 +109,7 @@ def _train(job: Job, out: Path, trust_code: bool) -> Path:
     module = build_module(job.recipe, data, job.start, trust_code=trust_code)
     checkpoint = out / "checkpoints" / "last.ckpt"
     if not begun and not is_helper_process():
-        write_record(out, new_record(job, out) | {"data_description": data.description})
+        write_record(out, new_record(job, out) | {"data_description": data.description, "notes": data.notes})
         if data.split is not None:
             data.split.write_parquet(out / "split.parquet")
     fitted = fit(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from darklens.data.batches import Batch, Batches, CutoutDataset, FreshBlocks, SimulatedDataset, batch_loader, blocks_of
+from darklens.data.batches import Batch, Batches, CutoutDataset, FreshImages, SimulatedDataset, batch_loader
 from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
@@ -63,7 +63,7 @@ class TrainingData:
     recipe, seed
         What is trained, and the seed of order and weights.
     notes
-        What a user should know of the data.
+        What a user should know of the data, and of how they are trained on; said when the training begins, and recorded.
     unlabelled
         A second dataset, whose images stand beside those of each training batch.
     sample_noise
@@ -89,13 +89,22 @@ class TrainingData:
     zero_points: list[float | None] = field(default_factory=list)
 
     def train_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
-        """Return the training batches of one of Lightning's processes."""
-        per_process = max(1, self.recipe.trainer.batch_size // world_size)
+        """Return the training batches of one of Lightning's processes.
+
+        Parameters
+        ----------
+        rank, world_size
+            Number of the process, counted from 0, and of all processes, which share the images of each step equally.
+
+        Raises
+        ------
+        RecipeError
+            If the recipe's batch size cannot be divided among them.
+        """
+        per_process = images_per_process(self.recipe, world_size)
         batches: Any
         if isinstance(self.train, SimulatedDataset):
-            batches = FreshBlocks(
-                blocks_of(self.train_images), max(1, per_process // BLOCK), rank, world_size=world_size
-            )
+            batches = FreshImages(self.train_images, per_process, rank, world_size=world_size)
         else:
             epoch = self.recipe.trainer.epoch_images
             batches = Batches(
@@ -117,6 +126,30 @@ class TrainingData:
         """Return the validation batches of one of Lightning's processes, in order."""
         batches = Batches(len(self.validation), BATCH, self.seed, shuffle=False, rank=rank, world_size=world_size)
         return batch_loader(self.validation, batches)
+
+
+def images_per_process(recipe: Recipe, processes: int) -> int:
+    """Return how many images of a step each of several processes has.
+
+    Parameters
+    ----------
+    recipe
+        Gives the images in a step of all processes.
+    processes
+        Number of processes: devices on all machines.
+
+    Raises
+    ------
+    RecipeError
+        If their number does not divide the batch size.
+    """
+    size = recipe.trainer.batch_size
+    if size % processes:
+        raise RecipeError(
+            f"recipe {recipe.name}: trainer.batch_size: {size} images in a step cannot be divided equally among "
+            f"{processes} processes; choose a multiple of {processes}, or other --trainer.devices"
+        )
+    return size // processes
 
 
 def open_training_data(
@@ -351,7 +384,7 @@ def _simulate(dataset: SimulatedDataset, blocks: int, what: str) -> Batch:
     parts: list[Batch] = []
     with progress_bar(what) as advance:
         for number in range(blocks):
-            parts.append(dataset[[number]])
+            parts.append(dataset[range(number * BLOCK, (number + 1) * BLOCK)])
             advance(number + 1, blocks)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
