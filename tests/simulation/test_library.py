@@ -5,6 +5,7 @@ import re
 import pytest
 
 from darklens.errors import PresetError
+from darklens.simulation import Simulator
 from darklens.simulation.library import builtin_names, list_presets, resolve_preset
 
 
@@ -95,3 +96,27 @@ def test_unknown_preset_is_refused_with_what_there_is():
     assert f"There are {listed}; your own is a .yaml file or a function my_models.py:name" in str(raised.value)
     with pytest.raises(PresetError, match=r"^no preset '0000'\. There are "):
         resolve_preset("0000")
+
+
+def test_classes_of_a_preset_are_chosen_by_name(tmp_path):
+    whole, axion = resolve_preset("model-1"), resolve_preset("model-1:axion")
+    assert axion["classes"] == {"axion": whole["classes"]["axion"]}
+    assert axion["name"] == "model-1:axion"
+    assert axion["description"].endswith("Of its classes: axion.")
+    rest = {"name", "description", "classes"}
+    assert {k: v for k, v in axion.items() if k not in rest} == {k: v for k, v in whole.items() if k not in rest}
+    assert list(resolve_preset("model-1:axion,no_sub")["classes"]) == ["no_sub", "axion"], "in the preset's order"
+    assert resolve_preset("model-1:axion,no_sub")["name"] == "model-1:no_sub,axion"
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: model-1\n")
+    assert list(resolve_preset(f"{mine}:cdm")["classes"]) == ["cdm"]
+    with pytest.raises(PresetError, match=r"preset model-1: no class 'axions'; there are no_sub, cdm, axion"):
+        resolve_preset("model-1:axions")
+    with pytest.raises(PresetError, match="no preset 'model-9:axion'"):
+        resolve_preset("model-9:axion")
+
+
+def test_chosen_classes_are_simulated_alone():
+    images = Simulator("model-3-noisy:axion", seed=4).catalog(70)
+    assert set(images["label"]) == {"axion"}
+    assert images["log10_axion_mass"].null_count() == 0

@@ -33,14 +33,23 @@ def builtin_names() -> list[str]:
 
 
 def resolve_preset(source: str | Path) -> dict[str, Any]:
-    """The whole content of a preset by name, from a YAML file, or from a function ``file.py:name``.
+    """Return the whole content of a preset by name, from a YAML file, or from a function ``file.py:name``.
+
+    Parameters
+    ----------
+    source
+        What is meant. A name or file may be followed by those of its classes that are wanted, as ``model-1:axion`` or
+        ``model-1:no_sub,axion``.
 
     Raises
     ------
     PresetError
-        If it does not exist or is not readable.
+        If it does not exist, is not readable, or has no such class.
     """
     text = str(source)
+    whole, _, chosen = text.rpartition(":")
+    if chosen and (whole in builtin_names() or whole.endswith((".yaml", ".yml"))):
+        return _of_classes(resolve_preset(whole), chosen.split(","))
     if text in builtin_names():
         return {"name": text} | _resolve(_builtin(text), text, None)
     if is_reference(text):
@@ -59,6 +68,17 @@ def resolve_preset(source: str | Path) -> dict[str, Any]:
         f"no preset {text!r}.{f' Did you mean {hint[0]!r}?' if hint else ''} There are {', '.join(builtin_names())}; "
         "your own is a .yaml file or a function my_models.py:name"
     )
+
+
+def _of_classes(content: dict[str, Any], chosen: list[str]) -> dict[str, Any]:
+    """The content of a preset with some of its classes, in the preset's order."""
+    classes, name = content.get("classes") or {}, content["name"]
+    if unknown := [each for each in chosen if each not in classes]:
+        raise PresetError(f"preset {name}: no class {unknown[0]!r}; there are {', '.join(classes)}")
+    kept = {key: value for key, value in classes.items() if key in chosen}
+    only = ",".join(kept)
+    described = f"{content.get('description', '')} Of its classes: {', '.join(kept)}.".strip()
+    return content | {"name": f"{name}:{only}", "description": described, "classes": kept}
 
 
 def _builtin(name: str) -> dict[str, Any]:
