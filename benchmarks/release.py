@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from darklens.data.synthesis import simulate_dataset
+from darklens.evaluation.bootstrap import figure_text
 from darklens.inference.model import TrainedModel, load_model, save_model
 from darklens.inference.shipped import SHIPPED
 from darklens.simulation import load_preset
@@ -66,7 +67,7 @@ def main() -> None:
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder.name}: {size:,} bytes")
     for key, figure in measured["figures"].items():
-        print(f"{key:20} {figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}]")
+        print(f"{key:20} {figure_text(figure)}")
     if size > LARGEST:
         raise SystemExit(f"too large: at most {LARGEST:,} bytes")
 

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm
 
-from darklens.evaluation.bootstrap import Metric, intervals, mean_statistic, paired_differences
+from darklens.evaluation.bootstrap import (
+    CalibratedRange,
+    Interval,
+    Metric,
+    current_figures,
+    figure_text,
+    intervals,
+    mean_statistic,
+    paired_differences,
+    range_text,
+)
 from darklens.evaluation.classification import auc_statistic
 
 
@@ -76,6 +86,31 @@ def test_p_is_two_sided_and_symmetric():
     same = paired_differences({"a": mean_of(a), "b": mean_of(a)}, 300)[0]
     assert (same.value, same.p) == (0, 1)
     assert paired_differences({"a": mean_of(a), "b": mean_of(a - 3)}, 300)[0].p == 1 / 1000
+
+
+def test_figures_as_text_and_as_they_are_stored():
+    plain, calibrated = (
+        Interval(0.5, 0.4, 0.65, 20),
+        Interval(0.0095, np.nan, np.nan, 20, CalibratedRange(0.004, 0.009, 0.02)),
+    )
+    assert plain.record() == {"value": 0.5, "low": 0.4, "high": 0.65, "n": 20}
+    assert calibrated.record() == {"value": 0.0095, "n": 20, "if_calibrated": {"low": 0.004, "high": 0.009, "p": 0.02}}
+    assert [str(plain), range_text(plain.record())] == ["0.5000 [0.4000, 0.6500]", "0.4000 – 0.6500"]
+    assert str(calibrated) == "0.0095 (0.0040 to 0.0090 if calibrated)"
+    assert range_text(calibrated.record()) == "0.0040 – 0.0090 if calibrated"
+
+
+def test_interval_of_a_calibration_error_of_an_earlier_version_is_left_out():
+    stored = {
+        "ece": {"value": 0.01, "low": 0.009, "high": 0.02, "n": 7},
+        "auc": {"value": 1, "low": 0, "high": 1, "n": 7},
+    }
+    current = current_figures(stored)
+    assert current == {"ece": {"value": 0.01, "n": 7}, "auc": stored["auc"]}
+    assert "low" in stored["ece"], "what was given is left as it is"
+    assert (figure_text(current["ece"]), range_text(current["ece"])) == ("0.0100", "–")
+    new = {"ece": Interval(0.01, np.nan, np.nan, 7, CalibratedRange(0.1, 0.2, 0.3)).record()}
+    assert current_figures(new) == new
 
 
 def test_all_pairs_are_compared():

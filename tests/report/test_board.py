@@ -62,6 +62,22 @@ def test_board_as_text():
     assert markdown(BOARD).endswith("it broke\n")
 
 
+def test_calibration_errors_stand_beside_their_range_if_calibrated(tmp_path):
+    ece = {"value": 0.0095, "n": 1500, "if_calibrated": {"low": 0.004, "high": 0.009, "p": 0.01}}
+    titles = ROWS[1]["titles"] | {"ece": "ECE"}
+    rows = [each | {"figures": each["figures"] | {"ece": ece}, "titles": titles} for each in ROWS]
+    note = (
+        "; “if calibrated”: the central 95% of what an exactly calibrated model of the same probabilities would show on"
+    )
+    board = dataclasses.replace(BOARD, rows=rows)
+    assert "| 0.9800 [0.9700, 0.9900] | 0.0095 (0.0040 to 0.0090 if calibrated) | 2.2M |" in markdown(board)
+    assert f"In brackets: 95% bootstrap intervals{note} as many images.\n" in markdown(board)
+    page = write_leaderboard(board, tmp_path).read_text("utf-8")
+    assert "<td>0.0095<br><small>0.0040 – 0.0090 if calibrated</small></td>" in page
+    assert f"intervals over test images{note} as many images." in page
+    assert "if calibrated" not in write_leaderboard(BOARD, tmp_path).read_text("utf-8")
+
+
 def test_board_of_stored_data_and_pretrained_weights():
     settings = {key: value for key, value in SETTINGS.items() if key != "train_images"}
     board = dataclasses.replace(BOARD, settings=settings | {"data": "mine", "pretrained": True}, failed={})
@@ -160,7 +176,8 @@ def test_rows_say_what_is_on_record(tmp_path):
     left_out = ("folder", "figures", "mistakes", "examples")
     assert high == {
         "recipe": "mine/high", "name": "high", "description": "A small network.", "source": "a paper",
-        "figures": evaluation["figures"], "warnings": ["it is weak"], "n": 60, "parameters": 2_250_000, "seconds": 80.0,
+        "figures": evaluation["figures"] | {"ece": {"value": 150.26, "n": 1234}}, "warnings": ["it is weak"], "n": 60,
+        "parameters": 2_250_000, "seconds": 80.0,
         "titles": {"accuracy": "accuracy", "macro_auc": "Macro AUC", "ece": "ECE", "auc_cdm": "auc cdm",
                    "auc_axion": "auc axion"},
         "evaluation": {key: value for key, value in evaluation.items() if key not in left_out},

@@ -16,7 +16,7 @@ import polars as pl
 
 from darklens.commands import command
 from darklens.errors import DataError
-from darklens.evaluation.bootstrap import Metric, paired_differences
+from darklens.evaluation.bootstrap import IF_CALIBRATED, Metric, current_figures, paired_differences, range_text
 from darklens.inference.config import ModelConfig, read_config
 from darklens.inference.model import load_task
 from darklens.plots import charts
@@ -116,6 +116,8 @@ def environment() -> Any:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters["figure"] = _figure_text
+    made.globals["if_calibrated"] = IF_CALIBRATED
+    made.filters["range"] = range_text
     made.filters["count"] = count_text
     return made
 
@@ -170,6 +172,8 @@ def read_run(path: Path, name: str | None = None, *, trust_code: bool = False) -
     config = read_config(path / "model")
     task = load_task(path / "model", config, trust_code=trust_code)
     evaluation = read_json(found[-1], DataError) | {"folder": found[-1].parent}
+    if "figures" in evaluation:
+        evaluation["figures"] = current_figures(evaluation["figures"])
     run = read_json(path / "run.json", DataError)
     return RunRecord(path, run, config, task, evaluation, epoch_history(path), path.resolve().name)
 
