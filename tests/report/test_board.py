@@ -40,7 +40,9 @@ RANKING = {"key": "macro_auc", "title": "Macro AUC", "unit": "", "better": "high
 WEAK = {"warnings": ["the model cannot be told from guessing: so it is; try more images"], "seconds_to_goal": None}
 ROWS = [row("best", 0.98), row("weak", 0.51, **WEAK)]
 del ROWS[0]["warnings"]  # as boards of an earlier version are
-DIFFERENCES = [{"first": "mine/best", "second": "mine/weak", "value": 0.47, "low": 0.4, "high": 0.5, "p": 0.001}]
+DIFFERENCES = [
+    {"first": "mine/best", "second": "mine/weak", "value": 0.47, "low": 0.4, "high": 0.5, "p": 0.001, "p_holm": 0.02}
+]
 BOARD = Leaderboard(TASK, ROWS, DIFFERENCES, RANKING, SETTINGS, {"mine/broken": "it broke"})
 
 
@@ -130,10 +132,18 @@ def test_page_has_a_column_for_headlines_and_for_what_is_particular(written):
     assert "<h1>Leaderboard on model-x</h1>" in page
     assert "Left out: mine/broken (it broke)." in page
     assert page.count("<svg") == 2, "ROC curves, and skill against cost"
-    assert "+0.4700<br><small>p &lt; 0.001" in page or "+0.4700<br><small>p < 0.001" in page
+    assert '<td class="real" title="p &lt; 0.001 of this pair alone">+0.4700<br><small>p 0.020</small></td>' in page
+    assert "p is corrected for the number of pairs by Holm's method, and shaded where it is below 0.05." in page
     assert "-0.4700" in page
     assert "darklens.report" not in page
     assert "{" not in page[page.index("<body") : page.index("<svg")]
+
+
+def test_difference_that_the_number_of_pairs_explains_is_not_called_one(tmp_path):
+    board = dataclasses.replace(BOARD, differences=[DIFFERENCES[0] | {"p": 0.02, "p_holm": 0.051}])
+    page = write_leaderboard(board, tmp_path).read_text("utf-8")
+    assert '<td title="p 0.020 of this pair alone">+0.4700<br><small>p 0.051</small></td>' in page
+    assert 'class="real"' not in page
 
 
 def test_page_of_one_row_compares_nothing(tmp_path):

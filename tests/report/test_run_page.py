@@ -194,6 +194,24 @@ def test_runs_on_the_same_images_are_compared(tmp_path, drawn):
     assert '<h2 id="two">two</h2>' in page
 
 
+def test_differences_are_shown_with_both_p_values(tmp_path, drawn, monkeypatch):
+    one = {
+        "first": "a",
+        "second": "b",
+        "title": "T",
+        "value": 0.1,
+        "low": 0.02,
+        "high": 0.2,
+        "p": 0.0005,
+        "p_holm": 0.0712,
+    }
+    monkeypatch.setattr(pages, "differences", lambda _: [one])
+    page = text(write_report([run(tmp_path, "a"), run(tmp_path, "b")], tmp_path / "page.html"))
+    assert "<th>p</th><th>p, corrected</th></tr>" in page
+    assert "<td>+0.0200 – +0.2000</td><td>< 0.001</td><td>0.071</td></tr>" in page
+    assert "the last column is corrected for the number of pairs by Holm's method." in page
+
+
 @pytest.mark.parametrize(
     "other", [{"n": 61}, {"data": {"source": "somewhere/test-set", "checksum": "other"}},
               {"data": {"source": "elsewhere", "checksum": None}}]

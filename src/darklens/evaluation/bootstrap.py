@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from darklens.errors import DarklensError
 from darklens.progress import progress_bar
 
 Floats = NDArray[np.float64]
@@ -25,6 +26,8 @@ Draws = Callable[[int, int], Floats]
 
 ROUNDS = 1000
 """Resamples. The ends of a 95% interval are then known to about a tenth of its length."""
+ROUNDS_A_PAIR = 40
+"""Resamples for each of several differences, at least: the smallest p value, corrected for their number, is then 0.025."""
 WEIGHTS_AT_A_TIME = 2**24
 """Numbers in the weights of one chunk of resamples: 128 MiB. More takes more memory, less is slower."""
 
@@ -139,7 +142,10 @@ def range_text(figure: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of ``first`` minus that of ``second``, its 95% interval, and the two-sided p value of no difference."""
+    """A metric of ``first`` minus that of ``second``, its 95% interval, and the two-sided p value of no difference.
+
+    ``p_holm`` is the p value corrected for the number of pairs that were compared; the interval is of this pair alone.
+    """
 
     first: str
     second: str
@@ -147,6 +153,7 @@ class Difference:
     low: float
     high: float
     p: float
+    p_holm: float
 
 
 def mean_statistic(values: Floats) -> Statistic:
@@ -197,7 +204,9 @@ def _calibrated_range(value: float, drawn: Floats) -> CalibratedRange:
     return CalibratedRange(*_percentiles(drawn), (as_large + 1) / (len(drawn) + 1))
 
 
-def paired_differences(metrics: Mapping[str, Metric], n: int, seed: int = 0, rounds: int = ROUNDS) -> list[Difference]:
+def paired_differences(
+    metrics: Mapping[str, Metric], n: int, seed: int = 0, rounds: int | None = None
+) -> list[Difference]:
     """Compare one metric of several models on the same images, every resample shared by all of them.
 
     Parameters
@@ -209,26 +218,67 @@ def paired_differences(metrics: Mapping[str, Metric], n: int, seed: int = 0, rou
     seed
         Of the resamples.
     rounds
-        Number of resamples.
+        Number of resamples; by default `ROUNDS`, or `ROUNDS_A_PAIR` for each pair if that is more.
 
     Returns
     -------
     list
         The difference of each pair. The p value is twice the fraction of resamples on the other side of zero, at least
         1 / ``rounds``.
+
+    Raises
+    ------
+    DarklensError
+        If there are too few resamples for so many pairs.
     """
+    pairs = list(itertools.combinations(metrics, 2))
+    needed = ROUNDS_A_PAIR * len(pairs)
+    rounds = max(ROUNDS, needed) if rounds is None else rounds
+    if rounds < needed:
+        raise DarklensError(
+            f"{rounds} resamples are too few for {len(pairs)} differences: corrected for their number, hardly a p value "
+            f"could fall below 0.05; at least {needed} are needed"
+        )
     values = {name: metric.statistic(np.ones((1, n))) for name, metric in metrics.items()}
     for weights in _resamples(n, seed, rounds, "bootstrapping the differences"):
         for name, metric in metrics.items():
             values[name] = np.append(values[name], metric.statistic(weights))
-    found = []
-    for first, second in itertools.combinations(values, 2):
-        gap = values[first] - values[second]
-        drawn = gap[1:][np.isfinite(gap[1:])]
-        low, high = _percentiles(drawn)
-        beyond = 2 * min(float((drawn <= 0).mean()), float((drawn >= 0).mean())) if len(drawn) else 1.0
-        found.append(Difference(first, second, float(gap[0]), low, high, min(1.0, max(beyond, 1 / rounds))))
-    return found
+    gaps = [values[first] - values[second] for first, second in pairs]
+    drawn = [gap[1:][np.isfinite(gap[1:])] for gap in gaps]
+    p = [_p_of_no_difference(each, rounds) for each in drawn]
+    compared = zip(pairs, gaps, drawn, p, holm(p), strict=True)
+    return [
+        Difference(*pair, float(gap[0]), *_percentiles(each), alone, corrected)
+        for pair, gap, each, alone, corrected in compared
+    ]
+
+
+def _p_of_no_difference(drawn: Floats, rounds: int) -> float:
+    """Twice the fraction of resampled differences on the other side of zero, from 1 / rounds to 1."""
+    if not len(drawn):
+        return 1.0
+    beyond = 2 * min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))
+    return min(1.0, max(beyond, 1 / rounds))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number, which bounds the chance of any false rejection (Holm 1979).
+
+    Parameters
+    ----------
+    p
+        P values of M hypotheses.
+
+    Returns
+    -------
+    list
+        For each, the level at which Holm's step-down procedure just rejects it, at most 1.
+    """
+    order = np.argsort(p, kind="stable")
+    stepped = np.asarray(p)[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+    return [float(each) for each in corrected]
 
 
 def _resamples(n: int, seed: int, rounds: int, what: str) -> Iterator[Floats]:

@@ -117,6 +117,7 @@ def environment() -> Any:
     )  # fmt: skip
     made.filters["figure"] = _figure_text
     made.globals["if_calibrated"] = IF_CALIBRATED
+    made.filters["p_value"] = _p_text
     made.filters["range"] = range_text
     made.filters["count"] = count_text
     return made
@@ -305,6 +306,10 @@ def count_text(number: int) -> str:
 def _figure_text(figure: dict[str, Any]) -> str:
     digits = 4 if abs(figure["value"]) < 100 else 1
     return f"{figure['value']:.{digits}f}"
+
+
+def _p_text(p: float) -> str:
+    return "< 0.001" if p <= 0.001 else f"{p:.3f}"
 
 
 def svg(figure: Any) -> str:
