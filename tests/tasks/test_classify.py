@@ -117,7 +117,7 @@ def test_prediction_sets_need_scores():
         [True, False, False],
         [True, True, False],
     ]
-    assert TASK.prediction_sets(p, Calibration(1.0, scores), 0.5).tolist() == [[True, False, False], [False] * 3]
+    assert TASK.prediction_sets(p, Calibration(1.0, scores), 0.5).tolist() == [[True, False, False]] * 2
 
 
 def test_uncalibrated_is_the_logarithm_and_never_infinite():
