@@ -4,7 +4,8 @@
 
 Its own are fresh simulated images. Against them: the same with the artefacts that cutouts of a survey have, images without
 any lens, simulated lenses of other presets, and real Euclid Q1 cutouts (the bundled one, or those in ``--real``), each
-turned and mirrored and shifted a little. Other scales and units are fitted to the model as ``darklens predict`` does it.
+turned and mirrored and shifted a little. Copies of one cutout are not independent: resampled are the originals, and below
+five of these no interval is given. Other scales and units are fitted to the model as ``darklens predict`` does it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from darklens.inference.model import TrainedModel, load_model
 from darklens.simulation import Simulator, load_preset
 
 Images = np.ndarray
-IMAGES = 768
+FEWEST = 5
+"""Originals below which their scatter is not known well enough for an interval."""
 
 
 def cosmic_rays(images: Images, rng: np.random.Generator) -> Images:
@@ -101,8 +103,8 @@ def scores(model: TrainedModel, images: Images, info: object) -> np.ndarray:
     return unlike
 
 
-def real_images(opened: list[Cutouts], rng: np.random.Generator, count: int = 48) -> Images:
-    """Real cutouts, turned, mirrored and shifted by up to three pixels."""
+def real_images(opened: list[Cutouts], rng: np.random.Generator, count: int = 48) -> tuple[Images, np.ndarray]:
+    """Real cutouts, turned, mirrored and shifted by up to three pixels, and the number of the original of each."""
     found = []
     side = min(min(cutouts.images.shape[-2:]) for cutouts in opened)
     for i in range(count):
@@ -111,18 +113,49 @@ def real_images(opened: list[Cutouts], rng: np.random.Generator, count: int = 48
         top, left = ((n - side) // 2 for n in shifted.shape[-2:])
         square = torch.from_numpy(shifted[:, top : top + side, left : left + side])
         found.append(transform(square, int(rng.integers(8))).numpy())
-    return np.stack(found)
+    return np.stack(found), np.arange(count) % len(opened)
 
 
-def interval(statistic: Statistic, images: int) -> Interval:
-    """The value of a statistic over so many images, with its interval."""
-    return intervals([Metric("value", "Value", statistic)], images)["value"]
+def over_originals(statistic: Statistic, originals: np.ndarray) -> Interval:
+    """The value of a statistic over images (N,), with the interval that resampling their originals gives.
+
+    Parameters
+    ----------
+    statistic
+        From weights of the images.
+    originals
+        The number of the original that each image (N,) is a copy of.
+    """
+    different, number = np.unique(originals, return_inverse=True)
+    metric = Metric("value", "Value", lambda weights: statistic(weights[:, number]))
+    return intervals([metric], len(different))["value"]
+
+
+def compared(usual: np.ndarray, strange: np.ndarray, originals: np.ndarray) -> tuple[str, str]:
+    """Return the AUC of scores, and how many of the strange ones are above 1, as text.
+
+    Parameters
+    ----------
+    usual, strange
+        Scores of the model's own images (N,) and of others (M,).
+    originals
+        The number of the original that each of the others (M,) is a copy of; the model's own are 0 to N - 1.
+    """
+    both = np.concatenate([usual, strange])
+    positive = np.repeat([0.0, 1.0], [len(usual), len(strange)])
+    auc = over_originals(auc_statistic(both, positive), np.concatenate([np.arange(len(usual)), originals]))
+    flagged = over_originals(mean_statistic((strange > 1) * 1.0), originals)
+    number = len(np.unique(originals))
+    if number < FEWEST:
+        return f"{auc.value:.4f}", f"{flagged.value:.4f} ({number} image{'s' if number > 1 else ''})"
+    return str(auc), str(flagged)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--real", type=Path, help="a folder of Euclid Q1 cutouts")
+    parser.add_argument("--images", type=int, default=768, help="of each simulated kind")
     parser.add_argument("--seed", type=int, default=555)
     arguments = parser.parse_args()
     model = load_model(arguments.model)
@@ -131,28 +164,27 @@ def main() -> None:
 
     def simulated(name: str) -> tuple[Images, object]:
         preset = load_preset(name)
-        blocks = list(Simulator(preset, arguments.seed).blocks(IMAGES))
+        blocks = list(Simulator(preset, arguments.seed).blocks(arguments.images))
         return torch.cat([images for images, _ in blocks]).numpy(), simulated_info(preset, arguments.seed)
 
     images, info = simulated(own)
     usual = scores(model, images, info)
-    found = {name: scores(model, spoil(images, rng), info) for name, spoil in ARTEFACTS.items()}
+    each = np.arange(len(usual))
+    found = {name: (scores(model, spoil(images, rng), info), each) for name, spoil in ARTEFACTS.items()}
     for other in ("model-1", "model-3-noisy", "fair-hst", "fair-euclid"):
         if other != own:
-            found[f"preset {other}"] = scores(model, *simulated(other))
+            found[f"preset {other}"] = scores(model, *simulated(other)), len(each) + each
     with resources.as_file(resources.files("darklens") / "examples" / "euclid") as bundled:
         opened = [open_data(path) for path in sorted((arguments.real or bundled).glob("*.fits"))]
         info = dataclasses.replace(opened[0].info, bands=opened[0].info.bands[:1])
-        found["real, Euclid Q1"] = scores(model, real_images(opened, rng), info)
+        copies, originals = real_images(opened, rng)
+        found["real, Euclid Q1"] = scores(model, copies, info), len(each) + originals
     print(f"{arguments.model} on {len(usual)} of its own ({own}), seed {arguments.seed}; 95% intervals")
     print(f"{'':22} {'AUC':26} flagged (outlier_score > 1)")
-    print(f"{'its own':22} {'':26} {interval(mean_statistic((usual > 1) * 1.0), len(usual))}")
-    for name, strange in found.items():
-        both = np.concatenate([usual, strange])
-        positive = np.repeat([0.0, 1.0], [len(usual), len(strange)])
-        auc = interval(auc_statistic(both, positive), len(both))
-        flagged = interval(mean_statistic((strange > 1) * 1.0), len(strange))
-        print(f"{name:22} {auc!s:26} {flagged}")
+    print(f"{'its own':22} {'':26} {over_originals(mean_statistic((usual > 1) * 1.0), each)}")
+    for name, (strange, of) in found.items():
+        auc, flagged = compared(usual, strange, of)
+        print(f"{name:22} {auc:26} {flagged}")
 
 
 if __name__ == "__main__":

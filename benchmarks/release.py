@@ -2,22 +2,29 @@
 
     darklens train substructure/darklens --data preset:model-1 --out runs/model-1
     python benchmarks/release.py substructure-model-1 runs/model-1 --images 15000
+    python benchmarks/release.py substructure-model-1 --again
 
-Measured is what ships: the model as it is read back from the package.
+Measured is what ships: the model as it is read back from the package. ``--again`` measures a model of the package on the
+images that its figures were measured on, and rewrites figures and card; all other files stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from darklens.data.synthesis import simulate_dataset
-from darklens.inference.model import TrainedModel, load_model, save_model
-from darklens.inference.shipped import SHIPPED
+from darklens.errors import ModelError
+from darklens.evaluation.bootstrap import figure_text
+from darklens.inference.config import read_config
+from darklens.inference.model import TrainedModel, load_model, load_task, save_model
+from darklens.inference.shipped import SHIPPED, model_folder
 from darklens.simulation import load_preset
 from darklens.training.card import model_card
 from darklens.training.finish import calibrated
@@ -29,46 +36,118 @@ LARGEST = 5_000_000
 """Bytes that a model may take."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--images", type=int, default=15_000, help="test images, a total over the classes")
-    parser.add_argument("--seed", type=int, default=999, help="of the test images")
-    parser.add_argument("--outliers", type=Path, help="images of another kind, which should be flagged")
-    arguments = parser.parse_args()
-    folder = SHIPPED / arguments.name
-    model, record, job = load_model(arguments.run), read_record(arguments.run), read_job(arguments.run)
+def measure(
+    folder: Path, data: str, images: int, seed: int, *, coverage: float = 0.95, outliers: Path | None = None
+) -> dict[str, Any]:
+    """Return what ``config.json`` keeps of an evaluation of a model folder on simulated images.
+
+    Parameters
+    ----------
+    folder
+        Of the model.
+    data
+        ``preset:NAME``.
+    images
+        Number of test images, a total over the classes.
+    seed
+        Of the test images.
+    coverage
+        What prediction sets promise.
+    outliers
+        Images of another kind, which should be flagged.
+
+    Returns
+    -------
+    dict
+        ``data``, ``n``, ``seed``, ``coverage`` and ``figures``.
+    """
+    preset = load_preset(data.removeprefix("preset:"))
+    with tempfile.TemporaryDirectory() as temporary:
+        test = simulate_dataset(preset, images, seed, out=Path(temporary) / "test")
+        run = Path(temporary) / "run"
+        shutil.copytree(folder, run / "model")
+        found = evaluate_run(run, test, EvaluationOptions("test", coverage=coverage, outliers=outliers))
+    return {"data": data, "n": found["n"], "seed": seed, "coverage": found["coverage"], "figures": found["figures"]}
+
+
+def measure_again(folder: Path) -> None:
+    """Measure a model on the images that its figures were measured on; rewrite ``config.json`` and ``README.md`` alone.
+
+    Raises
+    ------
+    ModelError
+        If it was not measured before.
+    """
+    content = json.loads((folder / "config.json").read_text("utf-8"))
+    before = content["measured"]
+    if not before:
+        raise ModelError(f"{folder}: records no images that it was measured on; release it from its run")
+    measured = measure(folder, before["data"], before["n"], before["seed"], coverage=before["coverage"])
+    (folder / "config.json").write_text(json.dumps(content | {"measured": measured}, indent=2) + "\n", "utf-8")
+    config = read_config(folder)
+    card = model_card(config, load_task(folder, config), read_record(folder), name=folder.name)
+    (folder / "README.md").write_text(card, "utf-8")
+    for key, figure in measured["figures"].items():
+        former = before["figures"].get(key)
+        print(f"{key:20} {figure_text(figure)}" + (f", formerly {figure_text(former)}" if former else ""))
+
+
+def release(name: str, source: Path, *, images: int, seed: int, outliers: Path | None) -> None:
+    """Put the model of a run into the package.
+
+    Parameters
+    ----------
+    name
+        What the package calls it.
+    source
+        The run folder.
+    images
+        Number of test images, a total over the classes.
+    seed
+        Of the test images.
+    outliers
+        Images of another kind, which should be flagged.
+    """
+    folder = SHIPPED / name
+    model, record, job = load_model(source), read_record(source), read_job(source)
     preset = job.data.removeprefix("preset:")
     if not model.calibration.scores:
         model = calibrated(model, open_job_data(job))
     record |= {"command": re.sub(r"--out \S+", f"--out runs/{preset}", record["command"]), "git": None}
     shutil.rmtree(folder, ignore_errors=True)
     save_model(folder, model, "", half=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        test = simulate_dataset(load_preset(preset), arguments.images, arguments.seed, out=Path(temporary) / "test")
-        run = Path(temporary) / "run"
-        shutil.copytree(folder, run / "model")
-        measured = evaluate_run(run, test, EvaluationOptions("test", outliers=arguments.outliers))
-    config = dataclasses.replace(
-        model.config,
-        measured={
-            "data": job.data,
-            "n": measured["n"],
-            "seed": arguments.seed,
-            "coverage": measured["coverage"],
-            "figures": measured["figures"],
-        },
-    )
+    measured = measure(folder, job.data, images, seed, outliers=outliers)
+    config = dataclasses.replace(model.config, measured=measured)
     final = TrainedModel(config, model.network, model.task, outliers=model.outliers)
-    save_model(folder, final, model_card(config, model.task, record, name=arguments.name), half=True)
+    save_model(folder, final, model_card(config, model.task, record, name=name), half=True)
     write_record(folder, record)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{folder.name}: {size:,} bytes")
+    print(f"{name}: {size:,} bytes")
     for key, figure in measured["figures"].items():
-        print(f"{key:20} {figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}]")
+        print(f"{key:20} {figure_text(figure)}")
     if size > LARGEST:
         raise SystemExit(f"too large: at most {LARGEST:,} bytes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("--again", action="store_true", help="measure the package's model of this name again")
+    parser.add_argument("--images", type=int, default=15_000, help="test images, a total over the classes")
+    parser.add_argument("--seed", type=int, default=999, help="of the test images")
+    parser.add_argument("--outliers", type=Path, help="images of another kind, which should be flagged")
+    arguments = parser.parse_args()
+    if arguments.again:
+        if arguments.run is not None:
+            parser.error("--again takes no run: it measures the model of the package")
+        measure_again(model_folder(arguments.name))
+        return
+    if arguments.run is None:
+        parser.error("a run is needed, or --again")
+    release(
+        arguments.name, arguments.run, images=arguments.images, seed=arguments.seed, outliers=arguments.outliers
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,10 +1,24 @@
 """Intervals and paired differences against theory and scipy."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm
 
-from darklens.evaluation.bootstrap import Metric, intervals, mean_statistic, paired_differences
+from darklens.errors import DarklensError
+from darklens.evaluation.bootstrap import (
+    CalibratedRange,
+    Interval,
+    Metric,
+    current_figures,
+    figure_text,
+    holm,
+    intervals,
+    mean_statistic,
+    paired_differences,
+    range_text,
+)
 from darklens.evaluation.classification import auc_statistic
 
 
@@ -78,7 +92,74 @@ def test_p_is_two_sided_and_symmetric():
     assert paired_differences({"a": mean_of(a), "b": mean_of(a - 3)}, 300)[0].p == 1 / 1000
 
 
+def test_figures_as_text_and_as_they_are_stored():
+    plain, calibrated = (
+        Interval(0.5, 0.4, 0.65, 20),
+        Interval(0.0095, np.nan, np.nan, 20, CalibratedRange(0.004, 0.009, 0.02)),
+    )
+    assert plain.record() == {"value": 0.5, "low": 0.4, "high": 0.65, "n": 20}
+    assert calibrated.record() == {"value": 0.0095, "n": 20, "if_calibrated": {"low": 0.004, "high": 0.009, "p": 0.02}}
+    assert [str(plain), range_text(plain.record())] == ["0.5000 [0.4000, 0.6500]", "0.4000 – 0.6500"]
+    assert str(calibrated) == "0.0095 (0.0040 to 0.0090 if calibrated)"
+    assert range_text(calibrated.record()) == "0.0040 – 0.0090 if calibrated"
+
+
+def test_interval_of_a_calibration_error_of_an_earlier_version_is_left_out():
+    stored = {
+        "ece": {"value": 0.01, "low": 0.009, "high": 0.02, "n": 7},
+        "auc": {"value": 1, "low": 0, "high": 1, "n": 7},
+    }
+    current = current_figures(stored)
+    assert current == {"ece": {"value": 0.01, "n": 7}, "auc": stored["auc"]}
+    assert "low" in stored["ece"], "what was given is left as it is"
+    assert (figure_text(current["ece"]), range_text(current["ece"])) == ("0.0100", "–")
+    new = {"ece": Interval(0.01, np.nan, np.nan, 7, CalibratedRange(0.1, 0.2, 0.3)).record()}
+    assert current_figures(new) == new
+
+
 def test_all_pairs_are_compared():
     values = {name: mean_of(np.full(10, float(i))) for i, name in enumerate("abc")}
-    found = paired_differences(values, 10, rounds=10)
+    found = paired_differences(values, 10, rounds=120)
     assert [(d.first, d.second, d.value) for d in found] == [("a", "b", -1), ("a", "c", -2), ("b", "c", -1)]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 6])
+def test_holm_is_the_closure_of_bonferroni(number):
+    """A hypothesis is rejected if every set of hypotheses that holds it is, by its smallest p value times its size."""
+    for seed in range(20):
+        p = np.random.default_rng(seed).choice([0.001, 0.01, 0.01, 0.03, 0.2, 0.9], number).tolist()
+        sets = [s for size in range(1, number + 1) for s in itertools.combinations(range(number), size)]
+        expected = [min(1, max(len(s) * min(p[j] for j in s) for s in sets if i in s)) for i in range(number)]
+        assert holm(p) == pytest.approx(expected, rel=1e-12)
+
+
+def test_holm_of_its_authors_steps():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+def test_differences_have_a_p_value_that_is_corrected_for_their_number():
+    rng = np.random.default_rng(8)
+    shared = rng.normal(0, 1, 200)
+    values = {name: mean_of(shared + rng.normal(shift, 1, 200)) for name, shift in (("a", 0), ("b", 0.2), ("c", 0.8))}
+    found = paired_differences(values, 200)
+    assert [d.p_holm for d in found] == holm([d.p for d in found])
+    assert [d.p_holm > d.p for d in found] == [d.p < max(e.p for e in found) for d in found]
+    (alone,) = paired_differences({name: values[name] for name in "ab"}, 200)
+    assert alone.p_holm == alone.p
+
+
+def test_resamples_must_be_enough_for_the_number_of_differences():
+    values = {name: mean_of(np.arange(5.0) * i) for i, name in enumerate("abcd")}
+    with pytest.raises(
+        DarklensError, match=r"^239 resamples are too few for 6 differences: .* at least 240 are needed$"
+    ):
+        paired_differences(values, 5, rounds=239)
+    assert len(paired_differences(values, 5, rounds=240)) == 6
+
+
+def test_many_models_get_more_resamples_by_default():
+    """Nine models are 36 pairs; all differ for certain, and the smallest p value of 1,440 resamples shows it."""
+    found = paired_differences({str(i): mean_of(np.full(3, float(i))) for i in range(9)}, 3)
+    assert {d.p for d in found} == {1 / 1440}
+    assert {d.p_holm for d in found} == {0.025}

@@ -7,7 +7,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from darklens.evaluation.bootstrap import intervals, paired_differences
+from darklens.evaluation.bootstrap import CalibratedRange, intervals, paired_differences
 from darklens.evaluation.classification import classification_metrics, confusion_matrix, reliability, roc_curves
 
 CLASSES = ["no_sub", "cdm", "axion"]
@@ -72,6 +72,61 @@ def test_calibration_error_agrees_with_torchmetrics():
     p, labels = simulated()
     expected = multiclass_calibration_error(torch.tensor(p), torch.tensor(labels), num_classes=3, n_bins=15)
     assert figures(p, labels)["ece"] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_calibration_errors_of_calibrated_models_are_in_their_range_as_often_as_it_says():
+    """Of 2,000 models whose labels are drawn from their probabilities, 95 ± 2% (four standard errors) are inside."""
+    rng = np.random.default_rng(0)
+    found = []
+    for seed in range(2000):
+        p = rng.dirichlet([0.4] * 3, 100)
+        labels = (rng.random((100, 1)) > p.cumsum(1)).sum(1)
+        found.append(calibration_error(p, labels, seed))
+    inside = np.mean([each.if_calibrated.low <= each.value <= each.if_calibrated.high for each in found])
+    assert 0.93 < inside < 0.97
+    assert 0.03 < np.mean([each.if_calibrated.p <= 0.05 for each in found]) < 0.07
+
+
+def test_calibration_error_of_a_model_that_is_too_sure_is_above_its_range():
+    p, labels = simulated(n=3000)
+    sure = p**3 / (p**3).sum(1, keepdims=True)
+    found = calibration_error(sure, labels)
+    assert found.value > 3 * found.if_calibrated.high
+    assert found.if_calibrated.p == 1 / 1001, "none of 1,000 draws is as large"
+    assert np.isnan([found.low, found.high]).all()
+    assert found.record() == {
+        "value": found.value, "n": 3000,
+        "if_calibrated": {"low": found.if_calibrated.low, "high": found.if_calibrated.high, "p": 1 / 1001},
+    }  # fmt: skip
+
+
+def test_range_if_calibrated_is_that_of_labels_drawn_from_the_probabilities():
+    p, labels = simulated(n=400)
+    found = calibration_error(p, labels).if_calibrated
+    rng = np.random.default_rng(9)
+    drawn = [
+        float(multiclass_calibration_error(torch.tensor(p), torch.tensor(each), num_classes=3, n_bins=15))
+        for each in ((rng.random((400, 1)) > p.cumsum(1)).sum(1) for _ in range(1000))
+    ]
+    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), rel=0.1)
+
+
+def test_range_if_calibrated_depends_on_the_seed_and_not_on_chunks(monkeypatch):
+    p, labels = simulated(n=90)
+    first = calibration_error(p, labels, 4)
+    assert calibration_error(p, labels, 5) != first
+    monkeypatch.setattr("darklens.evaluation.classification.WEIGHTS_AT_A_TIME", 700)
+    assert repr(calibration_error(p, labels, 4)) == repr(first)
+
+
+def test_calibration_error_that_cannot_be_smaller_has_p_1():
+    found = calibration_error(np.eye(3)[[0, 1, 2, 2]], np.array([0, 1, 2, 2]))
+    assert (found.value, found.if_calibrated) == (0, CalibratedRange(0, 0, 1))
+
+
+def calibration_error(p, labels, seed=0):
+    metric = next(metric for metric in classification_metrics(p, labels, CLASSES) if metric.key == "ece")
+    return intervals([metric], len(labels), seed)["ece"]
 
 
 def test_reliability_agrees_with_scikit_learn():

@@ -100,12 +100,23 @@ def test_shipped_models_are_described_by_their_figures():
     name, what, figures = rows[NAME]
     measured = json.loads((shipped_models()[NAME] / "config.json").read_text())["measured"]["figures"]
     assert (name, what) == (NAME, "no_sub, cdm, axion in images of preset:model-1")
-    assert figures.split("; ") == [
+    *shown, ece = figures.split("; ")
+    assert shown == [
         "{} {value:.4f} [{low:.4f}, {high:.4f}]".format(title, **measured[key])
-        for key, title in (
-            ("accuracy", "accuracy"), ("macro_auc", "macro auc"), ("micro_auc", "micro auc"), ("ece", "ece"),
-        )
-    ]  # fmt: skip
+        for key, title in (("accuracy", "accuracy"), ("macro_auc", "macro auc"), ("micro_auc", "micro auc"))
+    ]
+    known = measured["ece"]["if_calibrated"]
+    assert ece == f"ece {measured['ece']['value']:.4f} ({known['low']:.4f} to {known['high']:.4f} if calibrated)"
+
+
+def test_figures_of_shipped_models_are_as_this_version_measures_them():
+    """No bootstrap interval of the ECE, and sets that hold a class at least and the truth as often as promised."""
+    for folder in shipped_models().values():
+        measured = json.loads((folder / "config.json").read_text())["measured"]
+        figures = measured["figures"]
+        assert set(figures["ece"]) == {"value", "n", "if_calibrated"}
+        assert figures["coverage"]["value"] > measured["coverage"]
+        assert figures["set_size"]["value"] >= 1
 
 
 def test_description_of_version_0_1_and_of_a_model_without_figures(tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ def test_confusion_has_the_truth_down_and_the_prediction_across():
 
 def test_calibration_has_confidence_across_and_accuracy_up():
     found = {"confidence": [0.55, 0.75, 0.95], "accuracy": [0.5, 0.9, 0.8], "number": [40, 5, 100]}
-    figure = calibration(found, {"value": 0.05, "low": 0.02, "high": 0.1})
+    figure = calibration(found, {"value": 0.05, "if_calibrated": {"low": 0.02, "high": 0.1, "p": 0.3}})
     points = figure.axes[0].containers[0].lines[0].get_xydata()
     np.testing.assert_allclose(points, [(0.55, 0.5), (0.95, 0.8)], err_msg="a bin of five images is not drawn")
     bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in figure.axes[1].patches]
@@ -256,7 +256,7 @@ def test_look_of_a_confusion_matrix():
 def test_look_of_a_calibration():
     """Bars of the error of a share, and bins from ten images on."""
     found = {"confidence": [0.55, 0.75, 0.9, 0.95], "accuracy": [0.5, 0.9, 0.8, 0.8], "number": [40, 9, 10, 100]}
-    figure = calibration(found, {"value": 0.05, "low": 0.02, "high": 0.1})
+    figure = calibration(found, {"value": 0.05, "if_calibrated": {"low": 0.02, "high": 0.1, "p": 0.3}})
     top, bottom = figure.axes
     assert size(figure) == [4.6, 3.7]
     assert lines(top) == [("", PALE, "-", 1.0, *NONE), ("", BLUE, "-", 1.4, "o", 4.0)]
@@ -264,7 +264,9 @@ def test_look_of_a_calibration():
     np.testing.assert_array_equal(top.containers[0].lines[0].get_xdata(), [0.55, 0.9, 0.95])
     spread = [high - low for (_, low), (_, high) in top.containers[0].lines[2][0].get_segments()]
     np.testing.assert_allclose(spread, [2 * (0.25 / 40) ** 0.5, 2 * 0.016**0.5, 2 * 0.04], rtol=1e-9)
-    assert texts(top) == [("ECE 0.0500 [0.0200, 0.1000]", 0.97, 0.06, 8.5, "#000000", "right", "baseline")]
+    assert texts(top) == [
+        ("ECE 0.0500 (0.0200 to 0.1000 if calibrated)", 0.97, 0.06, 8.5, "#000000", "right", "baseline")
+    ]
     assert top.texts[0].get_transform() == top.transAxes
     assert (frame(top), frame(bottom)) == (
         ("Calibration", "", "fraction correct"),
@@ -275,8 +277,16 @@ def test_look_of_a_calibration():
     assert [(round(bar.get_width(), 4), to_hex(bar.get_facecolor())) for bar in bottom.patches] == [(0.03, QUIET)] * 3
     assert box(top)[3] / box(bottom)[3] == pytest.approx(3.2, rel=1e-3)
     assert figure.get_layout_engine() is not None
-    none = calibration({"confidence": [0.6], "accuracy": [1.0], "number": [3]}, {"value": 0, "low": 0, "high": 0})
+    none = calibration({"confidence": [0.6], "accuracy": [1.0], "number": [3]}, {"value": 0})
+    assert none.axes[0].texts[0].get_text() == "ECE 0.0000"
     assert limits(none.axes[1])[:2] == [0.45, 1.02], "without a bin it begins at a half"
+
+
+def test_skill_of_a_metric_without_an_interval_is_a_dot_alone():
+    rows = [{"parameters": 1000, "figures": {"ece": {"value": 0.02, "n": 5}}}]
+    axis = skill_against_cost(rows, "ece", title="ECE", perfect=0).axes[0]
+    (bar,) = axis.containers[0].lines[2][0].get_segments()
+    assert bar[:, 1].tolist() == pytest.approx([0.02, 0.02])
 
 
 def test_look_of_true_against_predicted():

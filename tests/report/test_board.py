@@ -40,7 +40,9 @@ RANKING = {"key": "macro_auc", "title": "Macro AUC", "unit": "", "better": "high
 WEAK = {"warnings": ["the model cannot be told from guessing: so it is; try more images"], "seconds_to_goal": None}
 ROWS = [row("best", 0.98), row("weak", 0.51, **WEAK)]
 del ROWS[0]["warnings"]  # as boards of an earlier version are
-DIFFERENCES = [{"first": "mine/best", "second": "mine/weak", "value": 0.47, "low": 0.4, "high": 0.5, "p": 0.001}]
+DIFFERENCES = [
+    {"first": "mine/best", "second": "mine/weak", "value": 0.47, "low": 0.4, "high": 0.5, "p": 0.001, "p_holm": 0.02}
+]
 BOARD = Leaderboard(TASK, ROWS, DIFFERENCES, RANKING, SETTINGS, {"mine/broken": "it broke"})
 
 
@@ -60,6 +62,22 @@ def test_board_as_text():
         "Left out: `mine/broken`: it broke",
     ]
     assert markdown(BOARD).endswith("it broke\n")
+
+
+def test_calibration_errors_stand_beside_their_range_if_calibrated(tmp_path):
+    ece = {"value": 0.0095, "n": 1500, "if_calibrated": {"low": 0.004, "high": 0.009, "p": 0.01}}
+    titles = ROWS[1]["titles"] | {"ece": "ECE"}
+    rows = [each | {"figures": each["figures"] | {"ece": ece}, "titles": titles} for each in ROWS]
+    note = (
+        "; “if calibrated”: the central 95% of what an exactly calibrated model of the same probabilities would show on"
+    )
+    board = dataclasses.replace(BOARD, rows=rows)
+    assert "| 0.9800 [0.9700, 0.9900] | 0.0095 (0.0040 to 0.0090 if calibrated) | 2.2M |" in markdown(board)
+    assert f"In brackets: 95% bootstrap intervals{note} as many images.\n" in markdown(board)
+    page = write_leaderboard(board, tmp_path).read_text("utf-8")
+    assert "<td>0.0095<br><small>0.0040 – 0.0090 if calibrated</small></td>" in page
+    assert f"intervals over test images{note} as many images." in page
+    assert "if calibrated" not in write_leaderboard(BOARD, tmp_path).read_text("utf-8")
 
 
 def test_board_of_stored_data_and_pretrained_weights():
@@ -114,10 +132,18 @@ def test_page_has_a_column_for_headlines_and_for_what_is_particular(written):
     assert "<h1>Leaderboard on model-x</h1>" in page
     assert "Left out: mine/broken (it broke)." in page
     assert page.count("<svg") == 2, "ROC curves, and skill against cost"
-    assert "+0.4700<br><small>p &lt; 0.001" in page or "+0.4700<br><small>p < 0.001" in page
+    assert '<td class="real" title="p &lt; 0.001 of this pair alone">+0.4700<br><small>p 0.020</small></td>' in page
+    assert "p is corrected for the number of pairs by Holm's method, and shaded where it is below 0.05." in page
     assert "-0.4700" in page
     assert "darklens.report" not in page
     assert "{" not in page[page.index("<body") : page.index("<svg")]
+
+
+def test_difference_that_the_number_of_pairs_explains_is_not_called_one(tmp_path):
+    board = dataclasses.replace(BOARD, differences=[DIFFERENCES[0] | {"p": 0.02, "p_holm": 0.051}])
+    page = write_leaderboard(board, tmp_path).read_text("utf-8")
+    assert '<td title="p 0.020 of this pair alone">+0.4700<br><small>p 0.051</small></td>' in page
+    assert 'class="real"' not in page
 
 
 def test_page_of_one_row_compares_nothing(tmp_path):
@@ -160,7 +186,8 @@ def test_rows_say_what_is_on_record(tmp_path):
     left_out = ("folder", "figures", "mistakes", "examples")
     assert high == {
         "recipe": "mine/high", "name": "high", "description": "A small network.", "source": "a paper",
-        "figures": evaluation["figures"], "warnings": ["it is weak"], "n": 60, "parameters": 2_250_000, "seconds": 80.0,
+        "figures": evaluation["figures"] | {"ece": {"value": 150.26, "n": 1234}}, "warnings": ["it is weak"], "n": 60,
+        "parameters": 2_250_000, "seconds": 80.0,
         "titles": {"accuracy": "accuracy", "macro_auc": "Macro AUC", "ece": "ECE", "auc_cdm": "auc cdm",
                    "auc_axion": "auc axion"},
         "evaluation": {key: value for key, value in evaluation.items() if key not in left_out},

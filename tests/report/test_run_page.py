@@ -149,6 +149,21 @@ def test_page_of_an_older_run_leaves_out_what_it_does_not_have(tmp_path, drawn):
     assert "the training was started from Python" in page
 
 
+def test_calibration_error_is_shown_with_its_range_and_that_of_an_earlier_version_alone(tmp_path, drawn):
+    figures = {"accuracy": figure(0.75), "macro_auc": figure(0.8), "auc_cdm": figure(0.8), "auc_axion": figure(0.7)}
+    ece = {"value": 0.0095, "n": 1234, "if_calibrated": {"low": 0.004, "high": 0.009, "p": 0.01}}
+    note = (
+        "seed 0; “if calibrated”: the central 95% of what an exactly calibrated model of the same probabilities would"
+    )
+    new = text(write_report([run(tmp_path, "new", figures=figures | {"ece": ece})], tmp_path / "page.html"))
+    assert "<span>95%: 0.0040 – 0.0090 if calibrated</span> <span>n = 1,234</span>" in new
+    assert "<tr><td>ece</td><td>0.0095</td><td>0.0040 – 0.0090 if calibrated</td><td>1,234</td></tr>" in new
+    assert note in new
+    old = text(write_report([run(tmp_path, "old")], tmp_path / "page.html"))
+    assert "<tr><td>ece</td><td>150.3</td><td>–</td><td>1,234</td></tr>" in old
+    assert note not in old
+
+
 def test_explanations_are_shown_with_their_maps(tmp_path, drawn):
     out = run(tmp_path, explained=["cdm of it", "axion of it"])
     pair = np.stack([np.full((2, 4, 4), [[[1.0]], [[2.0]]]), np.full((2, 4, 4), [[[5.0]], [[6.0]]])])
@@ -177,6 +192,24 @@ def test_runs_on_the_same_images_are_compared(tmp_path, drawn):
     assert "<tr><th>Macro AUC of</th><th>minus that of</th>" in page
     assert "<tr><td>one</td><td>two</td><td>+" in page
     assert '<h2 id="two">two</h2>' in page
+
+
+def test_differences_are_shown_with_both_p_values(tmp_path, drawn, monkeypatch):
+    one = {
+        "first": "a",
+        "second": "b",
+        "title": "T",
+        "value": 0.1,
+        "low": 0.02,
+        "high": 0.2,
+        "p": 0.0005,
+        "p_holm": 0.0712,
+    }
+    monkeypatch.setattr(pages, "differences", lambda _: [one])
+    page = text(write_report([run(tmp_path, "a"), run(tmp_path, "b")], tmp_path / "page.html"))
+    assert "<th>p</th><th>p, corrected</th></tr>" in page
+    assert "<td>+0.0200 – +0.2000</td><td>< 0.001</td><td>0.071</td></tr>" in page
+    assert "the last column is corrected for the number of pairs by Holm's method." in page
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_prediction_sets_need_scores():
         [True, False, False],
         [True, True, False],
     ]
-    assert TASK.prediction_sets(p, Calibration(1.0, scores), 0.5).tolist() == [[True, False, False], [False] * 3]
+    assert TASK.prediction_sets(p, Calibration(1.0, scores), 0.5).tolist() == [[True, False, False]] * 2
 
 
 def test_uncalibrated_is_the_logarithm_and_never_infinite():
@@ -168,9 +168,8 @@ def test_thinned_curve_is_dense_where_it_is_steep():
 
 def test_panels_draw_what_the_evaluation_holds(skilled):
     p, labels = skilled
-    figures = {
-        name: {"value": 0.81, "low": 0.7, "high": 0.9} for name in ("ece", "macro_auc", *(f"auc_{c}" for c in CLASSES))
-    }
+    figures = {name: {"value": 0.81, "low": 0.7, "high": 0.9} for name in ("macro_auc", *(f"auc_{c}" for c in CLASSES))}
+    figures["ece"] = {"value": 0.81, "if_calibrated": {"low": 0.7, "high": 0.9, "p": 0.5}}
     details = TASK.details(p, labels)
     drawn = TASK.panels(details | {"figures": figures}, p, labels)
     titles = [figure.axes[0].get_title() for figure in drawn]
@@ -181,7 +180,7 @@ def test_panels_draw_what_the_evaluation_holds(skilled):
     counts = confusion_matrix(labels, p.argmax(1))
     np.testing.assert_allclose(confusion.images[0].get_array(), counts / counts.sum(1, keepdims=True))
     assert [text.get_text() for text in confusion.get_xticklabels()] == CLASSES
-    assert "ECE 0.8100 [0.7000, 0.9000]" in {text.get_text() for text in calibration.texts}
+    assert "ECE 0.8100 (0.7000 to 0.9000 if calibrated)" in {text.get_text() for text in calibration.texts}
     compared = TASK.comparison_panels(
         {"1  mine": details, "2  other": details | {"roc": {"macro": details["roc"]["cdm"]}}}
     )

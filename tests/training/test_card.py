@@ -15,7 +15,8 @@ TRAINING = {
 RECORD = {"training": TRAINING, "command": "darklens train mine"}
 MEASURED = {
     "n": 2500, "data": "preset:x", "seed": 9, "coverage": 0.9,
-    "figures": {"macro_auc": {"value": 0.98765, "low": 0.9, "high": 0.99999}, "ece": {"value": 0.01, "low": 0, "high": 1}},
+    "figures": {"macro_auc": {"value": 0.98765, "low": 0.9, "high": 0.99999},
+                "ece": {"value": 0.01, "if_calibrated": {"low": 0.002, "high": 0.009, "p": 0.01}}},
 }  # fmt: skip
 
 
@@ -50,13 +51,14 @@ def test_card_says_what_the_record_says():
         "",
         "## Measured",
         "",
-        "On 2,500 images of preset:x (seed 9), none of them used in training; 95% bootstrap intervals. Prediction sets "
-        "promise 90%.",
+        "On 2,500 images of preset:x (seed 9), none of them used in training; 95% bootstrap intervals; “if calibrated”: "
+        "the central 95% of what an exactly calibrated model of the same probabilities would show on as many images. "
+        "Prediction sets promise 90%.",
         "",
         "| figure | value | 95% interval |",
         "| --- | --- | --- |",
         "| macro auc | 0.9877 | 0.9000 – 1.0000 |",
-        "| ece | 0.0100 | 0.0000 – 1.0000 |",
+        "| ece | 0.0100 | 0.0020 – 0.0090 if calibrated |",
         "",
         "## Intended use",
     ]
@@ -67,6 +69,13 @@ def test_card_says_what_the_record_says():
         "```python", "import darklens", "", 'model = darklens.load("substructure-x")', "model.predict(images)", "```",
     ]  # fmt: skip
     assert {"## Limits", "## Use"} <= set(lines)
+
+
+def test_card_of_an_earlier_version_gives_the_calibration_error_without_its_interval():
+    figures = {"ece": {"value": 0.01, "low": 0, "high": 1, "n": 5}}
+    card = model_card(config(measured=MEASURED | {"figures": figures}), TASK, RECORD)
+    assert "| ece | 0.0100 | – |\n" in card
+    assert "95% bootstrap intervals. Prediction" in card
 
 
 def test_card_of_a_model_without_name_scale_unit_or_figures():

@@ -6,6 +6,7 @@ A bootstrap resample is a vector of counts, how often each image was drawn. A me
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +15,27 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from darklens.errors import DarklensError
 from darklens.progress import progress_bar
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """From weights (rounds, N) of the test images to values (rounds,)."""
+Draws = Callable[[int, int], Floats]
+"""From a seed and a number of draws to values (draws,)."""
 
 ROUNDS = 1000
 """Resamples. The ends of a 95% interval are then known to about a tenth of its length."""
+ROUNDS_A_PAIR = 40
+"""Resamples for each of several differences, at least: the smallest p value, corrected for their number, is then 0.025."""
 WEIGHTS_AT_A_TIME = 2**24
 """Numbers in the weights of one chunk of resamples: 128 MiB. More takes more memory, less is slower."""
+
+IF_CALIBRATED = (
+    "“if calibrated”: the central 95% of what an exactly calibrated model of the same probabilities would show on as many "
+    "images"
+)
+"""What is said below a table with such ranges."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,9 @@ class Metric:
         Which values are better: ``higher``, ``lower``, or neither (of a bias, say).
     perfect
         The value of a perfect prediction, if there is one.
+    calibrated
+        Its values for a model whose probabilities are exactly right. A metric that has them is given with their range
+        instead of a bootstrap interval: a mean of absolute deviations is above 0 by noise alone, and resampling adds noise.
     """
 
     key: str
@@ -52,6 +67,7 @@ class Metric:
     unit: str = ""
     better: Literal["higher", "lower", "neither"] = "higher"
     perfect: float | None = None
+    calibrated: Draws | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return title, unit, direction and perfect value, as they are stored beside the figures."""
@@ -59,21 +75,77 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class CalibratedRange:
+    """What an exactly calibrated model of the same probabilities would show on as many images.
+
+    Attributes
+    ----------
+    low, high
+        The central 95% of its values.
+    p
+        Share of draws with a value at least as large as the measured one, which counts as one of them.
+    """
+
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
 class Interval:
-    """A figure with its 95% percentile bootstrap interval, over ``n`` test images."""
+    """A figure over ``n`` test images with its 95% percentile bootstrap interval.
+
+    A calibration error has ``if_calibrated`` instead; ``low`` and ``high`` are then nan.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    if_calibrated: CalibratedRange | None = None
 
     def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        return figure_text(self.record())
+
+    def record(self) -> dict[str, Any]:
+        """Return the figure as it is stored: ``value``, ``n``, and either ``low`` and ``high`` or ``if_calibrated``."""
+        if self.if_calibrated is None:
+            return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        return {"value": self.value, "n": self.n, "if_calibrated": dataclasses.asdict(self.if_calibrated)}
+
+
+def current_figures(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return stored figures without the bootstrap interval of the ECE that version 0.1 gave, which was not valid."""
+    current = {key: dict(figure) for key, figure in figures.items()}
+    if "ece" in current:
+        for end in ("low", "high"):
+            current["ece"].pop(end, None)
+    return current
+
+
+def figure_text(figure: Mapping[str, Any]) -> str:
+    """Return a stored figure with its interval in brackets, or with its range of a calibrated model."""
+    value = f"{figure['value']:.4f}"
+    if (known := figure.get("if_calibrated")) is not None:
+        return f"{value} ({known['low']:.4f} to {known['high']:.4f} if calibrated)"
+    return f"{value} [{figure['low']:.4f}, {figure['high']:.4f}]" if "low" in figure else value
+
+
+def range_text(figure: Mapping[str, Any]) -> str:
+    """Return what stands beside the value of a stored figure in a table: its interval, or its range if calibrated."""
+    known = figure.get("if_calibrated")
+    ends = figure if known is None else known
+    if "low" not in ends:
+        return "–"
+    return f"{ends['low']:.4f} – {ends['high']:.4f}" + (" if calibrated" if known is not None else "")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of ``first`` minus that of ``second``, its 95% interval, and the two-sided p value of no difference."""
+    """A metric of ``first`` minus that of ``second``, its 95% interval, and the two-sided p value of no difference.
+
+    ``p_holm`` is the p value corrected for the number of pairs that were compared; the interval is of this pair alone.
+    """
 
     first: str
     second: str
@@ -81,6 +153,7 @@ class Difference:
     low: float
     high: float
     p: float
+    p_holm: float
 
 
 def mean_statistic(values: Floats) -> Statistic:
@@ -100,26 +173,40 @@ def intervals(metrics: Sequence[Metric], n: int, seed: int = 0, rounds: int = RO
     seed
         Of the resamples.
     rounds
-        Number of resamples.
+        Number of resamples, and of draws of a calibrated model.
 
     Returns
     -------
     dict
-        Value and 95% percentile interval of each metric.
+        Value and 95% percentile interval of each metric; of a calibration error, the range of a calibrated model.
     """
     values = {metric.key: float(metric.statistic(np.ones((1, n)))[0]) for metric in metrics}
-    samples: dict[str, list[Floats]] = {metric.key: [] for metric in metrics}
-    for weights in _resamples(n, seed, rounds, "bootstrapping the intervals"):
-        for metric in metrics:
-            samples[metric.key].append(metric.statistic(weights))
+    samples: dict[str, list[Floats]] = {metric.key: [] for metric in metrics if metric.calibrated is None}
+    if samples:
+        for weights in _resamples(n, seed, rounds, "bootstrapping the intervals"):
+            for metric in metrics:
+                if metric.key in samples:
+                    samples[metric.key].append(metric.statistic(weights))
     found = {}
-    for key, value in values.items():
-        low, high = _percentiles(np.concatenate(samples[key]))
-        found[key] = Interval(value, low, high, n)
+    for metric in metrics:
+        key, value = metric.key, values[metric.key]
+        if metric.calibrated is not None:
+            drawn = metric.calibrated(seed, rounds)
+            found[key] = Interval(value, np.nan, np.nan, n, _calibrated_range(value, drawn))
+        else:
+            found[key] = Interval(value, *_percentiles(np.concatenate(samples[key])), n)
     return found
 
 
-def paired_differences(metrics: Mapping[str, Metric], n: int, seed: int = 0, rounds: int = ROUNDS) -> list[Difference]:
+def _calibrated_range(value: float, drawn: Floats) -> CalibratedRange:
+    """Where a value lies among those of a calibrated model; equal values may differ by rounding."""
+    as_large = int((drawn >= value - 1e-12).sum())
+    return CalibratedRange(*_percentiles(drawn), (as_large + 1) / (len(drawn) + 1))
+
+
+def paired_differences(
+    metrics: Mapping[str, Metric], n: int, seed: int = 0, rounds: int | None = None
+) -> list[Difference]:
     """Compare one metric of several models on the same images, every resample shared by all of them.
 
     Parameters
@@ -131,26 +218,67 @@ def paired_differences(metrics: Mapping[str, Metric], n: int, seed: int = 0, rou
     seed
         Of the resamples.
     rounds
-        Number of resamples.
+        Number of resamples; by default `ROUNDS`, or `ROUNDS_A_PAIR` for each pair if that is more.
 
     Returns
     -------
     list
         The difference of each pair. The p value is twice the fraction of resamples on the other side of zero, at least
         1 / ``rounds``.
+
+    Raises
+    ------
+    DarklensError
+        If there are too few resamples for so many pairs.
     """
+    pairs = list(itertools.combinations(metrics, 2))
+    needed = ROUNDS_A_PAIR * len(pairs)
+    rounds = max(ROUNDS, needed) if rounds is None else rounds
+    if rounds < needed:
+        raise DarklensError(
+            f"{rounds} resamples are too few for {len(pairs)} differences: corrected for their number, hardly a p value "
+            f"could fall below 0.05; at least {needed} are needed"
+        )
     values = {name: metric.statistic(np.ones((1, n))) for name, metric in metrics.items()}
     for weights in _resamples(n, seed, rounds, "bootstrapping the differences"):
         for name, metric in metrics.items():
             values[name] = np.append(values[name], metric.statistic(weights))
-    found = []
-    for first, second in itertools.combinations(values, 2):
-        gap = values[first] - values[second]
-        drawn = gap[1:][np.isfinite(gap[1:])]
-        low, high = _percentiles(drawn)
-        beyond = 2 * min(float((drawn <= 0).mean()), float((drawn >= 0).mean())) if len(drawn) else 1.0
-        found.append(Difference(first, second, float(gap[0]), low, high, min(1.0, max(beyond, 1 / rounds))))
-    return found
+    gaps = [values[first] - values[second] for first, second in pairs]
+    drawn = [gap[1:][np.isfinite(gap[1:])] for gap in gaps]
+    p = [_p_of_no_difference(each, rounds) for each in drawn]
+    compared = zip(pairs, gaps, drawn, p, holm(p), strict=True)
+    return [
+        Difference(*pair, float(gap[0]), *_percentiles(each), alone, corrected)
+        for pair, gap, each, alone, corrected in compared
+    ]
+
+
+def _p_of_no_difference(drawn: Floats, rounds: int) -> float:
+    """Twice the fraction of resampled differences on the other side of zero, from 1 / rounds to 1."""
+    if not len(drawn):
+        return 1.0
+    beyond = 2 * min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))
+    return min(1.0, max(beyond, 1 / rounds))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number, which bounds the chance of any false rejection (Holm 1979).
+
+    Parameters
+    ----------
+    p
+        P values of M hypotheses.
+
+    Returns
+    -------
+    list
+        For each, the level at which Holm's step-down procedure just rejects it, at most 1.
+    """
+    order = np.argsort(p, kind="stable")
+    stepped = np.asarray(p)[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+    return [float(each) for each in corrected]
 
 
 def _resamples(n: int, seed: int, rounds: int, what: str) -> Iterator[Floats]:

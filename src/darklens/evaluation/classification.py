@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from darklens.evaluation.bootstrap import Floats, Metric, Statistic, mean_statistic
+from darklens.evaluation.bootstrap import WEIGHTS_AT_A_TIME, Draws, Floats, Metric, Statistic, mean_statistic
 
 BINS = 15
 """Bins of confidence in the calibration error, as in Guo et al. (2017); more make it noisier, and larger by chance."""
@@ -38,7 +38,7 @@ def classification_metrics(
     """
     onehot = np.eye(len(classes))[labels]
     predicted = probabilities.argmax(1)
-    right = predicted == labels
+    right, confidence = predicted == labels, probabilities.max(1)
     present = [i for i in range(len(classes)) if 0 < onehot[:, i].sum() < len(labels)]
     per_class = {i: auc_statistic(probabilities[:, i], onehot[:, i]) for i in present}
     of_truth = probabilities[np.arange(len(labels)), labels]
@@ -47,7 +47,14 @@ def classification_metrics(
         Metric("macro_auc", "Macro AUC", _mean_of(list(per_class.values())), perfect=1),
         Metric("micro_auc", "Micro AUC", _pooled(probabilities, onehot), perfect=1),
         *(Metric(f"auc_{classes[i]}", f"AUC {classes[i]}", each, perfect=1) for i, each in per_class.items()),
-        Metric("ece", "ECE", ece_statistic(probabilities.max(1), right), better="lower", perfect=0),
+        Metric(
+            "ece",
+            "ECE",
+            ece_statistic(confidence, right),
+            better="lower",
+            perfect=0,
+            calibrated=calibrated_ece(confidence),
+        ),
         Metric("log_loss", "Log loss", mean_statistic(-np.log(np.clip(of_truth, 1e-12, 1))), better="lower", perfect=0),
     ]
     if sets is not None:
@@ -117,6 +124,38 @@ def ece_statistic(confidence: Floats, correct: np.ndarray, bins: int = BINS) -> 
         return np.abs(gap).sum(1) / weights.sum(1)
 
     return statistic
+
+
+def calibrated_ece(confidence: Floats, bins: int = BINS) -> Draws:
+    """Return the calibration errors of an exactly calibrated model, by consistency resampling (Bröcker & Smith 2007).
+
+    In each draw the true class of every image is drawn from its probabilities: the most probable class is right with the
+    probability that it has.
+
+    Parameters
+    ----------
+    confidence
+        Highest probability of each image (N,).
+    bins
+        Number of bins from 0 to 1.
+
+    Returns
+    -------
+    Draws
+        Values of `ece_statistic` of such labels.
+    """
+    member = np.eye(bins)[_bin(confidence, bins)]
+
+    def draws(seed: int, number: int) -> Floats:
+        rng = np.random.default_rng(seed)
+        step = max(1, WEIGHTS_AT_A_TIME // len(confidence))
+        found = []
+        for start in range(0, number, step):
+            right = rng.random((min(step, number - start), len(confidence))) < confidence
+            found.append(np.abs((right - confidence) @ member).sum(1) / len(confidence))
+        return np.concatenate(found)
+
+    return draws
 
 
 def reliability(confidence: Floats, correct: np.ndarray, bins: int = BINS) -> dict[str, Floats]:

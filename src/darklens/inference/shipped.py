@@ -64,16 +64,16 @@ def _resuming(run: Path) -> str:
 
 def describe_shipped() -> list[tuple[str, str, str]]:
     """Return name, what it is, and its headline figures with intervals, of every model inside the package."""
-    from darklens.evaluation.bootstrap import Interval
+    from darklens.evaluation.bootstrap import current_figures, figure_text
     from darklens.tasks.registry import current_model, task_class
 
     rows = []
     for name, folder in shipped_models().items():
         content = json.loads((folder / "config.json").read_text("utf-8"))
         content = current_model(content) if isinstance(content["task"], str) else content
-        figures = content["measured"].get("figures", {})
+        figures = current_figures(content["measured"].get("figures", {}))
         headlines = task_class(content["task"]["name"]).headlines
-        shown = [f"{key.replace('_', ' ')} {Interval(**figures[key])}" for key in headlines if key in figures]
+        shown = [f"{key.replace('_', ' ')} {figure_text(figures[key])}" for key in headlines if key in figures]
         rows.append(
             (name, f"{', '.join(content['outputs'])} in images of {content['data']['source']}", "; ".join(shown))
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from darklens.evaluation.bootstrap import figure_text
 from darklens.plots.style import COLOURS, INK, QUIET, colour, style
 
 SIZE = (4.6, 3.7)
@@ -107,7 +108,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Any:
         return figure
 
 
-def calibration(reliability: Mapping[str, list[float]], ece: Mapping[str, float]) -> Any:
+def calibration(reliability: Mapping[str, list[float]], ece: Mapping[str, Any]) -> Any:
     """How often the called class is right, against how sure the model was, with the number of images below."""
     with style() as plt:
         figure, (top, bottom) = plt.subplots(
@@ -122,8 +123,7 @@ def calibration(reliability: Mapping[str, list[float]], ece: Mapping[str, float]
         top.plot([0, 1], [0, 1], color="#d6dbe0", linewidth=1)
         top.errorbar(confidence, accuracy, yerr=error, fmt="o-", markersize=4, linewidth=1.4, color=colour(0))
         top.set(ylabel="fraction correct", title="Calibration", ylim=(0, 1.03))
-        text = f"ECE {ece['value']:.4f} [{ece['low']:.4f}, {ece['high']:.4f}]"
-        top.text(0.97, 0.06, text, transform=top.transAxes, fontsize=8.5, ha="right")
+        top.text(0.97, 0.06, f"ECE {figure_text(ece)}", transform=top.transAxes, fontsize=8.5, ha="right")
         bottom.bar(confidence, number, width=0.03, color=QUIET)
         bottom.set(
             xlabel="probability of the called class", ylabel="images", xlim=(min(confidence, default=0.5) - 0.05, 1.02)
@@ -169,7 +169,7 @@ def roc_of_many(curves: Mapping[str, Mapping[str, list[float]]]) -> Any:
 
 
 def skill_against_cost(rows: Sequence[Mapping[str, Any]], key: str, *, title: str, perfect: float | None) -> Any:
-    """Draw a metric against the number of parameters, with 95% intervals; dots carry the rank.
+    """Draw a metric against the number of parameters, with 95% intervals where it has them; dots carry the rank.
 
     Parameters
     ----------
@@ -191,7 +191,8 @@ def skill_against_cost(rows: Sequence[Mapping[str, Any]], key: str, *, title: st
         figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
         for rank, row in enumerate(rows, 1):
             found = row["figures"][key]
-            value, low, high = found["value"], found["low"], found["high"]
+            value = found["value"]
+            low, high = found.get("low", value), found.get("high", value)
             if perfect is not None:  # never quite 0, which a logarithmic axis does not have
                 value, low, high = (max(abs(perfect - each), 1e-5) for each in (value, low, high))
             low, high = sorted((low, high))

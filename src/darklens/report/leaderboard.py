@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from darklens.evaluation.bootstrap import Interval
+from darklens.evaluation.bootstrap import IF_CALIBRATED, figure_text
 from darklens.inference.carried import carries_only
 from darklens.plots import charts
 from darklens.report.page import count_text, differences, environment, read_run, svg, titles, write_page
@@ -168,7 +168,7 @@ def markdown(board: Leaderboard) -> str:
     head += ["training images/s", *goal, "inference images/s", "memory"]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for row in rows:
-        figures = [str(Interval(**row["figures"][key])) for key in keys]
+        figures = [figure_text(row["figures"][key]) for key in keys]
         weak = " (see below)" if row.get("warnings") else ""
         reached = "–" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.0f} s"
         cells = [f"`{row['name']}`{weak}", *figures, count_text(row["parameters"]), f"{row['images_seen']:,}"]
@@ -178,12 +178,13 @@ def markdown(board: Leaderboard) -> str:
     start = (
         "weights from ImageNet where a recipe asks for them" if settings["pretrained"] else "all from random weights"
     )
+    calibrated = f"; {IF_CALIBRATED}" if any("if_calibrated" in rows[0]["figures"][key] for key in keys) else ""
     images = f"{settings['train_images']:,} training and " if settings.get("train_images") else ""
     lines += [
         "",
         f"`{settings['data'] or settings['preset']}`, {images}{rows[0]['n']:,} test images, "
         f"{settings['budget']} a recipe, seed {settings['seed']}, {start}; {settings['machine']}, "
-        f"threads: {rows[0]['threads']}. In brackets: 95% bootstrap intervals.",
+        f"threads: {rows[0]['threads']}. In brackets: 95% bootstrap intervals{calibrated}.",
     ]
     for row in rows:
         lines += [f"`{row['name']}`: {warning.partition('; try')[0]}." for warning in row.get("warnings", [])]

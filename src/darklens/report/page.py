@@ -16,7 +16,7 @@ import polars as pl
 
 from darklens.commands import command
 from darklens.errors import DataError
-from darklens.evaluation.bootstrap import Metric, paired_differences
+from darklens.evaluation.bootstrap import IF_CALIBRATED, Metric, current_figures, paired_differences, range_text
 from darklens.inference.config import ModelConfig, read_config
 from darklens.inference.model import load_task
 from darklens.plots import charts
@@ -116,6 +116,9 @@ def environment() -> Any:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters["figure"] = _figure_text
+    made.globals["if_calibrated"] = IF_CALIBRATED
+    made.filters["p_value"] = _p_text
+    made.filters["range"] = range_text
     made.filters["count"] = count_text
     return made
 
@@ -170,6 +173,8 @@ def read_run(path: Path, name: str | None = None, *, trust_code: bool = False) -
     config = read_config(path / "model")
     task = load_task(path / "model", config, trust_code=trust_code)
     evaluation = read_json(found[-1], DataError) | {"folder": found[-1].parent}
+    if "figures" in evaluation:
+        evaluation["figures"] = current_figures(evaluation["figures"])
     run = read_json(path / "run.json", DataError)
     return RunRecord(path, run, config, task, evaluation, epoch_history(path), path.resolve().name)
 
@@ -301,6 +306,10 @@ def count_text(number: int) -> str:
 def _figure_text(figure: dict[str, Any]) -> str:
     digits = 4 if abs(figure["value"]) < 100 else 1
     return f"{figure['value']:.{digits}f}"
+
+
+def _p_text(p: float) -> str:
+    return "< 0.001" if p <= 0.001 else f"{p:.3f}"
 
 
 def svg(figure: Any) -> str:

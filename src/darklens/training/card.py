@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from darklens.evaluation.bootstrap import IF_CALIBRATED, current_figures, range_text
 from darklens.inference.config import ModelConfig
 from darklens.tasks.base import Task
 from darklens.tasks.registry import task_title
@@ -82,13 +83,14 @@ def _figures(config: ModelConfig) -> list[str]:
     measured = config.measured
     if not measured:
         return []
-    figures = measured["figures"].items()
-    rows = [f"| {k.replace('_', ' ')} | {f['value']:.4f} | {f['low']:.4f} – {f['high']:.4f} |" for k, f in figures]
+    figures = current_figures(measured["figures"])
+    calibrated = f"; {IF_CALIBRATED}" if any("if_calibrated" in figure for figure in figures.values()) else ""
+    rows = [f"| {key.replace('_', ' ')} | {f['value']:.4f} | {range_text(f)} |" for key, f in figures.items()]
     return [
         "## Measured",
         "",
         f"On {measured['n']:,} images of {measured['data']} (seed {measured['seed']}), none of them used in training; 95% "
-        f"bootstrap intervals. Prediction sets promise {measured['coverage']:.0%}.",
+        f"bootstrap intervals{calibrated}. Prediction sets promise {measured['coverage']:.0%}.",
         "",
         "| figure | value | 95% interval |",
         "| --- | --- | --- |",

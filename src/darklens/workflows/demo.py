@@ -11,7 +11,7 @@ from rich.console import Console
 
 from darklens.data.options import DataOptions
 from darklens.data.synthesis import simulate_dataset
-from darklens.evaluation.bootstrap import Interval
+from darklens.evaluation.bootstrap import figure_text
 from darklens.progress import progress_bar
 from darklens.report.page import write_report
 from darklens.simulation import load_preset
@@ -61,7 +61,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
     with progress_bar("evaluating") as advance:
         record = evaluate_run(out, folders["test"], EvaluationOptions("test"), progress=advance)
     for key in task_class(recipe.task["name"]).headlines:
-        figure = Interval(**record["figures"][key])
+        figure = figure_text(record["figures"][key])
         progress_message(f"{record['metrics'][key]['title']} {figure} on {record['n']:,} test images")
     with resources.as_file(resources.files("darklens") / "examples") as examples:
         for name, (model, scale) in REAL.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -268,7 +267,7 @@ def _record(
         "images_per_second": round(len(array) / measured.seconds, 1),
         "notes": measured.predicted.notes,
         "warnings": task.concerns(measured.figures, array, images.truth),
-        "figures": {key: dataclasses.asdict(value) for key, value in measured.figures.items()},
+        "figures": {key: value.record() for key, value in measured.figures.items()},
         "metrics": {metric.key: metric.describe() for metric in measured.metrics},
         "ranking": ranking.key,
         "symmetries": evaluation.symmetries,

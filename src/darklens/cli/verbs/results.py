@@ -33,6 +33,7 @@ def evaluate(
     if evaluation.outliers is not None:
         check_present(evaluation.outliers)
     with loading():
+        from darklens.evaluation.bootstrap import range_text
         from darklens.workflows.evaluate import evaluate_run
 
     with progress_bar("evaluating") as advance:
@@ -41,10 +42,7 @@ def evaluate(
     table(
         f"{run} on {record['n']:,} images",
         ["metric", "value", "95% interval"],
-        [
-            (key, f"{f['value']:.4f} {units[key]}".strip(), f"{f['low']:.4f} – {f['high']:.4f}")
-            for key, f in record["figures"].items()
-        ],
+        [(key, f"{f['value']:.4f} {units[key]}".strip(), range_text(f)) for key, f in record["figures"].items()],
     )
     for note in record["notes"]:
         say(f"note: {note}")
