@@ -1,6 +1,6 @@
 """How well could anyone tell ``no_sub`` from ``axion`` on Model I? The best classifier, from the likelihood itself.
 
-    python benchmarks/limit.py --images 240                        # about half an hour on two cores
+    python benchmarks/limit.py --images 240                        # about 45 minutes on one core
     python benchmarks/limit.py --images 240 --model substructure-model-1
 
 In Model I the deflector, the source's shape and the noise are known; free are the source's position and, for an axion
