@@ -35,13 +35,19 @@ def cct(
     ----------
     in_channels, outputs
         Channels of the images, and numbers to put out.
-    width, depth, heads
-        Channels of the tokens, blocks, and heads of attention.
+    width
+        Channels of the tokens.
+    depth
+        Number of blocks.
+    heads
+        Heads of attention, among which the channels are divided.
     mlp_ratio
         How many times as wide the hidden layer of a block's perceptron is.
-    kernel, convolutions
-        Side of the convolutions that make tokens, and their number. After each comes a max pooling that halves the grid;
-        kernels above 3 have a stride of 2 as well, so that two of 7 pixels make a token of 16×16 pixels.
+    kernel
+        Side of the convolutions that make tokens, an odd number of pixels; those above 3 have a stride of 2.
+    convolutions
+        Their number. After each comes a max pooling that halves the grid, so that two of 7 pixels make a token of 16×16
+        pixels.
     grid
         Side of the grid of tokens whose positions are learned; to other grids they are interpolated.
     dropout

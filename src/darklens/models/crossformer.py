@@ -30,9 +30,12 @@ def crossformer(
     ----------
     in_channels, outputs
         Channels of the images, and numbers to put out.
-    widths, depths, heads
-        Channels, blocks and heads of attention of each stage. The first stage has a token for 4×4 pixels; each later one
-        halves their grid.
+    widths
+        Channels of each stage. The first has a token for 4×4 pixels; each later one halves their grid.
+    depths
+        Blocks of each stage.
+    heads
+        Heads of attention of each stage, among which its channels are divided.
     group
         Tokens attend to each other in groups of at most so many along each axis.
     dropout

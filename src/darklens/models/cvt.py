@@ -38,9 +38,12 @@ def cvt(
     ----------
     in_channels, outputs
         Channels of the images, and numbers to put out.
-    widths, depths, heads
-        Channels, blocks and heads of attention of each stage. The first stage has a token for 4×4 pixels; each later one
-        halves their grid. A class token joins them in the last stage.
+    widths
+        Channels of each stage. The first has a token for 4×4 pixels; each later one halves their grid.
+    depths
+        Blocks of each stage. In the last, a class token joins those of the image.
+    heads
+        Heads of attention of each stage, among which its channels are divided.
     dropout
         Share of the class token's channels left out before the last layer in training.
     drop_path
