@@ -42,6 +42,13 @@ def test_networks_of_timm_tell_their_own_stages():
     assert without == found[1:]
 
 
+def test_both_heads_of_a_distilled_network_are_one_section():
+    network = timm_network(1, 5, "levit_128s", arguments={"img_size": 64})
+    found = sections(network)
+    assert {name.split(".")[0] for name in found[0]} == {"head", "head_dist"}
+    assert sorted(n for names in found for n in names) == sorted(n for n, _ in network.named_parameters())
+
+
 def test_sections_are_the_newest_for_as_long_as_their_share_of_parameters():
     """Head 10, then 30, 20 and 40 of 100 parameters: a tenth of the epochs, three tenths, and so on."""
     network = chain(

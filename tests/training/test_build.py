@@ -44,6 +44,23 @@ def data(channels=1, seed=3, classes=("cdm", "axion"), bands=()):
     )
 
 
+LEVIT = {"network.arguments": {"img_size": 64, "distilled": False}, "preprocessing.resize": 64}
+
+
+def test_network_that_is_made_for_one_size_refuses_others_before_training():
+    made = build_module(load_recipe("substructure/levit", LEVIT), data())
+    assert made.network(torch.zeros(2, 1, 64, 64)).shape == (2, 2)
+    assert made.network.training
+    with pytest.raises(
+        ModelError,
+        match=r"recipe substructure/levit: its network cannot take images of 1 channels and 48×48 pixels .*img_size in",
+    ):
+        build_module(load_recipe("substructure/levit", LEVIT | {"preprocessing.resize": 48}), data())
+    small = {"network.widths": [8] * 4, "network.depths": [1] * 4, "network.heads": [1] * 4}
+    with pytest.raises(ModelError, match="network crossformer takes images of at least 32 pixels a side; got 16×16"):
+        build_module(load_recipe("substructure/crossformer", small), data())
+
+
 def test_module_is_made_of_the_recipe_and_fitted_to_the_sample():
     given = data()
     made = build_module(recipe(augmentation="flips", optimizer__lr=0.25, schedule__name="step"), given)

@@ -2,11 +2,16 @@ import dataclasses
 import re
 
 import pytest
+import torch
 import yaml
+from conftest import TINY
 
 from darklens.errors import RecipeError, UntrustedCodeError
+from darklens.inference.model import load_model
 from darklens.tasks.options import OptimizerOptions
+from darklens.training.job import Job
 from darklens.training.recipe import RECIPES, list_recipes, load_recipe, recipe_from, recipe_names
+from darklens.training.train import train
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -25,6 +30,23 @@ def test_published_systems_are_there():
     assert {f"{task}/{b}" for task in ("substructure", "mass") for b in backbones} <= set(list_recipes())
     assert load_recipe("substructure/resnet18").preprocessing.repeat_channels == 3
     assert load_recipe("mass/resnet18").augmentation == "flips"
+
+
+TRANSFORMERS = {
+    "cvt": {"network.widths": [8, 8, 16], "network.depths": [1, 1, 1], "network.heads": [1, 2, 2]},
+    "crossformer": {"network.widths": [8, 8, 8, 16], "network.depths": [1, 1, 1, 1], "network.heads": [1, 2, 2, 2]},
+    "cct": {"network.width": 16, "network.depth": 2, "network.heads": 2},
+    "levit": {"network.arguments": {"img_size": 64, "distilled": False}, "preprocessing.resize": 64},
+}
+"""Networks of the published comparison on DeepLense Model I, smaller than published."""
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_compared_transformers_train_section_by_section_and_load(name, dataset, tmp_path):
+    tiny = {key: value for key, value in TINY.items() if not key.startswith("network.")}
+    overrides = tiny | TRANSFORMERS[name] | {"trainer.unfreezing": "sections"}
+    run = train(Job(load_recipe(f"substructure/{name}", overrides), str(dataset)), tmp_path / "run")
+    assert load_model(run).predict(torch.rand(2, 64, 64)).probabilities.shape == (2, 3)
 
 
 BAD = {

@@ -12,7 +12,10 @@ from torch import nn
 from darklens.errors import DarklensError, ModelError
 from darklens.models.attention import cbam_densenet
 from darklens.models.backbones import timm_network
+from darklens.models.cct import cct
 from darklens.models.compact import CompactResNet
+from darklens.models.crossformer import crossformer
+from darklens.models.cvt import cvt
 from darklens.models.equivariant import EquivariantResNet
 from darklens.schema import typed_arguments
 from darklens.usercode import is_reference, load_function
@@ -21,6 +24,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "compact": CompactResNet,
     "equivariant": EquivariantResNet,
     "cbam-densenet": cbam_densenet,
+    "cvt": cvt,
+    "crossformer": crossformer,
+    "cct": cct,
     "timm": timm_network,
 }
 

@@ -23,13 +23,19 @@ def sections(network: nn.Module) -> list[list[str]]:
 
         model: Any = network
         groups = group_parameters(model, model.group_matcher(coarse=True))
-        classifier = {id(p) for p in model.get_classifier().parameters()}
+        classifier = {id(p) for p in nn.ModuleList(_classifiers(model)).parameters()}
         every = dict(network.named_parameters())
         head = [name for name, parameter in every.items() if id(parameter) in classifier]
         body = [[n for n in groups[key] if n not in head] for key in sorted(groups, reverse=True)]
         return [names for names in (head, *body) if names]
     grouped = itertools.groupby((n for n, _ in network.named_parameters()), key=lambda name: name.split(".")[0])
     return [list(names) for _, names in grouped][::-1]
+
+
+def _classifiers(model: Any) -> list[nn.Module]:
+    """The last layers of a timm model; one that learns from another network as well has two."""
+    found = model.get_classifier()
+    return list(found) if isinstance(found, tuple) else [found]
 
 
 def thaw_epochs(network: nn.Module, epochs: int) -> list[int]:

@@ -10,7 +10,7 @@ from lightning.pytorch import seed_everything
 from torch import nn
 
 from darklens.data.preprocessing import Preprocessing
-from darklens.errors import ModelError, RecipeError
+from darklens.errors import DarklensError, ModelError, RecipeError
 from darklens.inference.carried import carries_only
 from darklens.inference.model import load_model
 from darklens.inference.shipped import model_folder
@@ -59,14 +59,15 @@ def build_module(
     Raises
     ------
     RecipeError, ModelError
-        If an option of the network is misspelt, or weights do not fit.
+        If an option of the network is misspelt, it cannot take the images, or weights do not fit.
     """
     options = network_arguments(recipe.network["name"], recipe.network_options, f"recipe {recipe.name}", RecipeError)
     chosen = dataclasses.asdict(recipe.preprocessing) | {"lens_band": _lens_band(recipe, data)}
     preprocessing = Preprocessing(**chosen).fit(data.sample, data.sample_noise)
-    channels, _, _ = preprocessing.output_shape(data.shape)
+    shape = preprocessing.output_shape(data.shape)
     seed_everything(data.seed, verbose=False)
-    network = build_network(recipe.network["name"], channels, data.task.outputs, options)
+    network = build_network(recipe.network["name"], shape[0], data.task.outputs, options)
+    _check_takes(network, shape, recipe.name)
     if start is not None:
         own = carries_only(model_folder(start), own_code(recipe))
         data.description["also"] = [_load_weights_of(network, start, trust_code or own)]
@@ -88,6 +89,23 @@ def build_module(
     )
     module: SupervisedModule = data.task.module(network, preprocessing, learning)  # type: ignore[assignment]
     return module
+
+
+def _check_takes(network: nn.Module, shape: tuple[int, int, int], name: str) -> None:
+    """Raise a ModelError if a network cannot take an image of a shape (C, H, W): many are made for one size."""
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, *shape))
+    except (DarklensError, MemoryError):
+        raise
+    except Exception as error:  # of a user's own network, any
+        channels, height, width = shape
+        raise ModelError(
+            f"recipe {name}: its network cannot take images of {channels} channels and {height}×{width} pixels "
+            f"({type(error).__name__}: {error}). --preprocessing.crop and --preprocessing.resize change their size; "
+            "networks that are made for one size have an option for it, such as img_size in --network.arguments"
+        ) from error
+    network.train()
 
 
 def _lens_band(recipe: Recipe, data: TrainingData) -> int | None:
