@@ -3,8 +3,8 @@
     darklens simulate model-1 --count 15360 --out data/model-1
     python benchmarks/scratch.py data/model-1 --epochs 5 --out scratch
 
-Each recipe is trained with each pair on as many images. The best validation loss decides; no test image is looked at. A sweep
-that is run again goes on where it was.
+Each recipe is trained with each pair on as many images. The best validation loss decides; no test image is looked at. A
+sweep that is run again goes on where it was.
 """
 
 from __future__ import annotations
