@@ -71,6 +71,13 @@ def test_training_images_are_refused_by_checksum_and_by_name(run, dataset, class
     assert evaluate_run(own, many)["n"] == 36, "of the same folder, but other files"
 
 
+def test_images_of_chosen_classes_are_evaluated_under_a_name_that_any_system_takes(run, tmp_path):
+    copy = fresh_copy(run, tmp_path / "run")
+    record = evaluate_run(copy, "preset:model-3-noisy:no_sub,cdm", EvaluationOptions(count=64))
+    assert record["name"] == "model-3-noisy-no_sub,cdm"
+    assert set(predictions(copy, record["name"])["label"]) == {"no_sub", "cdm"}
+
+
 def test_fresh_images_are_of_no_seed_that_the_model_has_seen(run, tmp_path):
     copy = fresh_copy(run, tmp_path / "run")
     record = evaluate_run(copy, "preset:model-3-noisy", EvaluationOptions("fresh", count=64))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from PIL import Image
 
 from darklens.errors import DataError
@@ -64,3 +65,25 @@ def test_folder_of_grey_and_colour_is_refused_not_read_in_part(tmp_path):
     save(tmp_path / "b.png", (6, 8))
     with pytest.raises(DataError, match=r"differ in their bands: .*such as a\.png.*such as b\.png"):
         look(tmp_path)
+
+
+@pytest.mark.parametrize(("bands", "said"), [(["NIR_H", "VIS"], "NIR_H, VIS (drawn: VIS)"), (["G", "R"], "G, R (drawn: G)"),
+                                             (["G", "R", "I"], "G, R, I"), (["R"], "R")])  # fmt: skip
+def test_band_that_is_drawn_of_several_is_named(tmp_path, drawn, bands, said):
+    images = {name: RNG.normal(size=(len(bands), 8, 8)).astype(np.float32) for name in "ab"}
+    for name, image in images.items():
+        hdus = [fits.PrimaryHDU(), *(fits.ImageHDU(plane, name=band) for band, plane in zip(bands, image, strict=True))]
+        fits.HDUList(hdus).writeto(tmp_path / f"{name}.fits")
+    findings = look(tmp_path, out=tmp_path / "look.png")
+    assert f"bands: {said}" in findings.facts
+    if "drawn" in said:
+        place = bands.index(said.rpartition(" ")[2].rstrip(")"))
+        np.testing.assert_allclose(drawn[0], np.stack([image[place] for image in images.values()]))
+
+
+def test_bands_of_a_single_image_are_all_drawn(tmp_path, drawn):
+    image = RNG.normal(size=(2, 8, 8)).astype(np.float32)
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(image[0], name="G"), fits.ImageHDU(image[1], name="R")]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    assert "bands: G, R" in look(tmp_path, out=tmp_path / "look.png").facts
+    np.testing.assert_allclose(drawn[0], image)

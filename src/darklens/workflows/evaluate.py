@@ -100,7 +100,7 @@ def evaluate_run(
     """
     model = load_model(run, trust_code=trust_code)
     given = {**options.given(), **evaluation.given(), "trust_code": trust_code or None}
-    name = evaluation.name or Path(data).resolve().name.removeprefix("preset:").partition(".py:")[0]
+    name = evaluation.name or Path(data).resolve().name.removeprefix("preset:").partition(".py:")[0].replace(":", "-")
     out = run / "evaluations" / name
     images = _open(model, run, data, evaluation, options, trust_code=trust_code, progress=progress)
     of = {"data": _described_data(images.cutouts), "options": _plain(given)}

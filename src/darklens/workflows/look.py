@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def _facts(cutouts: Cutouts) -> list[str]:
         counts = dict(cutouts.catalog["split"].value_counts(sort=True).iter_rows())
         facts.append("splits: " + ", ".join(f"{name} {number:,}" for name, number in counts.items()))
     if info.bands:
-        facts.append("bands: " + ", ".join(info.bands))
+        facts.append("bands: " + ", ".join(info.bands) + _drawn(cutouts))
     if info.pixel_scale:
         side = width * info.pixel_scale
         facts.append(f"pixel scale: {info.pixel_scale:.4g}″, so {side:.3g}″ a side")
@@ -148,8 +149,20 @@ def _chosen(cutouts: Cutouts) -> tuple[np.ndarray, list[str]]:
     images, captions = np.nan_to_num(read.astype(np.float32)), [captions[place] for place in places]
     if colours is not None:
         return _colours(images[:, colours], already=tuple(cutouts.info.bands) == COLOURS), captions
-    band = cutouts.info.bands.index("VIS") if "VIS" in cutouts.info.bands else 0
-    return images[:, band], captions
+    return images[:, _single_band(cutouts.info.bands)], captions
+
+
+def _single_band(bands: Sequence[str]) -> int:
+    """The band of several that is drawn where they make no colours."""
+    return list(bands).index("VIS") if "VIS" in bands else 0
+
+
+def _drawn(cutouts: Cutouts) -> str:
+    """Which band the pictures show, if not all; of a single image without a label, each is drawn beside the others."""
+    bands = cutouts.info.bands
+    alone = len(cutouts) == 1 and "label" not in cutouts.catalog.columns
+    all_drawn = len(bands) == 1 or alone or colour_channels(bands) is not None
+    return "" if all_drawn else f" (drawn: {bands[_single_band(bands)]})"
 
 
 def _colours(images: np.ndarray, *, already: bool) -> np.ndarray:
