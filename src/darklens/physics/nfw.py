@@ -29,7 +29,7 @@ def truncated_nfw_deflection(
     Deflection in x and y, arcsec.
     """
     dx, dy = x - x0, y - y0
-    u = torch.sqrt(dx.square() + dy.square()).clamp_min(1e-10) / Rs
+    u = torch.sqrt((dx.square() + dy.square()).clamp_min(1e-20)) / Rs
     scale = alpha_Rs / (Rs * (1 - math.log(2))) * _enclosed(u, r_trunc / Rs) / u.square()
     return scale * dx, scale * dy
 
@@ -81,25 +81,35 @@ def _total(tau: Tensor) -> Tensor:
 
 
 def _enclosed(u: Tensor, tau: Tensor) -> Tensor:
-    """Mass in the cylinder of radius ``u = R / Rs`` in units of 4π ρ0 Rs³. Eq. A.11."""
+    """Mass in the cylinder of radius ``u = R / Rs`` in units of 4π ρ0 Rs³.
+
+    This is eq. A.11, with the terms that cancel each other for small and for large ``u`` taken together.
+    """
     t2, u2 = tau.square(), u.square()
     root = torch.sqrt(t2 + u2)
-    log = torch.log(u / (tau + root))
-    terms = (
-        (t2 + 2 * u2 - 1) * _nfw_function(u)
-        + tau * math.pi
-        + (t2 - 1) * torch.log(tau)
-        + root * (-math.pi + log * (t2 - 1) / tau)
-    )
-    return t2 / (t2 + 1).square() * terms
+    longer = u2 / (tau + root)  # root - tau
+    mass = _untruncated(u)
+    bracket = mass - torch.log1p(longer / (2 * tau)) - longer / tau * torch.asinh(tau / u)
+    # 2 u² F - π (root - tau), with F of eq. A.5: for u below 2, where F is finite and does not vanish, and above.
+    inner = 2 * u2 * (mass - torch.log(u / 2)) - math.pi * longer
+    outer = u.clamp_min(2)
+    o2 = outer.square()
+    w = torch.sqrt(o2 - 1)
+    difference = (t2 + o2 * (1 - t2)) / (w * (o2 + w * root))  # u² / w - root
+    rest = math.pi * (tau + difference) - 2 * o2 * torch.atan(1 / w) / w
+    return t2 / (t2 + 1).square() * ((t2 - 1) * bracket + torch.where(u < 2, inner, rest))
 
 
-def _nfw_function(u: Tensor) -> Tensor:
-    """``arccos(1/u) / √(u² - 1)``, continued to u < 1 by ``arccosh``, with its Taylor series about u = 1. Eq. A.5."""
-    # Below, each branch is kept away from u = 1, where it is 0/0 and its gradient is not a number.
+def _untruncated(u: Tensor) -> Tensor:
+    """Mass of the halo without truncation, ``log(u / 2) + F(u)`` with F of eq. A.5, in the units of `_enclosed`."""
+    # Each branch is kept away from u = 1, where it is 0/0 and its gradient is not a number.
     series = torch.finfo(u.dtype).eps ** 0.2
-    d = u - 1
-    near = 1 + d * (-2 / 3 + d * (7 / 15 + d * (-12 / 35 + d * 83 / 315)))
+    d, log = u - 1, torch.log(u / 2)
+    near = log + 1 + d * (-2 / 3 + d * (7 / 15 + d * (-12 / 35 + d * 83 / 315)))
     inner, outer = u.clamp_max(1 - series), u.clamp_min(1 + series)
-    w_in, w_out = torch.sqrt(1 - inner.square()), torch.sqrt(outer.square() - 1)
-    return torch.where(d.abs() < series, near, torch.where(d < 0, torch.atanh(w_in) / w_in, torch.atan(w_out) / w_out))
+    i2, s = inner.square(), torch.sqrt((1 - inner) * (1 + inner))
+    w = torch.sqrt((outer - 1) * (outer + 1))
+    # log(u / 2) + log((1 + s) / u) / s, without the difference of logarithms that cancel for small u
+    below = (torch.log1p(-i2 / (2 * (1 + s))) - i2 / (1 + s) * log) / s
+    above = log + torch.atan(w) / w
+    return torch.where(d.abs() < series, near, torch.where(d < 0, below, above))
