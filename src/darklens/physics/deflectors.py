@@ -140,8 +140,8 @@ def line_mass_deflection(
     """Return the deflection by a uniform line mass (an idealised axion vortex), in closed form.
 
     The complex deflection of the line from -L to L is the integral of that of a point mass,
-    ``conj(α) = θ_E² / 2L · log[(z + L) / (z - L)]``, whose branch cut is the line itself. Written with ``atanh`` and
-    ``atan2`` it keeps its precision far from the line and for short lines.
+    ``conj(α) = θ_E² / 2L · log[(z + L) / (z - L)]``, whose branch cut is the line itself. Written with ``log1p`` and
+    ``atan2`` it keeps its precision far from the line, for short lines, and near the ends, where it grows as a logarithm.
 
     Parameters
     ----------
@@ -158,13 +158,17 @@ def line_mass_deflection(
 
     Returns
     -------
-    Deflection in x and y, arcsec. Its component across the line jumps there.
+    Deflection in x and y, arcsec. Its component across the line jumps there; closer to an end than 1e-10″ the one along
+    it grows no further.
     """
     u, v = rotate(x - x0, y - y0, phi)
-    r2, l2 = u.square() + v.square(), half_length.square()
     scale = theta_E.square() / (2 * half_length)
-    along = scale * torch.atanh(2 * u * half_length / (r2 + l2))
-    across = scale * torch.atan2(2 * v * half_length, r2 - l2)
+    sign = torch.copysign(torch.ones_like(u), u)
+    ahead = sign * u  # |u|, with the right slope at 0
+    beyond = ahead - half_length
+    to_end = (beyond.square() + v.square()).clamp_min(1e-20)
+    along = scale / 2 * sign * torch.log1p(4 * ahead * half_length / to_end)
+    across = scale * torch.atan2(2 * v * half_length, beyond * (ahead + half_length) + v.square())
     return rotate(along, across, -phi)
 
 
