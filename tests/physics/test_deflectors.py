@@ -191,6 +191,8 @@ def test_sie_turns_with_its_axes(e1, e2, angle):
     ("deflection", "parameters"),
     [
         (sie_deflection, {"x0": 0.1, "y0": 0.0, "theta_E": 1.2, "e1": 0.1, "e2": -0.1}),
+        (sie_deflection, {"x0": 0.1, "y0": 0.0, "theta_E": 1.2, "e1": 0.0, "e2": 0.0}),
+        (epl_deflection, {"x0": 0.1, "y0": 0.0, "theta_E": 1.2, "gamma": 2.2, "e1": 0.0, "e2": 0.0}),
         (truncated_nfw_deflection, {"x0": 0.1, "y0": 0.0, "Rs": 0.2, "alpha_Rs": 0.1, "r_trunc": 0.6}),
         (line_mass_deflection, {"x0": 0.1, "y0": 0.0, "half_length": 0.5, "phi": 0.4, "theta_E": 0.3}),
         (line_mass_deflection, {"x0": 0.5, "y0": 0.0, "half_length": 0.5, "phi": 0.0, "theta_E": 0.3}),
@@ -200,3 +202,28 @@ def test_parameters_have_gradients(deflection, parameters):
     x, y = t([0.5, 1.4]), t([0.3, -0.7])
     values = [t(v).requires_grad_() for v in parameters.values()]
     assert torch.autograd.gradcheck(lambda *v: deflection(x, y, **dict(zip(parameters, v, strict=True))), values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("modulus", [0.0, 1e-12, 1e-9, 1e-7, 1e-5, 3e-4, 1e-3])
+def test_ellipsoid_near_the_circle_has_the_deflection_and_the_derivatives_of_its_limit(modulus, dtype):
+    """By the potential -θ_E r / 3 · Re(conj(e) z²) / r² that an ellipticity e adds to the isothermal sphere's θ_E r."""
+    x, y = (torch.tensor(v, dtype=dtype) for v in ([0.5, -1.4, 0.0], [0.3, 0.7, -1.0]))
+    e = [torch.tensor(modulus * part, dtype=dtype, requires_grad=True) for part in (0.6, -0.8)]
+
+    def by_potential(e1, e2):
+        at = [t(v.tolist()).requires_grad_() for v in (x, y)]
+        r = torch.hypot(*at)
+        added = (e1 * (at[0] ** 2 - at[1] ** 2) + 2 * e2 * at[0] * at[1]) / r / 3
+        return torch.stack(torch.autograd.grad((1.2 * (r - added)).sum(), at))
+
+    parameters = {name: torch.tensor(v, dtype=dtype) for name, v in (("x0", 0.0), ("y0", 0.0), ("theta_E", 1.2))}
+    alpha = torch.stack(sie_deflection(x, y, **parameters, e1=e[0], e2=e[1]))
+    eps = torch.finfo(dtype).eps
+    assert_allclose(alpha.detach(), by_potential(*(part.item() for part in e)), atol=4 * (modulus**2 + eps))
+    unit = [by_potential(1.0, 0.0) - by_potential(0.0, 0.0), by_potential(0.0, 1.0) - by_potential(0.0, 0.0)]
+    for i in range(2):
+        for k in range(len(x)):
+            found = torch.autograd.grad(alpha[i, k], e, retain_graph=True)
+            expected = [float(each[i, k]) for each in unit]
+            assert_allclose([float(v) for v in found], expected, atol=4 * modulus + 40 * eps**0.5)
