@@ -167,7 +167,8 @@ def summed_deflection(
     parameters
         Parameters (N, K) of the K deflectors of each image.
     weights
-        Factor on each deflection, (N, K): 1, or 0 where an image has fewer than K deflectors.
+        Factor on each deflection, (N, K): 1, or 0 where an image has fewer than K deflectors. What the deflection is there,
+        infinite or not a number included, does not count.
 
     Returns
     -------
@@ -176,7 +177,8 @@ def summed_deflection(
     shape = (len(weights),) + (1,) * (x.ndim - 1) + (weights.shape[1],)
     ax, ay = deflection(x[..., None], y[..., None], **{name: p.view(shape) for name, p in parameters.items()})
     w = weights.view(shape)
-    return (w * ax).sum(-1), (w * ay).sum(-1)
+    there = w != 0
+    return torch.where(there, w * ax, 0.0).sum(-1), torch.where(there, w * ay, 0.0).sum(-1)
 
 
 def source_amplitude(preset: Preset, columns: Columns, like: torch.dtype | Tensor) -> Tensor:
