@@ -200,6 +200,26 @@ def test_missing_columns_and_unknown_labels_are_named():
         simulator.render(columns)
 
 
+@pytest.mark.parametrize("noise", [True, False])
+@pytest.mark.parametrize("column", ["source_x", "exposure_time", "subhalo_alpha_Rs"])
+def test_an_image_that_cannot_be_computed_is_named_with_its_truths(column, noise):
+    simulator = Simulator(small(), seed=3)
+    columns = {name: values.copy() for name, values in from_frame(simulator.catalog(9)).items()}
+    columns["theta_E"][4] = 1.25
+    columns[column][4] = columns[column][4] * np.nan
+    with pytest.raises(DataError) as raised:
+        simulator.render(columns, noise)
+    subhalos = len(columns["subhalo_x"][4])
+    nan = f"({subhalos} from nan to nan)" if column.startswith("subhalo") else "nan"
+    message = str(raised.value)
+    assert message.startswith("image 4: the flux expected of it is not finite; its truths,")
+    for truth in ("label cdm", "theta_E 1.25", f"{column} {nan}", f"subhalo_x ({subhalos} from -"):
+        assert truth in message
+    assert "vortex" not in message
+    with pytest.raises(DataError, match=r"^image 4: "):
+        simulator.without_substructure(columns | {"lens_x": np.where(np.arange(9) == 4, np.nan, 0.1)})
+
+
 def galaxies(path):
     return {"profile": "image", "images": str(path), "magnitude": 22, "pixel_scale": 0.03}
 

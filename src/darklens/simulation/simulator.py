@@ -108,7 +108,8 @@ class Simulator:
         Raises
         ------
         DataError
-            If a column is missing, or a label is not a class of the preset.
+            If a column is missing, a label is not a class of the preset, or the flux expected of an image is not finite
+            (on another device than a CPU, where a check would wait, that is left as nan).
         """
         columns = from_frame(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
         self._check(columns)
@@ -121,6 +122,7 @@ class Simulator:
         if chosen is not None:
             flux, columns = flux[torch.from_numpy(chosen).to(flux.device)], select(columns, chosen)
         times = _times(columns, dtype)
+        _check_finite(self.preset, flux, times, columns)
         if noise:
             images = add_noise(self.preset, self.seed, flux, times=times, ids=np.asarray(columns["id"]))
         else:
@@ -131,7 +133,9 @@ class Simulator:
         """Return noise-free images (N, H, W) of the same main deflectors and sources, without any substructure."""
         columns = from_frame(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
         flux = self._observe(self._light(None, columns, *self._grid(dtype)))
-        return expected_image(self.preset, flux, _times(columns, dtype))
+        times = _times(columns, dtype)
+        _check_finite(self.preset, flux, times, columns)
+        return expected_image(self.preset, flux, times)
 
     def noise_sigma(self, rows: pl.DataFrame | Columns, expected: Tensor) -> Tensor:
         """Return the standard deviation of the noise in each pixel of expected images (N, H, W), in `Preset.unit`.
@@ -262,6 +266,32 @@ class Simulator:
 def _times(columns: pl.DataFrame | Columns, dtype: torch.dtype) -> Tensor:
     """Return exposure times in seconds, (N,), on the CPU, from where the noise level is computed."""
     return columns_of({"exposure_time": np.asarray(columns["exposure_time"])}, ["exposure_time"], dtype)[0]
+
+
+def _check_finite(preset: Preset, flux: Tensor, times: Tensor, columns: Columns) -> None:
+    """Refuse an image whose expectation is not finite, with its number and its truths; not on devices that would wait."""
+    if flux.device.type != "cpu":
+        return
+    finite = flux.isfinite().flatten(1).all(1) & times.isfinite()
+    if finite.all():
+        return
+    i = int(finite.logical_not().nonzero()[0])
+    others = ["id"] if preset.classes[columns["label"][i]].vortex else ["id", "vortex_", "log10_axion_mass"]
+    own = {name: values[i] for name, values in columns.items() if not name.startswith(tuple(others))}
+    truths = ", ".join(f"{name} {_as_text(value)}" for name, value in own.items() if value is not None)
+    raise DataError(
+        f"image {columns['id'][i]}: the flux expected of it is not finite; its truths, of which some are impossible or "
+        f"put a ray on a singularity: {truths}"
+    )
+
+
+def _as_text(value: Any) -> str:
+    """A truth, or the number and the range of several."""
+    if isinstance(value, str):
+        return value
+    if np.ndim(value) == 0:
+        return f"{value:.6g}"
+    return f"({len(value)} from {value.min():.6g} to {value.max():.6g})" if len(value) else "(none)"
 
 
 def _psf(preset: Preset, device: torch.device) -> Tensor | list[float]:
