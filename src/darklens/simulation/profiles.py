@@ -29,10 +29,21 @@ PROFILES: dict[str, Deflection] = {
     "line": line_mass_deflection,
 }
 
+STRENGTHS = {
+    "point_mass": ("theta_E", 0.5),
+    "sis": ("theta_E", 1.0),
+    "tnfw": ("alpha_Rs", 1.0),
+    "line": ("theta_E", 0.5),
+}
+"""The parameter of each profile that its deflection grows with, and the power of the deflection that it goes as."""
+
 
 @dataclass(frozen=True)
 class Substructure:
-    """Hold the deflectors of N images: parameters (N, K) by name, and weights (N, K), 0 where an image has fewer."""
+    """Hold the deflectors of N images: parameters (N, K) by name, and weights (N, K), 0 where an image has fewer.
+
+    A weight is a factor on the deflection.
+    """
 
     deflection: Deflection
     parameters: dict[str, Tensor]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from darklens.physics import (
 )
 from darklens.simulation.columns import Columns, columns_of
 from darklens.simulation.presets import Preset
-from darklens.simulation.profiles import Substructure, gather, own_profile
+from darklens.simulation.profiles import STRENGTHS, Substructure, gather, own_profile
 
 Deflect = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Light = Callable[[Tensor, Tensor], Tensor]
@@ -107,7 +108,10 @@ def substructure(preset: Preset, label: str, columns: Columns, like: torch.dtype
         profile = own_profile(matter.add, str(profiles[0]))
     else:
         profile = "point_mass" if matter.subhalos is None else matter.subhalos.profile
-    return gather(profile, added, example)
+    found = gather(profile, added, example)
+    # Parameters in the catalogue hold the rescaling, but for those whose meaning is not known.
+    factor = 1.0 if profile in STRENGTHS else preset.deflection_scale
+    return replace(found, weights=found.weights * factor)
 
 
 def substructure_deflection(preset: Preset, label: str, columns: Columns, like: torch.dtype | Tensor) -> Deflect | None:
@@ -167,7 +171,7 @@ def summed_deflection(
     parameters
         Parameters (N, K) of the K deflectors of each image.
     weights
-        Factor on each deflection, (N, K): 1, or 0 where an image has fewer than K deflectors. What the deflection is there,
+        Factor on each deflection, (N, K); 0 where an image has fewer than K deflectors. What the deflection is there,
         infinite or not a number included, does not count.
 
     Returns
