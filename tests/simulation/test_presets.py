@@ -49,6 +49,14 @@ LAW = PowerLaw(-1.9, 1e6, 1e10)
             "subhalos.parameters go with a profile of your",
         ),
         (lambda: Subhalos("sis", count=1, mass=ONE, distances="x"), "subhalos.distances: no 'x'"),
+        (
+            lambda: Subhalos("tnfw", count=1, mass=ONE, distances="luminosity"),
+            "subhalos.distances must be angular for profile tnfw, which takes no other",
+        ),
+        (
+            lambda: Subhalos("own.py:f", count=1, distances="luminosity"),
+            "subhalos.distances must be angular for profile own.py:f",
+        ),
         (lambda: Subhalos("sis", mass=ONE), "subhalos: give exactly one of count, mean_count, total_mass"),
         (
             lambda: Subhalos("sis", mass=ONE, count=1, mean_count=1),
@@ -92,6 +100,7 @@ def test_values_at_the_edge_are_taken():
     assert Source("image", amp=ONE, images="a.npy").pixel_scale == Constant(0.01)
     assert Source(magnitude=Normal(22, 1)).R_sersic == Constant(0.25)
     assert Subhalos("tnfw", mass=ONE, count=1, half_width=0.1, radius=Uniform(0, 2)).truncation == Constant(5.0)
+    assert Subhalos("sis", mass=ONE, count=1, distances="luminosity").distances == "luminosity"
     assert Subhalos("own.py:f", mean_count=0.5, parameters={"b": ONE}).mass is None
     assert Vortex("line", ONE, log10_axion_mass=Uniform(-24, -22), count=1).half_length is None
     assert DarkMatter().add is None

@@ -50,13 +50,25 @@ def _build(content: dict[str, Any], where: str) -> Preset:
             "instrument": _part(Instrument, _mapping(content, "instrument"), "instrument"),
             "deflector": _part(Deflector, _mapping(content, "deflector"), "deflector"),
             "source": _part(Source, _mapping(content, "source"), "source"),
-            "cosmology": Cosmology(**content.get("cosmology", {})),
-            "convention_cosmology": Cosmology(**content.get("convention_cosmology", {})),
+            "cosmology": _cosmology(content, "cosmology"),
+            "convention_cosmology": _cosmology(content, "convention_cosmology"),
             "classes": classes,
         }
         return _part(Preset, content | parts | {"resolved": content}, "")
     except (PresetError, TypeError) as error:
         raise PresetError(f"preset {where}: {error}") from error
+
+
+def _cosmology(content: Mapping[str, Any], key: str) -> Cosmology:
+    """Densities and Hubble constant, those of the default where they are not given."""
+    parts = {} if content.get(key) is None else _mapping(content, key)
+    values = {}
+    for name, value in parts.items():
+        if name not in Cosmology._fields:
+            raise PresetError(f"unknown key {key}.{name}; there are {', '.join(Cosmology._fields)}")
+        if value is not None:
+            values[name] = _convert("float", value, f"{key}.{name}")
+    return Cosmology(**values)
 
 
 def _class(content: Mapping[str, Any], where: str) -> DarkMatter:
