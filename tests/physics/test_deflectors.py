@@ -117,6 +117,8 @@ def test_point_masses_of_a_vortex_are_evenly_spaced_with_its_ends():
     assert_allclose(x, [[-0.5, -0.1, 0.3, 0.7], [-2.0] * 4], rtol=1e-12)
     assert_allclose(y, [[-0.2] * 4, [-1.0, 0.0, 1.0, 2.0]], rtol=1e-12, atol=1e-15)
     assert_allclose(theta_E, [[0.15] * 4, [0.4] * 4], rtol=1e-12)
+    single = vortex_point_masses(t([0.1]), t([-0.2]), t([0.6]), t([0.7]), t([0.3]), 1)
+    assert [values.tolist() for values in single] == [[[0.1]], [[-0.2]], [[0.3]]]
     elsewhere = vortex_point_masses(*(torch.ones(2, device="meta") for _ in range(5)), 3)
     assert {(values.device.type, values.shape) for values in elsewhere} == {("meta", (2, 3))}
 

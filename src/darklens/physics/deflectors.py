@@ -222,6 +222,8 @@ def vortex_point_masses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the point masses that stand for a vortex in the published data: equal, evenly spaced, ends included.
 
+    A single one is in the middle.
+
     Parameters
     ----------
     x0, y0
@@ -239,7 +241,8 @@ def vortex_point_masses(
     -------
     ``x0, y0, theta_E`` of the masses, arcsec, each (N, count).
     """
-    t = torch.linspace(-1, 1, count, dtype=half_length.dtype, device=half_length.device) * half_length[:, None]
+    ends = (-1, 1) if count > 1 else (0, 0)
+    t = torch.linspace(*ends, count, dtype=half_length.dtype, device=half_length.device) * half_length[:, None]
     x = x0[:, None] + t * torch.cos(phi)[:, None]
     y = y0[:, None] + t * torch.sin(phi)[:, None]
     return x, y, (theta_E / count**0.5)[:, None].expand_as(x)

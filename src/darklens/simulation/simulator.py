@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -29,7 +29,13 @@ from darklens.simulation.draw import BLOCK, draw_block
 from darklens.simulation.noise import add_noise, expected_image, noise_sigma
 from darklens.simulation.preset_files import load_preset
 from darklens.simulation.presets import Preset
-from darklens.simulation.scene import main_deflection, source_light, substructure_deflection
+from darklens.simulation.scene import (
+    main_columns,
+    main_deflection,
+    source_light,
+    substructure_columns,
+    substructure_deflection,
+)
 
 
 class Simulator:
@@ -108,11 +114,11 @@ class Simulator:
         Raises
         ------
         DataError
-            If a column is missing, a label is not a class of the preset, or the flux expected of an image is not finite
-            (on another device than a CPU, where a check would wait, that is left as nan).
+            If a column or an image's deflectors are missing, a label is not a class of the preset, or the flux expected
+            of an image is not finite (on another device than a CPU, where a check would wait, that is left as nan).
         """
         columns = from_frame(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
-        self._check(columns)
+        self._check(columns, substructure=True)
         return self._render(columns, noise, dtype, compile=False)
 
     def _render(
@@ -132,6 +138,7 @@ class Simulator:
     def without_substructure(self, rows: pl.DataFrame | Columns, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return noise-free images (N, H, W) of the same main deflectors and sources, without any substructure."""
         columns = from_frame(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
+        self._check(columns, substructure=False)
         flux = self._observe(self._light(None, columns, *self._grid(dtype)))
         times = _times(columns, dtype)
         _check_finite(self.preset, flux, times, columns)
@@ -213,15 +220,20 @@ class Simulator:
         images = self._render(rows, noise, torch.float32, self.compile, chosen)
         return images, rows if chosen is None else select(rows, chosen)
 
-    def _check(self, columns: Mapping[str, Any]) -> None:
-        needed = ["id", "label", "theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2", "exposure_time"]
-        if missing := [name for name in needed if name not in columns]:
-            raise DataError(f"catalogue: no column {', '.join(missing)}; these are not rows of a simulated set")
+    def _check(self, columns: Mapping[str, Any], substructure: bool) -> None:
+        _check_columns(columns, ["id", "label", *main_columns(self.preset, columns), "exposure_time"])
         if unknown := set(columns["label"]) - set(self.preset.labels):
             raise DataError(
                 f"catalogue: label {str(sorted(unknown)[0])!r} is not a class of preset {self.preset.name}: "
                 f"{', '.join(self.preset.labels)}"
             )
+        for label in dict.fromkeys(columns["label"]) if substructure else ():
+            needed = substructure_columns(self.preset, label)
+            _check_columns(columns, needed)
+            for name in needed:
+                values = zip(columns["id"], columns["label"], columns[name], strict=True)
+                if lacking := [number for number, own, value in values if own == label and value is None]:
+                    raise DataError(f"catalogue: image {lacking[0]}, of class {label}, has no {name}")
 
     def _flux(self, columns: Columns, dtype: torch.dtype, compile: bool) -> Tensor:
         """Return the expected flux in each pixel, (N, H, W) e-/s."""
@@ -261,6 +273,11 @@ class Simulator:
         if isinstance(self._psf, Tensor):
             return convolve(bin_pixels(flux, factor), self._psf.to(flux))
         return bin_pixels(convolve_separable(flux, self._psf), factor)
+
+
+def _check_columns(columns: Mapping[str, Any], needed: Sequence[str]) -> None:
+    if missing := [name for name in needed if name not in columns]:
+        raise DataError(f"catalogue: no column {', '.join(missing)}; these are not rows of a simulated set")
 
 
 def _times(columns: pl.DataFrame | Columns, dtype: torch.dtype) -> Tensor:
