@@ -20,6 +20,7 @@ BAD = {
     "classes: {cdm: {subhalos: {total_mass: -1}}}": "total_mass must be above zero",
     "classes: {cdm: {add: 'nowhere.py:f'}}": "takes one of subhalos, vortex, add",
     "extends: fair-hts": "fair-hts",
+    "instrument: {gain: 2.5}": "instrument.gain: images are in electrons",
 }
 
 
@@ -88,6 +89,12 @@ def test_values_are_converted_to_their_types():
     assert (mine.classes["7"].subhalos.mass, mine.classes["7"].subhalos.count) == (Constant(1e8), 3)
     assert mine.classes["vortex"].vortex.mass == Constant(3e10)
     assert mine.resolved == content
+
+
+def test_datasets_of_older_versions_that_state_a_gain_are_read():
+    content = resolve_preset("fair-hst")
+    older = content | {"instrument": content["instrument"] | {"gain": 2.5}}
+    assert load_preset(older) == load_preset(content)
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers_of_a_cosmology(tmp_path):

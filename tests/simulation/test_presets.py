@@ -155,7 +155,6 @@ def test_properties_of_a_preset():
     [
         ({"pixel_scale": 0.0}, "pixel_scale must be above zero; got 0.0"),
         ({"psf_truncation": 0.0}, "psf_truncation must be above zero; got 0.0"),
-        ({"gain": -1.0}, "gain must be above zero; got -1.0"),
         ({"exposure_time": ZERO}, "exposure_time must be above zero; got Constant(value=0.0)"),
         ({"exposures": 0}, "exposures must be at least 1; got 0"),
         ({"psf_fwhm": -0.1}, "psf_fwhm must be zero or more; got -0.1"),
@@ -172,7 +171,7 @@ def test_impossible_instrument_is_refused(changes, message):
 
 
 def test_instruments_at_the_edge_are_taken():
-    camera = Instrument("cam", 0.05, psf_file="a.npy", background_rms=0.1, gain=0.5, psf_truncation=0.5)
+    camera = Instrument("cam", 0.05, psf_file="a.npy", background_rms=0.1, psf_truncation=0.5)
     assert (camera.psf_fwhm, camera.read_noise, camera.exposures) == (0, 0, 1)
     assert camera.background(10.0) == 0.1
     assert math.isclose(Instrument("cam", 0.5, psf_fwhm=0.1, background_rms=0.0).background(3.0), 0)

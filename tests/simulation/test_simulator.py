@@ -273,6 +273,14 @@ def test_galaxies_are_read_from_numpy_or_fits_one_or_many(tmp_path):
     assert float(found[0].max()) > 0
 
 
+def test_the_last_galaxy_is_chosen_by_numbers_that_single_precision_rounds_to_one(tmp_path):
+    np.save(tmp_path / "g.npy", np.random.default_rng(0).random((3, 12, 14)))
+    simulator = Simulator(small(source=galaxies(tmp_path / "g.npy")))
+    rows = simulator.catalog(1)
+    last, rounded = (simulator.render(rows.with_columns(source_image=v), noise=False) for v in (0.9, 1 - 1e-9))
+    assert torch.equal(last, rounded)
+
+
 @pytest.mark.parametrize(
     "stack", [np.ones((2, 3, 4, 5)), np.array([[1.0, np.nan]]), np.array([[[1.0, 2.0]], [[1.0, -1.0]]])]
 )

@@ -291,7 +291,7 @@ def source_light(preset: Preset, columns: Columns, like: torch.dtype | Tensor, *
     assert galaxies is not None
     names = ["source_x", "source_y", "source_phi", "source_pixel_scale", "source_image"]
     x0, y0, phi, scale, which = (c.view(-1, 1, 1) for c in columns_of(columns, names, like))
-    images = galaxies[(which.flatten() * len(galaxies)).long()].to(x0)
+    images = galaxies[(which.flatten() * len(galaxies)).long().clamp_max(len(galaxies) - 1)].to(x0)
     if "source_amp" in columns:
         amp = columns_of(columns, ["source_amp"], like)[0].view(-1, 1, 1)
     else:
