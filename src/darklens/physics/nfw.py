@@ -83,33 +83,24 @@ def _total(tau: Tensor) -> Tensor:
 def _enclosed(u: Tensor, tau: Tensor) -> Tensor:
     """Mass in the cylinder of radius ``u = R / Rs`` in units of 4π ρ0 Rs³.
 
-    This is eq. A.11, with the terms that cancel each other for small and for large ``u`` taken together.
+    This is eq. A.11, with the terms that cancel each other for small and for large ``u`` taken together. F is that of
+    eq. A.5. What is not used of a branch is finite, and so are its gradients.
     """
-    t2, u2 = tau.square(), u.square()
+    t2, u2, d, log = tau.square(), u.square(), u - 1, torch.log(u / 2)
+    series = torch.finfo(u.dtype).eps ** 0.2
+    w = torch.rsqrt((d * (u + 1)).abs().clamp_min(series))  # 1 / √|u² - 1|
+    arc = torch.atan(w)  # arcsin(1 / u) for u above 1
+    # Mass without truncation, log(u / 2) + F: its Taylor series about 1, and F by logarithms below and by arcs above.
+    near = log + 1 + d * (-2 / 3 + d * (7 / 15 + d * (-12 / 35 + d * 83 / 315)))
+    part = u2.clamp_max(1) * w / (1 + w)
+    below = (torch.log1p(-part / 2) - part * log) * w
+    above = log + (math.pi / 2 - arc) * w
+    mass = torch.where(d.abs() < series, near, torch.where(d < 0, below, above))
     root = torch.sqrt(t2 + u2)
     longer = u2 / (tau + root)  # root - tau
-    mass = _untruncated(u)
-    bracket = mass - torch.log1p(longer / (2 * tau)) - longer / tau * torch.asinh(tau / u)
-    # 2 u² F - π (root - tau), with F of eq. A.5: for u below 2, where F is finite and does not vanish, and above.
-    inner = 2 * u2 * (mass - torch.log(u / 2)) - math.pi * longer
-    outer = u.clamp_min(2)
-    o2 = outer.square()
-    w = torch.sqrt(o2 - 1)
-    difference = (t2 + o2 * (1 - t2)) / (w * (o2 + w * root))  # u² / w - root
-    rest = math.pi * (tau + difference) - 2 * o2 * torch.atan(1 / w) / w
-    return t2 / (t2 + 1).square() * ((t2 - 1) * bracket + torch.where(u < 2, inner, rest))
-
-
-def _untruncated(u: Tensor) -> Tensor:
-    """Mass of the halo without truncation, ``log(u / 2) + F(u)`` with F of eq. A.5, in the units of `_enclosed`."""
-    # Each branch is kept away from u = 1, where it is 0/0 and its gradient is not a number.
-    series = torch.finfo(u.dtype).eps ** 0.2
-    d, log = u - 1, torch.log(u / 2)
-    near = log + 1 + d * (-2 / 3 + d * (7 / 15 + d * (-12 / 35 + d * 83 / 315)))
-    inner, outer = u.clamp_max(1 - series), u.clamp_min(1 + series)
-    i2, s = inner.square(), torch.sqrt((1 - inner) * (1 + inner))
-    w = torch.sqrt((outer - 1) * (outer + 1))
-    # log(u / 2) + log((1 + s) / u) / s, without the difference of logarithms that cancel for small u
-    below = (torch.log1p(-i2 / (2 * (1 + s))) - i2 / (1 + s) * log) / s
-    above = log + torch.atan(w) / w
-    return torch.where(d.abs() < series, near, torch.where(d < 0, below, above))
+    arsinh = torch.log1p(tau / u * (1 + tau / (root + u)))  # of tau / u
+    bracket = mass - torch.log1p(longer / (2 * tau)) - longer / tau * arsinh
+    # 2 u² F - π (root - tau), for u below 2, where F does not vanish, and above, by u² w - root.
+    inner = 2 * u2 * (mass - log) - math.pi * longer
+    outer = math.pi * (tau + (t2 + u2 * (1 - t2)) * w**2 / (u2 * w + root)) - 2 * u2 * arc * w
+    return t2 / (t2 + 1).square() * ((t2 - 1) * bracket + torch.where(u < 2, inner, outer))
