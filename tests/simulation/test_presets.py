@@ -53,10 +53,6 @@ LAW = PowerLaw(-1.9, 1e6, 1e10)
             lambda: Subhalos("tnfw", count=1, mass=ONE, distances="luminosity"),
             "subhalos.distances must be angular for profile tnfw, which takes no other",
         ),
-        (
-            lambda: Subhalos("own.py:f", count=1, distances="luminosity"),
-            "subhalos.distances must be angular for profile own.py:f",
-        ),
         (lambda: Subhalos("sis", mass=ONE), "subhalos: give exactly one of count, mean_count, total_mass"),
         (
             lambda: Subhalos("sis", mass=ONE, count=1, mean_count=1),

@@ -97,8 +97,8 @@ class Subhalos:
             if self.parameters:
                 raise PresetError("subhalos.parameters go with a profile of your own, file.py:name")
         _one_of(self.distances, ("angular", "luminosity"), "subhalos.distances")
-        if self.distances != "angular" and self.profile not in ("point_mass", "sis"):
-            raise PresetError(f"subhalos.distances must be angular for profile {self.profile}, which takes no other")
+        if self.distances != "angular" and self.profile == "tnfw":
+            raise PresetError("subhalos.distances must be angular for profile tnfw, which takes no other")
         _exactly_one(self, "subhalos", "count", "mean_count", "total_mass")
         for name in ("count", "mean_count", "total_mass", "half_width"):
             if (value := getattr(self, name)) is not None and value <= 0:
