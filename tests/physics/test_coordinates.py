@@ -31,6 +31,14 @@ def test_axis_ratio_and_angle_are_those_of_lenstronomy(e1, e2):
     assert_allclose(ellipticity(t(q), t(phi)), phi_q2_ellipticity(phi, q), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_circle_has_the_axis_ratio_one_and_finite_derivatives(dtype):
+    e = torch.zeros(2, dtype=dtype, requires_grad=True)
+    q, phi = axis_ratio_and_angle(*e)
+    assert (q.item(), phi.item()) == (1, 0)
+    assert torch.isfinite(torch.autograd.grad(q + phi, e)[0]).all()
+
+
 def test_rotated_axes_are_those_of_lenstronomy():
     x, y = np.array([0.7, -1.1]), np.array([0.4, 0.9])
     assert_allclose(rotate(t(x), t(y), t(0.6)), lenstronomy_rotate(x, y, 0.6), rtol=1e-12)

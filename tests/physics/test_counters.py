@@ -23,11 +23,20 @@ def test_poisson_numbers_of_a_batch_follow_their_distribution(mean, dtype):
 
 
 def test_means_of_a_batch_keep_their_places():
-    mean = torch.tensor([[[0.0, 3.0], [400.0, -2.0]], [[90.0, float("nan")], [0.1, 20.0]]])
+    mean = torch.tensor([[[0.0, 3.0], [400.0, -2.0]], [[90.0, 7.0], [0.1, 20.0]]])
     drawn = torch.stack([batched_poisson(mean, torch.tensor([k, 10_000 + k])) for k in range(2000)])
-    means = mean.nan_to_num().clamp_min(0)
+    means = mean.clamp_min(0)
     assert ((drawn.mean(0) - means).abs() <= 5 * (means / 2000).sqrt()).all()
     assert (drawn[:, means == 0] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_mean_that_is_not_finite_has_no_number(dtype):
+    mean = torch.tensor([[[3.0, float("nan")], [float("inf"), -float("inf")]]], dtype=dtype)
+    drawn = batched_poisson(mean, torch.tensor([1]))
+    assert drawn.dtype == dtype
+    assert drawn.isnan().tolist() == [[[False, True], [True, True]]]
+    assert drawn[0, 0, 0] == batched_poisson(mean.nan_to_num(1, 1, 1), torch.tensor([1]))[0, 0, 0]
 
 
 def test_gaussian_noise_of_a_batch_is_normal_with_its_sigma():

@@ -67,6 +67,42 @@ def test_line_mass_is_the_integral_of_lenstronomys_point_masses(half_length, gri
     close(actual, expected, 1e-9)
 
 
+@pytest.mark.parametrize(("phi", "nearest", "rtol"), [(0.0, 1e-7, 1e-6), (0.4, 1e-4, 2e-3)])
+def test_line_mass_in_single_precision_is_that_of_double_near_its_ends(phi, nearest, rtol):
+    """Of a turned line the distance to an end is itself rounded, by 1e-7″."""
+    line = {"x0": 0.1, "y0": -0.2, "half_length": 1.0, "phi": phi, "theta_E": 0.22} | (
+        {} if phi else {"x0": 0.0, "y0": 0.0}
+    )
+    single = {name: torch.tensor(value, dtype=torch.float32) for name, value in line.items()}
+    distance, angle = torch.meshgrid(t([nearest, 1e-3, 0.1, 3.0]), t([0.0, 0.9, 2.8, -1.3]), indexing="ij")
+    for end in (1, -1):
+        x = (line["x0"] + end * np.cos(phi) + distance * torch.cos(angle)).float()
+        y = (line["y0"] + end * np.sin(phi) + distance * torch.sin(angle)).float()
+        found = line_mass_deflection(x, y, **single)
+        double = {name: value.double() for name, value in single.items()}
+        expected = line_mass_deflection(x.double(), y.double(), **double)
+        z = np.exp(-1j * float(single["phi"])) * (
+            x.double() - float(single["x0"]) + 1j * (y.double() - float(single["y0"]))
+        )
+        log = np.log((z.numpy() + 1) / (z.numpy() - 1)) * float(single["theta_E"]) ** 2 / 2
+        by_formula = np.conj(log) * np.exp(1j * float(single["phi"]))
+        assert_allclose(expected[0] + 1j * expected[1], by_formula, rtol=1e-8)
+        assert_allclose(found[0].double() + 1j * found[1], by_formula, rtol=rtol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_line_mass_and_its_gradients_are_finite_everywhere(dtype):
+    """On the ends, beside them and on the line."""
+    x = torch.tensor([1.0, -1.0, 1 + 1e-7, 0.5, 0.0, 1.0, 1.0], dtype=dtype, requires_grad=True)
+    y = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 1e-8, 1e-4], dtype=dtype, requires_grad=True)
+    line = {"x0": 0.0, "y0": 0.0, "half_length": 1.0, "phi": 0.0, "theta_E": 0.3}
+    alpha = line_mass_deflection(x, y, **{name: torch.tensor(v, dtype=dtype) for name, v in line.items()})
+    # log(2 / 1e-4) of a point 1e-4″ beside the end, and log(3) of one in the middle between centre and end.
+    assert_allclose(alpha[0].detach()[[3, 6]], 0.045 * np.log([3, 2e4]), rtol=1e-6)
+    for values in (*alpha, *torch.autograd.grad(sum(alpha).sum(), (x, y))):
+        assert torch.isfinite(values).all()
+
+
 def test_line_mass_jumps_across_the_line_by_its_surface_density():
     line = {"x0": t(0.0), "y0": t(0.0), "half_length": t(1.0), "phi": t(0.0), "theta_E": t(0.3)}
     above, below = (line_mass_deflection(t(0.1), t(y), **line)[1] for y in (1e-9, -1e-9))
@@ -81,6 +117,8 @@ def test_point_masses_of_a_vortex_are_evenly_spaced_with_its_ends():
     assert_allclose(x, [[-0.5, -0.1, 0.3, 0.7], [-2.0] * 4], rtol=1e-12)
     assert_allclose(y, [[-0.2] * 4, [-1.0, 0.0, 1.0, 2.0]], rtol=1e-12, atol=1e-15)
     assert_allclose(theta_E, [[0.15] * 4, [0.4] * 4], rtol=1e-12)
+    single = vortex_point_masses(t([0.1]), t([-0.2]), t([0.6]), t([0.7]), t([0.3]), 1)
+    assert [values.tolist() for values in single] == [[[0.1]], [[-0.2]], [[0.3]]]
     elsewhere = vortex_point_masses(*(torch.ones(2, device="meta") for _ in range(5)), 3)
     assert {(values.device.type, values.shape) for values in elsewhere} == {("meta", (2, 3))}
 
@@ -155,11 +193,39 @@ def test_sie_turns_with_its_axes(e1, e2, angle):
     ("deflection", "parameters"),
     [
         (sie_deflection, {"x0": 0.1, "y0": 0.0, "theta_E": 1.2, "e1": 0.1, "e2": -0.1}),
+        (sie_deflection, {"x0": 0.1, "y0": 0.0, "theta_E": 1.2, "e1": 0.0, "e2": 0.0}),
+        (epl_deflection, {"x0": 0.1, "y0": 0.0, "theta_E": 1.2, "gamma": 2.2, "e1": 0.0, "e2": 0.0}),
         (truncated_nfw_deflection, {"x0": 0.1, "y0": 0.0, "Rs": 0.2, "alpha_Rs": 0.1, "r_trunc": 0.6}),
         (line_mass_deflection, {"x0": 0.1, "y0": 0.0, "half_length": 0.5, "phi": 0.4, "theta_E": 0.3}),
+        (line_mass_deflection, {"x0": 0.5, "y0": 0.0, "half_length": 0.5, "phi": 0.0, "theta_E": 0.3}),
     ],
 )
 def test_parameters_have_gradients(deflection, parameters):
     x, y = t([0.5, 1.4]), t([0.3, -0.7])
     values = [t(v).requires_grad_() for v in parameters.values()]
     assert torch.autograd.gradcheck(lambda *v: deflection(x, y, **dict(zip(parameters, v, strict=True))), values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("modulus", [0.0, 1e-12, 1e-9, 1e-7, 1e-5, 3e-4, 1e-3])
+def test_ellipsoid_near_the_circle_has_the_deflection_and_the_derivatives_of_its_limit(modulus, dtype):
+    """By the potential -θ_E r / 3 · Re(conj(e) z²) / r² that an ellipticity e adds to the isothermal sphere's θ_E r."""
+    x, y = (torch.tensor(v, dtype=dtype) for v in ([0.5, -1.4, 0.0], [0.3, 0.7, -1.0]))
+    e = [torch.tensor(modulus * part, dtype=dtype, requires_grad=True) for part in (0.6, -0.8)]
+
+    def by_potential(e1, e2):
+        at = [t(v.tolist()).requires_grad_() for v in (x, y)]
+        r = torch.hypot(*at)
+        added = (e1 * (at[0] ** 2 - at[1] ** 2) + 2 * e2 * at[0] * at[1]) / r / 3
+        return torch.stack(torch.autograd.grad((1.2 * (r - added)).sum(), at))
+
+    parameters = {name: torch.tensor(v, dtype=dtype) for name, v in (("x0", 0.0), ("y0", 0.0), ("theta_E", 1.2))}
+    alpha = torch.stack(sie_deflection(x, y, **parameters, e1=e[0], e2=e[1]))
+    eps = torch.finfo(dtype).eps
+    assert_allclose(alpha.detach(), by_potential(*(part.item() for part in e)), atol=4 * (modulus**2 + eps))
+    unit = [by_potential(1.0, 0.0) - by_potential(0.0, 0.0), by_potential(0.0, 1.0) - by_potential(0.0, 0.0)]
+    for i in range(2):
+        for k in range(len(x)):
+            found = torch.autograd.grad(alpha[i, k], e, retain_graph=True)
+            expected = [float(each[i, k]) for each in unit]
+            assert_allclose([float(v) for v in found], expected, atol=4 * modulus + 40 * eps**0.5)

@@ -35,3 +35,27 @@ def test_pixelated_light_agrees_with_lenstronomy(grid):
     place = {name: t(value).view(1, 1, 1) for name, value in place.items()}
     actual = pixelated_light(grid[0][None], grid[1][None], image=t(image)[None], **place)
     assert_allclose(actual.numpy().ravel(), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("modulus", [0.0, 1e-9, 3e-4])
+def test_light_has_derivatives_at_and_near_the_circle(modulus, dtype):
+    """The squared radius is r² - 2 Re(conj(e) z²) to first order in the ellipticity e."""
+    x, y, e1, e2 = (torch.tensor(v, dtype=dtype) for v in ([0.5, -1.4], [0.3, 0.7], 0.6 * modulus, -0.8 * modulus))
+    e1.requires_grad_(), e2.requires_grad_()
+    shape = {"x0": 0.1, "y0": -0.2, "amp": 3.0, "R_sersic": 0.4}
+    light = exponential_light(x, y, **{name: torch.tensor(v, dtype=dtype) for name, v in shape.items()}, e1=e1, e2=e2)
+    u, v = np.array([0.4, -1.5]), np.array([0.5, 0.9])
+    r = np.hypot(u, v)
+    at_circle = 3 * np.exp(-1.6721 * (r / 0.4 - 1))
+    for k in range(2):
+        found = [float(d) for d in torch.autograd.grad(light[k], (e1, e2), retain_graph=True)]
+        by_radius = at_circle[k] * -1.6721 / 0.4 * -np.array([u[k] ** 2 - v[k] ** 2, 2 * u[k] * v[k]]) / r[k]
+        assert_allclose(found, by_radius, rtol=10 * modulus + 1e-5)
+
+
+def test_parameters_of_round_light_have_gradients():
+    x, y = t([0.5, 1.4]), t([0.3, -0.7])
+    values = [t(v).requires_grad_() for v in (0.1, -0.2, 3.0, 0.4, 1.7, 0.0, 0.0)]
+    names = ("x0", "y0", "amp", "R_sersic", "n_sersic", "e1", "e2")
+    assert torch.autograd.gradcheck(lambda *v: sersic_light(x, y, **dict(zip(names, v, strict=True))), values)

@@ -56,8 +56,14 @@ def test_the_function_is_not_hidden_by_a_module_of_its_name():
 
 
 def test_no_photons_come_from_no_flux():
-    means = torch.tensor([-1.0, 0.0, float("nan")])
-    assert poisson(means, torch.Generator()).eq(0).all()
+    assert poisson(torch.tensor([-1.0, 0.0]), torch.Generator()).eq(0).all()
+
+
+@pytest.mark.parametrize("mean", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_numbers_come_from_a_mean_that_is_not_finite(mean, dtype):
+    with pytest.raises(ValueError, match=r"^Poisson numbers need finite means"):
+        poisson(torch.tensor([3.0, mean], dtype=dtype), torch.Generator())
 
 
 def test_numbers_follow_from_the_generator():

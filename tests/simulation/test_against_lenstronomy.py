@@ -6,6 +6,7 @@ import reference
 import torch
 from astropy.cosmology import FlatLambdaCDM
 from lenstronomy.LensModel.lens_model import LensModel
+from scipy import stats
 
 from darklens.simulation import Simulator, list_presets, load_preset
 from darklens.simulation.library import resolve_preset
@@ -21,7 +22,9 @@ def assert_agrees(preset: Preset, count: int, seed: int = 5) -> None:
     for image, row in zip(images, rows.to_dicts(), strict=True):
         expected = reference.render(preset, row)
         if preset.noise == "deeplense-twice":
-            expected = expected * row["exposure_time"]
+            counts = expected * row["exposure_time"]
+            sigma = np.sqrt(counts + (preset.instrument.background_rms * row["exposure_time"]) ** 2)
+            expected = counts * stats.norm.cdf(counts / sigma) + sigma * stats.norm.pdf(counts / sigma)
         if preset.noise == "deeplense-doubled":
             expected = expected * 2
         assert np.abs(image - expected).max() < TOLERANCE * expected.max(), (preset.name, row["id"])

@@ -1,6 +1,8 @@
 import zlib
 
 import numpy as np
+import pytest
+import torch
 from astropy.cosmology import FlatLambdaCDM
 from lenstronomy.Cosmo.lens_cosmo import LensCosmo
 from lenstronomy.LensModel.Profiles.tnfw import TNFW
@@ -10,6 +12,7 @@ from scipy import stats
 from darklens.simulation import Simulator, load_preset
 from darklens.simulation.draw import draw_block
 from darklens.simulation.library import resolve_preset
+from darklens.simulation.scene import substructure_deflection
 
 
 def test_catalog_does_not_depend_on_where_it_starts():
@@ -124,11 +127,63 @@ def test_rescaled_halos_and_power_laws_deflect_by_the_factor():
     content = resolve_preset("fair-hst") | {"conserve_mass": False}
     content["deflector"] = content["deflector"] | {"profile": "epl", "gamma": {"uniform": [1.7, 2.4]}}
     before = draw_block(load_preset(content), 2, 0)
-    convention = {"z_source_convention": 2.5, "convention_cosmology": {"H0": 69.7, "Om0": 0.2814, "Ob0": 0.0464}}
-    after = draw_block(load_preset(content | convention), 2, 0)
+    after = draw_block(load_preset(content | CONVENTION), 2, 0)
     assert_allclose(flat(after["subhalo_alpha_Rs"]), flat(before["subhalo_alpha_Rs"]) * published_scale(), rtol=1e-9)
     assert_allclose(flat(after["subhalo_Rs"]), flat(before["subhalo_Rs"]), rtol=0)
     assert_allclose((after["theta_E"] / before["theta_E"]) ** (before["gamma"] - 1), published_scale(), rtol=1e-9)
+
+
+CONVENTION = {"z_source_convention": 2.5, "convention_cosmology": {"H0": 69.7, "Om0": 0.2814, "Ob0": 0.0464}}
+
+
+def test_rescaled_isothermal_spheres_deflect_by_the_factor():
+    """Their deflection is their Einstein radius, not its square."""
+    spheres = {"profile": "sis", "count": 3, "mass": {"log_uniform": [1e7, 1e9]}}
+    content = resolve_preset("fair-hst") | {"conserve_mass": False, "classes": {"a": {}, "b": {"subhalos": spheres}}}
+    before, after = (draw_block(load_preset(c), 2, 0) for c in (content, content | CONVENTION))
+    assert_allclose(flat(after["subhalo_theta_E"]), flat(before["subhalo_theta_E"]) * published_scale(), rtol=1e-9)
+
+
+POPULATIONS = """
+def cored(x, y, x0, y0, theta_E, r_core):
+    r = ((x - x0)**2 + (y - y0)**2 + r_core**2).sqrt()
+    return theta_E * (x - x0) / r, theta_E * (y - y0) / r
+
+def draw(profile, rng, **more):
+    return {"profile": profile, "x": rng.normal(0, 1, 3), "y": rng.normal(0, 1, 3), "theta_E": [0.1, 0.2, 0.3]} | more
+
+def own(rng, lens):
+    return draw(cored, rng, r_core=[0.1, 0.2, 0.1])
+
+def sis(rng, lens):
+    return draw("sis", rng)
+
+def point_mass(rng, lens):
+    return draw("point_mass", rng)
+
+def line(rng, lens):
+    return draw("line", rng, half_length=[0.5, 0.3, 0.2], phi=[0.1, 1.0, 2.0])
+"""
+
+
+@pytest.mark.parametrize(("name", "power"), [("own", 0), ("sis", 1), ("point_mass", 0.5), ("line", 0.5)])
+def test_rescaled_populations_of_ones_own_deflect_by_the_factor(name, power, tmp_path):
+    """Whatever their parameters mean; of an own profile they stay."""
+    (tmp_path / "p.py").write_text(POPULATIONS)
+    content = resolve_preset("fair-hst") | {
+        "conserve_mass": False,
+        "classes": {"a": {"add": f"{tmp_path}/p.py:{name}"}},
+    }
+    x, y = torch.tensor([[0.3, -1.1, 2.0]]).double(), torch.tensor([[0.7, 0.2, -1.6]]).double()
+    found = []
+    for preset in (load_preset(each, trust_code=True) for each in (content, content | CONVENTION)):
+        block = draw_block(preset, 2, 0)
+        found.append((block, torch.stack(substructure_deflection(preset, "a", block, torch.float64)(x, y))))
+    (before, alpha), (after, rescaled) = found
+    assert_allclose(rescaled, alpha * published_scale(), rtol=1e-9)
+    radii = [0.1, 0.2, 0.3]
+    assert_allclose(before["subhalo_theta_E"][5], radii, rtol=0)
+    assert_allclose(after["subhalo_theta_E"][5], np.array(radii) * published_scale() ** power, rtol=1e-9)
 
 
 def assert_uniform(values, low, high):

@@ -20,6 +20,7 @@ BAD = {
     "classes: {cdm: {subhalos: {total_mass: -1}}}": "total_mass must be above zero",
     "classes: {cdm: {add: 'nowhere.py:f'}}": "takes one of subhalos, vortex, add",
     "extends: fair-hts": "fair-hts",
+    "instrument: {gain: 2.5}": "instrument.gain: images are in electrons",
 }
 
 
@@ -50,8 +51,17 @@ def test_impossible_preset_is_refused(text, message, tmp_path):
         ({"conserve_mass": 1}, "conserve_mass: expected true or false; got 1"),
         ({"description": 3}, "description: expected text; got 3"),
         ({"noise": 3}, "noise: expected text; got 3"),
-        ({"cosmology": {"h": 0.7}}, "Cosmology.__new__() got an unexpected keyword argument 'h'"),
-        ({"convention_cosmology": {"h": 0.7}}, "Cosmology.__new__() got an unexpected keyword argument 'h'"),
+        ({"cosmology": {"h": 0.7}}, "unknown key cosmology.h; there are H0, Om0, Ob0"),
+        ({"convention_cosmology": {"h": 0.7}}, "unknown key convention_cosmology.h; there are H0, Om0, Ob0"),
+        ({"cosmology": {"H0": "fast"}}, "cosmology.H0: expected a number"),
+        ({"cosmology": {"H0": -70}}, "cosmology.H0 must be above zero (km/s/Mpc); got -70.0"),
+        ({"convention_cosmology": {"H0": 0}}, "convention_cosmology.H0 must be above zero (km/s/Mpc); got 0.0"),
+        (
+            {"cosmology": {"Om0": 1.1}},
+            "cosmology: Om0 must be from 0 to 1, and Ob0 from 0 to Om0; got Om0 1.1, Ob0 0.05",
+        ),
+        ({"cosmology": {"Om0": 0.04}}, "cosmology: Om0 must be from 0 to 1, and Ob0 from 0 to Om0; got Om0 0.04"),
+        ({"cosmology": 70}, "cosmology: missing, or not a mapping"),
     ],
 )
 def test_content_that_cannot_be_used_is_named_by_its_place(changes, message):
@@ -79,6 +89,17 @@ def test_values_are_converted_to_their_types():
     assert (mine.classes["7"].subhalos.mass, mine.classes["7"].subhalos.count) == (Constant(1e8), 3)
     assert mine.classes["vortex"].vortex.mass == Constant(3e10)
     assert mine.resolved == content
+
+
+def test_datasets_of_older_versions_that_state_a_gain_are_read():
+    content = resolve_preset("fair-hst")
+    older = content | {"instrument": content["instrument"] | {"gain": 2.5}}
+    assert load_preset(older) == load_preset(content)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers_of_a_cosmology(tmp_path):
+    (tmp_path / "p.yaml").write_text("extends: fair-hst\ncosmology: {H0: 7e1, Om0: 3e-1, Ob0: null}\n")
+    assert load_preset(tmp_path / "p.yaml").cosmology == (70.0, 0.3, 0.05)
 
 
 def test_parameters_of_an_own_profile_are_distributions(tmp_path):

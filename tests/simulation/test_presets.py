@@ -49,6 +49,10 @@ LAW = PowerLaw(-1.9, 1e6, 1e10)
             "subhalos.parameters go with a profile of your",
         ),
         (lambda: Subhalos("sis", count=1, mass=ONE, distances="x"), "subhalos.distances: no 'x'"),
+        (
+            lambda: Subhalos("tnfw", count=1, mass=ONE, distances="luminosity"),
+            "subhalos.distances must be angular for profile tnfw, which takes no other",
+        ),
         (lambda: Subhalos("sis", mass=ONE), "subhalos: give exactly one of count, mean_count, total_mass"),
         (
             lambda: Subhalos("sis", mass=ONE, count=1, mean_count=1),
@@ -92,6 +96,7 @@ def test_values_at_the_edge_are_taken():
     assert Source("image", amp=ONE, images="a.npy").pixel_scale == Constant(0.01)
     assert Source(magnitude=Normal(22, 1)).R_sersic == Constant(0.25)
     assert Subhalos("tnfw", mass=ONE, count=1, half_width=0.1, radius=Uniform(0, 2)).truncation == Constant(5.0)
+    assert Subhalos("sis", mass=ONE, count=1, distances="luminosity").distances == "luminosity"
     assert Subhalos("own.py:f", mean_count=0.5, parameters={"b": ONE}).mass is None
     assert Vortex("line", ONE, log10_axion_mass=Uniform(-24, -22), count=1).half_length is None
     assert DarkMatter().add is None
@@ -146,7 +151,6 @@ def test_properties_of_a_preset():
     [
         ({"pixel_scale": 0.0}, "pixel_scale must be above zero; got 0.0"),
         ({"psf_truncation": 0.0}, "psf_truncation must be above zero; got 0.0"),
-        ({"gain": -1.0}, "gain must be above zero; got -1.0"),
         ({"exposure_time": ZERO}, "exposure_time must be above zero; got Constant(value=0.0)"),
         ({"exposures": 0}, "exposures must be at least 1; got 0"),
         ({"psf_fwhm": -0.1}, "psf_fwhm must be zero or more; got -0.1"),
@@ -163,7 +167,7 @@ def test_impossible_instrument_is_refused(changes, message):
 
 
 def test_instruments_at_the_edge_are_taken():
-    camera = Instrument("cam", 0.05, psf_file="a.npy", background_rms=0.1, gain=0.5, psf_truncation=0.5)
+    camera = Instrument("cam", 0.05, psf_file="a.npy", background_rms=0.1, psf_truncation=0.5)
     assert (camera.psf_fwhm, camera.read_noise, camera.exposures) == (0, 0, 1)
     assert camera.background(10.0) == 0.1
     assert math.isclose(Instrument("cam", 0.5, psf_fwhm=0.1, background_rms=0.0).background(3.0), 0)

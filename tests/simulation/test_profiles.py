@@ -10,7 +10,7 @@ from darklens.errors import PresetError
 from darklens.simulation import Simulator
 from darklens.simulation.columns import from_frame
 from darklens.simulation.profiles import custom_profile, gather
-from darklens.simulation.scene import substructure_deflection
+from darklens.simulation.scene import substructure_deflection, summed_deflection
 
 CORED = """
 def cored(x, y, x0, y0, theta_E, r_core):
@@ -88,6 +88,22 @@ def test_deflectors_that_an_image_lacks_have_no_weight():
         )
     with pytest.raises(PresetError, match="profile sis needs x, y, theta_E; missing: theta_E"):
         gather("sis", {"x": columns["x"], "y": columns["y"]}, torch.empty(0))
+
+
+def test_what_is_infinite_in_one_image_is_nothing_in_those_without_deflectors():
+    """An own profile with a singularity that lies on a ray; what pads the other images are copies of it."""
+
+    def singular(x, y, x0, y0):
+        return (x - x0).reciprocal(), (y - y0).reciprocal()
+
+    positions = {"x0": torch.tensor([[0.5, 2.0], [0.5, 0.5], [2.0, 0.5]]), "y0": torch.full((3, 2), -1.0)}
+    weights = torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    x, y = torch.tensor([[0.5, 1.0]]), torch.tensor([[3.0, 1.0]])
+    ax, ay = summed_deflection(singular, x, y, parameters=positions, weights=weights)
+    assert torch.isinf(ax[0, 0])
+    assert_allclose(ax[:, 1], [2 - 1, 0, -1])
+    assert_allclose(ax[1:, 0], [0, -1 / 1.5], rtol=1e-6)
+    assert_allclose(ay, [[0.5, 1], [0, 0], [0.25, 0.5]])
 
 
 @pytest.mark.parametrize(

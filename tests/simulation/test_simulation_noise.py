@@ -5,10 +5,11 @@ import pytest
 import torch
 from lenstronomy.SimulationAPI.observation_api import SingleBand
 from numpy.testing import assert_allclose
+from scipy import integrate, stats
 
 from darklens.simulation import Simulator, load_preset, noise
 from darklens.simulation.library import resolve_preset
-from darklens.simulation.noise import add_noise, noise_sigma
+from darklens.simulation.noise import add_noise, expected_image, noise_sigma
 
 
 @pytest.mark.usefixtures("both_ways")
@@ -18,15 +19,55 @@ def test_noise_of_model_1_is_applied_twice():
     expected = simulator.render(row, noise=False)[0, 0]
     many = row[[0] * 400].with_columns(id=np.arange(400))
     noisy = simulator.render(many)[:, 0]
-    bright = expected > 100
-    assert bright.sum() > 300
     variance = simulator.noise_sigma(row, expected[None])[0].square()
-    pull = (noisy.mean(0) - expected)[bright] / (variance[bright] / 400).sqrt()
+    pull = (noisy.mean(0) - expected) / (variance / 400).sqrt()
     assert pull.abs().max() < 5.5
-    ratio = (noisy.var(0) / variance)[bright]
-    assert abs(ratio.mean() - 1) < 0.02
+    ratio = noisy.var(0) / variance
+    sky = expected < 20
+    for part in (sky, ~sky, expected > 100):
+        assert part.sum() > 300
+        assert abs(ratio[part].mean() - 1) < 0.02
     assert torch.equal(noisy, noisy.round())
     assert noisy.min() >= 0
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("exposures", [1, 2])
+def test_expectation_and_sigma_of_noise_applied_twice_are_those_of_many_draws(exposures):
+    """From the sky, where half of the Gaussian is clipped, to bright pixels; images are counts of one exposure."""
+    content = resolve_preset("model-1")
+    content["instrument"] |= {"exposures": exposures, "exposure_time": 1500}
+    preset, draws = load_preset(content), 100_000
+    flux, times = torch.tensor([0.0, 2e-3, 1e-2, 0.05, 3.0]), torch.tensor([1500.0])
+    expected = expected_image(preset, flux[None, None], times)
+    sigma = noise_sigma(preset, expected, times)[0, 0].double().numpy()
+    many = flux.expand(200, draws // 200, 5)
+    noisy = add_noise(preset, 5, many, times=times.expand(200), ids=np.arange(200)).double().numpy().reshape(-1, 5)
+    assert_allclose((noisy.mean(0) - expected[0, 0].numpy()) / sigma * draws**0.5, 0, atol=5)
+    assert_allclose(noisy.std(0) / sigma, 1, atol=5 * np.sqrt(2 / draws))
+    # The sky: a Gaussian of 15 counts, of which the negative half is zero, has the mean 15 / √(2π).
+    assert_allclose(expected[0, 0, 0], 15 / np.sqrt(2 * np.pi), rtol=1e-6)
+    assert_allclose(expected[0, 0, 4], 1500 * 3, rtol=1e-6)
+    assert_allclose(sigma[4], np.sqrt(4500 * (1 + 1 / exposures) + 15**2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_variance_of_noise_applied_twice_is_the_integral_over_the_clipped_gaussian(dtype):
+    """Nothing is lost to rounding from the sky to the brightest pixels, and no background leaves no nan."""
+    preset, times = load_preset("model-1"), torch.tensor([2500.0], dtype=dtype)
+    flux = torch.tensor([[[0.0, 1e-4, 4e-3, 0.03, 1.0, 400.0]]], dtype=dtype)
+    sigma = noise_sigma(preset, expected_image(preset, flux, times), times)[0, 0]
+    for found, counts in zip(sigma, flux[0, 0].double() * 2500, strict=True):
+        law = stats.norm(counts, np.sqrt(counts + 25**2))
+        points = np.linspace(max(0, law.ppf(1e-14)), law.isf(1e-14), 20_001)
+        first, second = (integrate.simpson(points**k * law.pdf(points), x=points) for k in (1, 2))
+        assert_allclose(found, np.sqrt(first + second - first**2), rtol=2e-5)
+    dark = load_preset(
+        resolve_preset("model-1") | {"instrument": resolve_preset("model-1")["instrument"] | {"background_rms": 0}}
+    )
+    expected = expected_image(dark, flux, times)
+    assert_allclose(expected[0, 0, [0, 4]], [0, 2500], rtol=1e-6, atol=1e-12)
+    assert_allclose(noise_sigma(dark, expected, times)[0, 0, [0, 4, 5]], [0, 5000**0.5, 2e6**0.5], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("both_ways")

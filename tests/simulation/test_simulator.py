@@ -1,4 +1,5 @@
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from astropy.io import fits
@@ -193,11 +194,63 @@ def test_missing_columns_and_unknown_labels_are_named():
     for name in ("id", "label", "theta_E", "e2", "lens_x", "lens_y", "gamma1", "gamma2"):
         with pytest.raises(DataError, match=f"no column {name};"):
             simulator.render(rows.drop(name))
+    deflectors = {"subhalo_Rs": "cdm", "subhalo_x": "cdm", "vortex_phi": "axion", "vortex_theta_E": "axion"}
+    for name in ("source_x", "source_magnitude", "source_e2", "source_R_sersic", *deflectors):
+        with pytest.raises(DataError, match=f"^catalogue: no column {name};"):
+            simulator.render(rows.drop(name))
+        smooth = rows.filter(pl.col("label") != deflectors.get(name, "none"))
+        if name in deflectors:
+            assert len(simulator.render(smooth.drop(name))) == 2
+            assert len(simulator.without_substructure(rows.drop(name))) == 3
+        else:
+            with pytest.raises(DataError, match=f"^catalogue: no column {name};"):
+                simulator.without_substructure(rows.drop(name))
+    halved = from_frame(rows)
+    halved["subhalo_y"] = [None] * 3
+    with pytest.raises(DataError, match=r"^catalogue: image 1, of class cdm, has no subhalo_y$"):
+        simulator.render(halved)
     columns = from_frame(rows) | {"label": np.array(["zeta", "cdm", "beta"])}
     with pytest.raises(
         DataError, match=r"^catalogue: label 'beta' is not a class of preset small: no_sub, cdm, axion$"
     ):
         simulator.render(columns)
+
+
+@pytest.mark.parametrize("noise", [True, False])
+@pytest.mark.parametrize("column", ["source_x", "exposure_time", "subhalo_alpha_Rs"])
+def test_an_image_that_cannot_be_computed_is_named_with_its_truths(column, noise):
+    simulator = Simulator(small(), seed=3)
+    columns = {name: values.copy() for name, values in from_frame(simulator.catalog(9)).items()}
+    columns["theta_E"][4] = 1.25
+    columns[column][4] = columns[column][4] * np.nan
+    with pytest.raises(DataError) as raised:
+        simulator.render(columns, noise)
+    subhalos = len(columns["subhalo_x"][4])
+    nan = f"({subhalos} from nan to nan)" if column.startswith("subhalo") else "nan"
+    message = str(raised.value)
+    assert message.startswith("image 4: the flux expected of it is not finite; its truths,")
+    for truth in ("label cdm", "theta_E 1.25", f"{column} {nan}", f"subhalo_x ({subhalos} from -"):
+        assert truth in message
+    assert "vortex" not in message
+    with pytest.raises(DataError, match=r"^image 4: "):
+        simulator.without_substructure(columns | {"lens_x": np.where(np.arange(9) == 4, np.nan, 0.1)})
+
+
+def test_columns_of_other_profiles_are_needed_too(tmp_path):
+    (tmp_path / "f.py").write_text("def own(x, y, x0, y0, b):\n    return b * (x - x0), b * (y - y0)\n")
+    np.save(tmp_path / "g.npy", np.ones((2, 4, 4)))
+    subhalos = {"profile": f"{tmp_path}/f.py:own", "count": 2, "parameters": {"b": 0.01}}
+    deflector = resolve_preset("fair-hst")["deflector"] | {"profile": "epl", "gamma": 2.1}
+    changes = {"deflector": deflector, "source": galaxies(tmp_path / "g.npy"), "classes": {"a": {"subhalos": subhalos}}}
+    preset = load_preset(resolve_preset("fair-hst") | {"pixels": 20, "conserve_mass": False} | changes, trust_code=True)
+    rows = Simulator(preset).catalog(2)
+    for name in ("gamma", "source_phi", "source_image", "source_pixel_scale", "subhalo_b"):
+        with pytest.raises(DataError, match=f"^catalogue: no column {name};"):
+            Simulator(preset).render(rows.drop(name))
+    published = Simulator(load_preset(resolve_preset("model-1") | {"pixels": 20}))
+    for name in ("source_amp", "subhalo_theta_E"):
+        with pytest.raises(DataError, match=f"^catalogue: no column {name};"):
+            published.render(published.catalog(3).drop(name))
 
 
 def galaxies(path):
@@ -218,6 +271,14 @@ def test_galaxies_are_read_from_numpy_or_fits_one_or_many(tmp_path):
     assert torch.equal(found[0], found[1])
     assert_allclose(found[0], found[2], rtol=1e-6)
     assert float(found[0].max()) > 0
+
+
+def test_the_last_galaxy_is_chosen_by_numbers_that_single_precision_rounds_to_one(tmp_path):
+    np.save(tmp_path / "g.npy", np.random.default_rng(0).random((3, 12, 14)))
+    simulator = Simulator(small(source=galaxies(tmp_path / "g.npy")))
+    rows = simulator.catalog(1)
+    last, rounded = (simulator.render(rows.with_columns(source_image=v), noise=False) for v in (0.9, 1 - 1e-9))
+    assert torch.equal(last, rounded)
 
 
 @pytest.mark.parametrize(

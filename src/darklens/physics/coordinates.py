@@ -62,12 +62,30 @@ def rotate(x: Tensor, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
 def axis_ratio_and_angle(e1: Tensor, e2: Tensor) -> tuple[Tensor, Tensor]:
     """Return axis ratio ``q`` (minor over major) and angle ``phi`` of the major axis, radians from +x.
 
-    ``e1`` and ``e2`` may have any broadcastable shape. Moduli above 0.9999 are clipped, as lenstronomy does.
+    ``e1`` and ``e2`` may have any broadcastable shape. Moduli above 0.9999 are clipped, as lenstronomy does. The angle of a
+    circle is 0. There ``q`` and ``phi`` have no derivatives, and those that are returned are finite and mean nothing; see
+    `nearly_round`.
     """
-    # The angle of a circle is free: a tiny e1 keeps its gradient finite.
-    modulus = torch.hypot(e1, e2).clamp(1e-20, 0.9999)
-    phi = torch.atan2(e2, torch.where((e1 == 0) & (e2 == 0), e1 + 1e-20, e1)) / 2
+    circle = (e1 == 0) & (e2 == 0)
+    modulus = torch.hypot(torch.where(circle, 1e-20, e1), e2).clamp(1e-20, 0.9999)
+    phi = torch.atan2(e2, torch.where(circle, 1.0, e1)) / 2
     return (1 - modulus) / (1 + modulus), phi
+
+
+def nearly_round(e1: Tensor, e2: Tensor) -> tuple[Tensor, Tensor]:
+    """Tell the ellipticities whose square is below rounding, where formulas with an angle have no derivatives.
+
+    Parameters
+    ----------
+    e1, e2
+        Ellipticity components, of any broadcastable shapes.
+
+    Returns
+    -------
+    Where that is so, and ``e1`` with 0.1 in its place there, for a formula whose result is not used.
+    """
+    near = e1.square() + e2.square() < torch.finfo(e1.dtype).eps
+    return near, torch.where(near, 0.1, e1)
 
 
 def ellipticity(q: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:

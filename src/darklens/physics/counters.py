@@ -53,7 +53,7 @@ def batched_gaussian_noise(images: Tensor, sigma: Tensor, seeds: Tensor) -> Tens
 
 
 def batched_poisson(mean: Tensor, seeds: Tensor) -> Tensor:
-    """Draw photon noise for many images: Poisson numbers; a mean that is not above zero gives zero.
+    """Draw photon noise for many images: Poisson numbers; a mean below zero counts as 0.
 
     Means below 80 use the tables of `darklens.physics.poisson_tables`. For larger ones the cumulative probability is
     inverted by its asymptotic series (Giles 2016, ACM TOMS 42, algorithm 955). Its error moves a number by one in 2e-5 of
@@ -68,13 +68,13 @@ def batched_poisson(mean: Tensor, seeds: Tensor) -> Tensor:
 
     Returns
     -------
-    Poisson numbers (N, H, W), in the dtype of ``mean``.
+    Poisson numbers (N, H, W), in the dtype of ``mean``; nan where a mean is infinite or not a number.
     """
     rate = mean.double()
-    rate = torch.where(rate > 0, rate, 0.0)
+    rate = torch.where((rate > 0) & rate.isfinite(), rate, 0.0)
     first, u = _bits(mean, seeds, 0), _uniform(_bits(mean, seeds, 1))
     number = torch.where(rate < LARGE, _below(rate, first, u), _above(rate.clamp_min(LARGE), u))
-    return number.to(mean.dtype)
+    return torch.where(mean.isfinite(), number.to(mean.dtype), torch.nan)
 
 
 def _below(rate: Tensor, bits: Tensor, u: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from darklens.physics.coordinates import axis_ratio_and_angle, rotate
+from darklens.physics.coordinates import axis_ratio_and_angle, nearly_round, rotate
 
 Deflection = tuple[Tensor, Tensor]
 
@@ -77,6 +77,26 @@ def sie_deflection(
 
     Source: Kormann, Schneider & Bartelmann (1994), eq. 27; Keeton & Kochanek (1998).
     """
+    near, safe = nearly_round(e1, e2)
+    ax, ay = kormann_deflection(x, y, x0=x0, y0=y0, theta_E=theta_E, e1=safe, e2=e2)
+    bx, by = _nearly_round_direction(*_direction(x - x0, y - y0), e1, e2, slope=1.0)
+    return torch.where(near, theta_E * bx, ax), torch.where(near, theta_E * by, ay)
+
+
+def kormann_deflection(
+    x: Tensor, y: Tensor, *, x0: Tensor, y0: Tensor, theta_E: Tensor, e1: Tensor, e2: Tensor
+) -> Deflection:
+    """Return the deflection by singular isothermal ellipsoids that are not round, where derivatives are asked for.
+
+    Parameters
+    ----------
+    x, y, x0, y0, theta_E, e1, e2
+        Those of `sie_deflection`, which is slower and differentiable at the circle too.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec.
+    """
     q, phi = axis_ratio_and_angle(e1, e2)
     u, v = rotate(x - x0, y - y0, phi)
     # The round limit: with f below 1e-4 the correction to the isothermal sphere is under 1e-8.
@@ -113,8 +133,33 @@ def epl_deflection(
     """
     from caustics.lenses.func import reduced_deflection_angle_epl
 
-    q, phi = axis_ratio_and_angle(e1, e2)
-    return reduced_deflection_angle_epl(x0, y0, q, phi, theta_E, gamma - 1, x, y, n_iter=40, chunk_size=1)
+    near, safe = nearly_round(e1, e2)
+    q, phi = axis_ratio_and_angle(safe, e2)
+    ax, ay = reduced_deflection_angle_epl(x0, y0, q, phi, theta_E, gamma - 1, x, y, n_iter=40, chunk_size=1)
+    dx, dy = x - x0, y - y0
+    bx, by = _nearly_round_direction(*_direction(dx, dy), e1, e2, slope=gamma - 1)
+    modulus = theta_E * (theta_E.square() / (dx.square() + dy.square()).clamp_min(1e-24)).pow((gamma - 2) / 2)
+    return torch.where(near, modulus * bx, ax), torch.where(near, modulus * by, ay)
+
+
+def _direction(dx: Tensor, dy: Tensor) -> Deflection:
+    """Cosine and sine of the position angle; zero at the centre."""
+    inverse = torch.rsqrt((dx.square() + dy.square()).clamp_min(1e-24))
+    return dx * inverse, dy * inverse
+
+
+def _nearly_round_direction(c: Tensor, s: Tensor, e1: Tensor, e2: Tensor, slope: Tensor | float) -> Deflection:
+    """Deflection by a power law over that of the round one, to first order in the ellipticity.
+
+    With ``e = e1 + i e2`` and ``z = c + i s`` it is ``z - (2 - t) / 2 · e conj(z) + t (2 - t) / (8 - 2t) · conj(e) z³``,
+    where ``t`` is the slope of the convergence: the solution of Poisson's equation for ``κ ∝ 1 + t Re(conj(e) z²)``.
+    """
+    first, third = (2 - slope) / 2, slope * (2 - slope) / (8 - 2 * slope)
+    c2 = 4 * c.square()
+    c3, s3 = c * (c2 - 3), s * (c2 - 1)
+    ax = c - first * (e1 * c + e2 * s) + third * (e1 * c3 + e2 * s3)
+    ay = s - first * (e2 * c - e1 * s) + third * (e1 * s3 - e2 * c3)
+    return ax, ay
 
 
 def shear_deflection(x: Tensor, y: Tensor, gamma1: Tensor, gamma2: Tensor) -> Deflection:
@@ -140,8 +185,8 @@ def line_mass_deflection(
     """Return the deflection by a uniform line mass (an idealised axion vortex), in closed form.
 
     The complex deflection of the line from -L to L is the integral of that of a point mass,
-    ``conj(α) = θ_E² / 2L · log[(z + L) / (z - L)]``, whose branch cut is the line itself. Written with ``atanh`` and
-    ``atan2`` it keeps its precision far from the line and for short lines.
+    ``conj(α) = θ_E² / 2L · log[(z + L) / (z - L)]``, whose branch cut is the line itself. Written with ``log1p`` and
+    ``atan2`` it keeps its precision far from the line, for short lines, and near the ends, where it grows as a logarithm.
 
     Parameters
     ----------
@@ -158,13 +203,17 @@ def line_mass_deflection(
 
     Returns
     -------
-    Deflection in x and y, arcsec. Its component across the line jumps there.
+    Deflection in x and y, arcsec. Its component across the line jumps there; closer to an end than 1e-10″ the one along
+    it grows no further.
     """
     u, v = rotate(x - x0, y - y0, phi)
-    r2, l2 = u.square() + v.square(), half_length.square()
     scale = theta_E.square() / (2 * half_length)
-    along = scale * torch.atanh(2 * u * half_length / (r2 + l2))
-    across = scale * torch.atan2(2 * v * half_length, r2 - l2)
+    sign = torch.copysign(torch.ones_like(u), u)
+    ahead = sign * u  # |u|, with the right slope at 0
+    beyond = ahead - half_length
+    to_end = (beyond.square() + v.square()).clamp_min(1e-20)
+    along = scale / 2 * sign * torch.log1p(4 * ahead * half_length / to_end)
+    across = scale * torch.atan2(2 * v * half_length, beyond * (ahead + half_length) + v.square())
     return rotate(along, across, -phi)
 
 
@@ -172,6 +221,8 @@ def vortex_point_masses(
     x0: Tensor, y0: Tensor, half_length: Tensor, phi: Tensor, theta_E: Tensor, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the point masses that stand for a vortex in the published data: equal, evenly spaced, ends included.
+
+    A single one is in the middle.
 
     Parameters
     ----------
@@ -190,7 +241,8 @@ def vortex_point_masses(
     -------
     ``x0, y0, theta_E`` of the masses, arcsec, each (N, count).
     """
-    t = torch.linspace(-1, 1, count, dtype=half_length.dtype, device=half_length.device) * half_length[:, None]
+    ends = (-1, 1) if count > 1 else (0, 0)
+    t = torch.linspace(*ends, count, dtype=half_length.dtype, device=half_length.device) * half_length[:, None]
     x = x0[:, None] + t * torch.cos(phi)[:, None]
     y = y0[:, None] + t * torch.sin(phi)[:, None]
     return x, y, (theta_E / count**0.5)[:, None].expand_as(x)

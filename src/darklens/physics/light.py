@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from darklens.physics.coordinates import axis_ratio_and_angle, rotate
+from darklens.physics.coordinates import axis_ratio_and_angle, nearly_round, rotate
 
 
 def sersic_light(
@@ -120,9 +120,15 @@ def pixelated_light(
 
 
 def _elliptical_radius(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, e1: Tensor, e2: Tensor) -> Tensor:
-    q, phi = axis_ratio_and_angle(e1, e2)
-    u, v = rotate(x - x0, y - y0, phi)
-    return torch.sqrt((q * u.square() + v.square() / q).clamp_min(1e-8))
+    near, safe = nearly_round(e1, e2)
+    dx, dy = x - x0, y - y0
+    q, phi = axis_ratio_and_angle(safe, e2)
+    u, v = rotate(dx, dy, phi)
+    square = q * u.square() + v.square() / q
+    # The same to first order in the ellipticity, without an angle, so that it has derivatives at the circle.
+    dx2, dy2 = dx.square(), dy.square()
+    nearly_round_square = dx2 + dy2 - 2 * (e1 * (dx2 - dy2) + 2 * e2 * dx * dy)
+    return torch.sqrt(torch.where(near, nearly_round_square, square).clamp_min(1e-8))
 
 
 def _b(n_sersic: Tensor) -> Tensor:

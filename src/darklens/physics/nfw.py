@@ -29,7 +29,7 @@ def truncated_nfw_deflection(
     Deflection in x and y, arcsec.
     """
     dx, dy = x - x0, y - y0
-    u = torch.sqrt(dx.square() + dy.square()).clamp_min(1e-10) / Rs
+    u = torch.sqrt((dx.square() + dy.square()).clamp_min(1e-20)) / Rs
     scale = alpha_Rs / (Rs * (1 - math.log(2))) * _enclosed(u, r_trunc / Rs) / u.square()
     return scale * dx, scale * dy
 
@@ -81,25 +81,26 @@ def _total(tau: Tensor) -> Tensor:
 
 
 def _enclosed(u: Tensor, tau: Tensor) -> Tensor:
-    """Mass in the cylinder of radius ``u = R / Rs`` in units of 4π ρ0 Rs³. Eq. A.11."""
-    t2, u2 = tau.square(), u.square()
-    root = torch.sqrt(t2 + u2)
-    log = torch.log(u / (tau + root))
-    terms = (
-        (t2 + 2 * u2 - 1) * _nfw_function(u)
-        + tau * math.pi
-        + (t2 - 1) * torch.log(tau)
-        + root * (-math.pi + log * (t2 - 1) / tau)
-    )
-    return t2 / (t2 + 1).square() * terms
+    """Mass in the cylinder of radius ``u = R / Rs`` in units of 4π ρ0 Rs³.
 
-
-def _nfw_function(u: Tensor) -> Tensor:
-    """``arccos(1/u) / √(u² - 1)``, continued to u < 1 by ``arccosh``, with its Taylor series about u = 1. Eq. A.5."""
-    # Below, each branch is kept away from u = 1, where it is 0/0 and its gradient is not a number.
+    This is eq. A.11, with the terms that cancel each other for small and for large ``u`` taken together. F is that of
+    eq. A.5. What is not used of a branch is finite, and so are its gradients.
+    """
+    t2, u2, d, log = tau.square(), u.square(), u - 1, torch.log(u / 2)
     series = torch.finfo(u.dtype).eps ** 0.2
-    d = u - 1
-    near = 1 + d * (-2 / 3 + d * (7 / 15 + d * (-12 / 35 + d * 83 / 315)))
-    inner, outer = u.clamp_max(1 - series), u.clamp_min(1 + series)
-    w_in, w_out = torch.sqrt(1 - inner.square()), torch.sqrt(outer.square() - 1)
-    return torch.where(d.abs() < series, near, torch.where(d < 0, torch.atanh(w_in) / w_in, torch.atan(w_out) / w_out))
+    w = torch.rsqrt((d * (u + 1)).abs().clamp_min(series))  # 1 / √|u² - 1|
+    arc = torch.atan(w)  # arcsin(1 / u) for u above 1
+    # Mass without truncation, log(u / 2) + F: its Taylor series about 1, and F by logarithms below and by arcs above.
+    near = log + 1 + d * (-2 / 3 + d * (7 / 15 + d * (-12 / 35 + d * 83 / 315)))
+    part = u2.clamp_max(1) * w / (1 + w)
+    below = (torch.log1p(-part / 2) - part * log) * w
+    above = log + (math.pi / 2 - arc) * w
+    mass = torch.where(d.abs() < series, near, torch.where(d < 0, below, above))
+    root = torch.sqrt(t2 + u2)
+    longer = u2 / (tau + root)  # root - tau
+    arsinh = torch.log1p(tau / u * (1 + tau / (root + u)))  # of tau / u
+    bracket = mass - torch.log1p(longer / (2 * tau)) - longer / tau * arsinh
+    # 2 u² F - π (root - tau), for u below 2, where F does not vanish, and above, by u² w - root.
+    inner = 2 * u2 * (mass - log) - math.pi * longer
+    outer = math.pi * (tau + (t2 + u2 * (1 - t2)) * w**2 / (u2 * w + root)) - 2 * u2 * arc * w
+    return t2 / (t2 + 1).square() * ((t2 - 1) * bracket + torch.where(u < 2, inner, outer))

@@ -69,12 +69,27 @@ def gaussian_noise(image: Tensor, sigma: Tensor | float, generator: Generator) -
 
 
 def poisson(mean: Tensor, generator: Generator) -> Tensor:
-    """Draw photon noise: Poisson numbers of any ``mean``, in its dtype; negative means count as 0.
+    """Draw photon noise: Poisson numbers, in the dtype of their means; negative means count as 0.
 
-    One generator state gives other numbers on a CPU than on a GPU.
+    Parameters
+    ----------
+    mean
+        Means of any shape, finite.
+    generator
+        Of the device of ``mean``. One state gives other numbers on a CPU than on a GPU.
+
+    Returns
+    -------
+    Poisson numbers of the shape of ``mean``.
+
+    Raises
+    ------
+    ValueError
+        If a mean on a CPU is infinite or not a number. On another device, where a check would wait, the number is nan.
     """
     if mean.device.type != "cpu":
-        return torch.poisson(mean.clamp_min(0), generator=generator)
+        numbers = torch.poisson(mean.nan_to_num(0, 0, 0).clamp_min(0), generator=generator)
+        return torch.where(mean.isfinite(), numbers, torch.nan)
     from darklens.physics.poisson_tables import poisson_numbers
 
     seed = int(torch.randint(2**62, (1,), generator=generator))

@@ -33,7 +33,26 @@ _TOP, _UNIT = np.uint64(11), 1.0 / 2.0**53
 
 
 def poisson_numbers(mean: NDArray[Any], seed: int) -> NDArray[Any]:
-    """Draw a Poisson number for each of an array of means (N,), in its dtype; a mean that is not above zero gives zero."""
+    """Draw a Poisson number for each of an array of means (N,), in its dtype; a mean that is not above zero gives zero.
+
+    Parameters
+    ----------
+    mean
+        Means (N,), finite.
+    seed
+        Of the random numbers.
+
+    Returns
+    -------
+    Poisson numbers (N,).
+
+    Raises
+    ------
+    ValueError
+        If a mean is infinite or not a number.
+    """
+    if not np.isfinite(mean).all():
+        raise ValueError("Poisson numbers need finite means; some are infinite or not a number")
     out = np.empty_like(mean)
     _fill(mean, out, np.uint64(seed), *tables())
     return out

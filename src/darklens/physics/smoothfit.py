@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from darklens.physics.coordinates import bin_pixels, pixel_coordinates
-from darklens.physics.deflectors import sie_deflection
+from darklens.physics.deflectors import kormann_deflection
 from darklens.physics.psf import SIGMA_PER_FWHM, convolve_separable, gaussian_psf_taps
 
 PARAMETERS = (
@@ -362,7 +362,7 @@ def _elliptical_radius2(u: Tensor, v: Tensor, e1: Tensor, e2: Tensor) -> Tensor:
 
 def _trace(parameters: Tensor, x: Tensor, y: Tensor) -> _Traced:
     theta_E, e1, e2, x0, y0, gamma1, gamma2, sx, sy, log_R, log_n, s1, s2, log_amp, _ = _columns(parameters)
-    ax, ay = sie_deflection(x, y, x0=x0, y0=y0, theta_E=theta_E, e1=e1, e2=e2)
+    ax, ay = kormann_deflection(x, y, x0=x0, y0=y0, theta_E=theta_E, e1=e1, e2=e2)
     u = x - ax - gamma1 * x - gamma2 * y - sx
     v = y - ay - gamma2 * x + gamma1 * y - sy
     radius2 = _elliptical_radius2(u, v, s1, s2)
@@ -403,8 +403,8 @@ def model_and_jacobian(parameters: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor
     tidal = tidal / (lx * lx + ly * ly).clamp_min(1e-6)
     # In float32 a smaller step loses the difference to rounding; this one is off by under 5e-3 of the largest derivative.
     h = 1e-3
-    e1x, e1y = sie_deflection(x, y, x0=x0, y0=y0, theta_E=theta_E, e1=e1 + h, e2=e2)
-    e2x, e2y = sie_deflection(x, y, x0=x0, y0=y0, theta_E=theta_E, e1=e1, e2=e2 + h)
+    e1x, e1y = kormann_deflection(x, y, x0=x0, y0=y0, theta_E=theta_E, e1=e1 + h, e2=e2)
+    e2x, e2y = kormann_deflection(x, y, x0=x0, y0=y0, theta_E=theta_E, e1=e1, e2=e2 + h)
     derivatives = {
         "theta_E": -(du * ax + dv * ay) / theta_E,
         "e1": -(du * (e1x - ax) + dv * (e1y - ay)) / h,

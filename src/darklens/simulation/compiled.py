@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darklens.physics import exponential_light, sersic_light, shear_deflection, sie_deflection
+from darklens.physics import exponential_light, sersic_light, shear_deflection
+from darklens.physics.deflectors import kormann_deflection
 from darklens.progress import working
 from darklens.simulation.columns import Columns, columns_of
 from darklens.simulation.presets import Preset
@@ -79,7 +80,7 @@ def _compiler_error() -> type[Exception]:
 
 
 def _main(x: Tensor, y: Tensor, main: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    ax, ay = sie_deflection(x, y, **{name: main[name] for name in ("x0", "y0", "theta_E", "e1", "e2")})
+    ax, ay = kormann_deflection(x, y, **{name: main[name] for name in ("x0", "y0", "theta_E", "e1", "e2")})
     bx, by = shear_deflection(x, y, main["gamma1"], main["gamma2"])
     return ax + bx, ay + by
 

@@ -19,7 +19,7 @@ from darklens.physics import (
 from darklens.simulation.mass import conserve_mass
 from darklens.simulation.presets import DarkMatter, Distances, Preset, Subhalos, Vortex
 from darklens.simulation.priors import Floats
-from darklens.simulation.profiles import custom_profile
+from darklens.simulation.profiles import STRENGTHS, custom_profile
 from darklens.usercode import load_function
 
 BLOCK = 64
@@ -81,7 +81,8 @@ def draw_block(preset: Preset, seed: int, block: int) -> Truths:
     rows["exposure_time"] = preset.instrument.exposure_time.sample(rng, BLOCK)
     for number, matter in enumerate(preset.classes.values()):
         chosen = np.flatnonzero(labels == number)
-        _scatter(rows, chosen, _dark_matter(preset, matter, rng, rows, chosen))
+        drawn = _dark_matter(preset, matter, rng, rows, chosen)
+        _scatter(rows, chosen, _rescaled(drawn, matter, preset.deflection_scale))
     if preset.deflection_scale != 1:
         _rescale(preset, rows)
     if preset.conserve_mass:
@@ -197,18 +198,35 @@ def _theta_E(preset: Preset, mass: Floats, distances: Distances) -> Floats:
 
 
 def _rescale(preset: Preset, rows: Truths) -> None:
-    """Multiply every deflection by `Preset.deflection_scale`, so that the catalogue holds the values that are rendered."""
+    """Multiply the deflection of main deflectors and shear by `Preset.deflection_scale`.
+
+    The catalogue holds the values that are rendered.
+    """
     scale = preset.deflection_scale
     slope = rows["gamma"] - 1 if "gamma" in rows else 1.0
     rows["theta_E"] *= scale ** (1 / slope)
     for name in ("gamma1", "gamma2"):
         rows[name] *= scale
-    # The deflection of a mass goes as the square of its Einstein radius, that of a halo as alpha_Rs.
-    for name, power in (("vortex_theta_E", 0.5), ("subhalo_theta_E", 0.5), ("subhalo_alpha_Rs", 1.0)):
-        if isinstance(column := rows.get(name), np.ndarray):
-            rows[name] = column * scale**power
-        elif column is not None:
-            rows[name] = [None if values is None else values * scale**power for values in column]
+
+
+def _rescaled(drawn: Truths, matter: DarkMatter, scale: float) -> Truths:
+    """The deflectors of a class with their deflection multiplied by a factor.
+
+    What the parameters of a user's own profile mean is not known: they stay, and the factor is applied to its deflection
+    (`darklens.simulation.scene.substructure`).
+    """
+    if scale == 1:
+        return drawn
+    rescaled = dict(drawn)
+    if "vortex_theta_E" in drawn:
+        rescaled["vortex_theta_E"] = drawn["vortex_theta_E"] * scale ** STRENGTHS["line"][1]
+    profile = "point_mass" if matter.subhalos is None else matter.subhalos.profile
+    profiles = drawn.get("subhalo_profile", [profile] * len(drawn.get("subhalo_x", [])))
+    for name, (parameter, power) in STRENGTHS.items():
+        if (column := f"subhalo_{parameter}") in rescaled:
+            pairs = zip(rescaled[column], profiles, strict=True)
+            rescaled[column] = [values * scale**power if own == name else values for values, own in pairs]
+    return rescaled
 
 
 def _scatter(rows: Truths, chosen: np.ndarray, values: Truths) -> None:

@@ -12,7 +12,7 @@ from darklens.simulation.priors import Constant, Prior
 
 @dataclass(frozen=True)
 class Instrument:
-    """Describe one band of one telescope.
+    """Describe one band of one telescope. All numbers are in electrons, so that no gain is needed.
 
     Attributes
     ----------
@@ -26,8 +26,6 @@ class Instrument:
         Seconds of one exposure.
     exposures
         Number of exposures that are stacked.
-    gain
-        e- per ADU; kept with the data, which are in electrons.
     read_noise
         e- per read-out.
     sky_brightness
@@ -45,14 +43,13 @@ class Instrument:
     psf_file: str | None = None
     exposure_time: Prior = Constant(1.0)
     exposures: int = 1
-    gain: float = 1.0
     read_noise: float = 0.0
     sky_brightness: float | None = None
     zero_point: float | None = None
     background_rms: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("pixel_scale", "psf_truncation", "gain"):
+        for name in ("pixel_scale", "psf_truncation"):
             self._require(getattr(self, name) > 0, name, "above zero")
         self._require(self.exposure_time.lowest > 0, "exposure_time", "above zero")
         self._require(self.exposures >= 1, "exposures", "at least 1")

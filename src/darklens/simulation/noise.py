@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,9 @@ from darklens.physics import gaussian_noise, poisson
 from darklens.simulation.draw import DEVICE_NOISE, NOISE, seed_sequence
 from darklens.simulation.presets import Preset
 
+NEWTON_STEPS = 8
+"""Steps from the mean of a clipped Gaussian back to that of the Gaussian. They converge from above, to rounding after six;
+more only cost time."""
 ONE_BY_ONE = {"cpu"}
 """Devices on which images get their noise one after the other, from a generator each: on a CPU the faster way. On another
 device that would wait for the host at each image. The two ways draw different numbers of the same distribution."""
@@ -18,21 +23,25 @@ device that would wait for the host at each image. The two ways draw different n
 def expected_image(preset: Preset, flux: Tensor, times: Tensor) -> Tensor:
     """Return the expectation of images with noise.
 
+    Where noise is applied twice, negative numbers of the Gaussian become zero before the Poisson draw: in the sky, the
+    expectation is above the photons.
+
     Parameters
     ----------
     preset
-        Gives the noise model.
+        Gives the noise model and the instrument.
     flux
         e-/s, (N, H, W).
     times
-        Exposure times, seconds, (N,), on any device.
+        Exposure times, seconds, (N,), on the CPU.
 
     Returns
     -------
     Images in `Preset.unit`, (N, H, W).
     """
     if preset.noise == "deeplense-twice":
-        return flux * times.to(flux)[:, None, None]
+        counts = flux * times.to(flux)[:, None, None]
+        return _clipped_mean(counts, _gaussian_sigma(preset, counts, times))
     return flux * 2 if preset.noise == "deeplense-doubled" else flux
 
 
@@ -46,7 +55,7 @@ def noise_sigma(preset: Preset, expected: Tensor, times: Tensor) -> Tensor:
     preset
         Gives the noise model and the instrument.
     expected
-        Images without noise in `Preset.unit`, (N, H, W).
+        Expected images in `Preset.unit`, (N, H, W), as `expected_image` returns them.
     times
         Exposure times, seconds, (N,), on the CPU.
 
@@ -54,10 +63,11 @@ def noise_sigma(preset: Preset, expected: Tensor, times: Tensor) -> Tensor:
     -------
     Standard deviation in `Preset.unit`, (N, H, W).
     """
+    if preset.noise == "deeplense-twice":  # the variance of the clipped Gaussian and that of a Poisson draw of it
+        counts = _counts_of(preset, expected, times)
+        return (_clipped_variance(counts, _gaussian_sigma(preset, counts, times)) + expected).sqrt()
     background = _background(preset, times).to(expected)[:, None, None]
     times = times.to(expected)[:, None, None]
-    if preset.noise == "deeplense-twice":  # a Gaussian and a Poisson draw, each with the variance of the counts
-        return (2 * expected + (background * times).square()).sqrt()
     factor = 2.0 if preset.noise == "deeplense-doubled" else 1.0
     flux = expected / factor
     return factor * (flux / (times * preset.instrument.exposures) + background.square()).sqrt()
@@ -88,13 +98,12 @@ def add_noise(preset: Preset, seed: int, flux: Tensor, *, times: Tensor, ids: np
     """
     if preset.noise == "deeplense-doubled":
         return expected_image(preset, flux, times)
-    background = _background(preset, times).to(flux)
-    times = times.to(flux)
-    totals = times * preset.instrument.exposures
-    # Photons in units of counts, and the Gaussian: of the background, or of all noise where a Poisson follows it.
-    counts = flux * totals[:, None, None]
+    # Photons in units of counts, and the Gaussian: of the background, or of all noise where a Poisson follows it. Published
+    # images with noise applied twice are counts of one exposure, those that are stacked being averaged.
     twice = preset.noise == "deeplense-twice"
-    sigma = (counts.abs() + (background * times).square()[:, None, None]).sqrt() if twice else background[:, None, None]
+    totals = times.to(flux) * (1 if twice else preset.instrument.exposures)
+    counts = flux * totals[:, None, None]
+    sigma = _gaussian_sigma(preset, counts, times) if twice else _background(preset, times).to(flux)[:, None, None]
     if flux.device.type not in ONE_BY_ONE:
         from darklens.physics.counters import batched_gaussian_noise, batched_poisson
 
@@ -113,6 +122,41 @@ def add_noise(preset: Preset, seed: int, flux: Tensor, *, times: Tensor, ids: np
             photons = poisson(counts[i], generator) / totals[i]
             noisy[i] = photons + gaussian_noise(photons, sigma[i], generator)
     return noisy
+
+
+def _gaussian_sigma(preset: Preset, counts: Tensor, times: Tensor) -> Tensor:
+    """Standard deviation of the Gaussian noise that a Poisson draw follows, (N, H, W) counts of one exposure."""
+    background = _background(preset, times).to(counts) * times.to(counts)
+    return (counts.abs() / preset.instrument.exposures + background.square()[:, None, None]).sqrt().clamp_min(1e-20)
+
+
+def _clipped_mean(mean: Tensor, sigma: Tensor) -> Tensor:
+    """Mean of a Gaussian number whose negative values become zero."""
+    a = mean / sigma
+    return mean * torch.special.ndtr(a) + sigma * _density(a)
+
+
+def _clipped_variance(mean: Tensor, sigma: Tensor) -> Tensor:
+    """Variance of a Gaussian number whose negative values become zero."""
+    a = mean / sigma
+    above, below, density = torch.special.ndtr(a), torch.special.ndtr(-a), _density(a)
+    # ⟨x²⟩ - ⟨x⟩², with the terms that cancel each other for large a taken together
+    return sigma.square() * (above + a.square() * above * below - a * density * (above - below) - density.square())
+
+
+def _density(a: Tensor) -> Tensor:
+    return torch.exp(-a.square() / 2) / math.sqrt(2 * math.pi)
+
+
+def _counts_of(preset: Preset, expected: Tensor, times: Tensor) -> Tensor:
+    """Counts whose noise, applied twice, has this expectation: the inverse of `expected_image`, by Newton's method."""
+    counts = expected
+    for _ in range(NEWTON_STEPS):
+        sigma = _gaussian_sigma(preset, counts, times)
+        a = counts / sigma
+        slope = torch.special.ndtr(a) + _density(a) / (2 * preset.instrument.exposures * sigma)
+        counts = (counts - (_clipped_mean(counts, sigma) - expected) / slope).clamp_min(0)
+    return counts
 
 
 def _background(preset: Preset, times: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def load_preset(source: str | Path | Mapping[str, Any], *, trust_code: bool = Fa
     UntrustedCodeError
         If it names code and ``trust_code`` is not set.
     """
-    content = dict(source) if isinstance(source, Mapping) else resolve_preset(source)
+    content = _of_any_version(source) if isinstance(source, Mapping) else resolve_preset(source)
     name = str(content.get("name", "preset"))
     preset = _build(content, name)  # which runs no code
     if not is_reference(str(source)):
@@ -43,20 +43,42 @@ def load_preset(source: str | Path | Mapping[str, Any], *, trust_code: bool = Fa
     return preset
 
 
+def _of_any_version(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A content that a dataset keeps: older ones state a gain, which never had an effect on images in electrons."""
+    instrument = content.get("instrument")
+    if not isinstance(instrument, Mapping):
+        return dict(content)
+    return {**content, "instrument": {key: value for key, value in instrument.items() if key != "gain"}}
+
+
 def _build(content: dict[str, Any], where: str) -> Preset:
     try:
+        if "gain" in _mapping(content, "instrument"):
+            raise PresetError("instrument.gain: images are in electrons, so that a gain has no effect; leave it out")
         classes = {str(k): _class(v or {}, f"classes.{k}") for k, v in _mapping(content, "classes").items()}
         parts = {
             "instrument": _part(Instrument, _mapping(content, "instrument"), "instrument"),
             "deflector": _part(Deflector, _mapping(content, "deflector"), "deflector"),
             "source": _part(Source, _mapping(content, "source"), "source"),
-            "cosmology": Cosmology(**content.get("cosmology", {})),
-            "convention_cosmology": Cosmology(**content.get("convention_cosmology", {})),
+            "cosmology": _cosmology(content, "cosmology"),
+            "convention_cosmology": _cosmology(content, "convention_cosmology"),
             "classes": classes,
         }
         return _part(Preset, content | parts | {"resolved": content}, "")
     except (PresetError, TypeError) as error:
         raise PresetError(f"preset {where}: {error}") from error
+
+
+def _cosmology(content: Mapping[str, Any], key: str) -> Cosmology:
+    """Densities and Hubble constant, those of the default where they are not given."""
+    parts = {} if content.get(key) is None else _mapping(content, key)
+    values = {}
+    for name, value in parts.items():
+        if name not in Cosmology._fields:
+            raise PresetError(f"unknown key {key}.{name}; there are {', '.join(Cosmology._fields)}")
+        if value is not None:
+            values[name] = _convert("float", value, f"{key}.{name}")
+    return Cosmology(**values)
 
 
 def _class(content: Mapping[str, Any], where: str) -> DarkMatter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -96,6 +97,8 @@ class Subhalos:
             if self.parameters:
                 raise PresetError("subhalos.parameters go with a profile of your own, file.py:name")
         _one_of(self.distances, ("angular", "luminosity"), "subhalos.distances")
+        if self.distances != "angular" and self.profile == "tnfw":
+            raise PresetError("subhalos.distances must be angular for profile tnfw, which takes no other")
         _exactly_one(self, "subhalos", "count", "mean_count", "total_mass")
         for name in ("count", "mean_count", "total_mass", "half_width"):
             if (value := getattr(self, name)) is not None and value <= 0:
@@ -190,6 +193,8 @@ class Preset:
             )
         if self.z_source_convention is not None and self.z_source_convention <= self.z_lens:
             raise PresetError(f"z_source_convention must be above z_lens; got {self.z_source_convention}")
+        for name in ("cosmology", "convention_cosmology"):
+            _possible(getattr(self, name), name)
         if not self.classes:
             raise PresetError("classes: at least one is needed")
         if self.source.magnitude is not None and self.instrument.zero_point is None:
@@ -221,6 +226,15 @@ class Preset:
 def _one_of(value: str, allowed: tuple[str, ...], where: str) -> None:
     if value not in allowed:
         raise PresetError(f"{where}: no {value!r}; there are {', '.join(allowed)}")
+
+
+def _possible(cosmology: Cosmology, where: str) -> None:
+    if not (math.isfinite(cosmology.H0) and cosmology.H0 > 0):
+        raise PresetError(f"{where}.H0 must be above zero (km/s/Mpc); got {cosmology.H0}")
+    if not 0 <= cosmology.Ob0 <= cosmology.Om0 <= 1:
+        raise PresetError(
+            f"{where}: Om0 must be from 0 to 1, and Ob0 from 0 to Om0; got Om0 {cosmology.Om0}, Ob0 {cosmology.Ob0}"
+        )
 
 
 def _exactly_one(part: object, where: str, *names: str) -> None:

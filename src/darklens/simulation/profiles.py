@@ -29,10 +29,21 @@ PROFILES: dict[str, Deflection] = {
     "line": line_mass_deflection,
 }
 
+STRENGTHS = {
+    "point_mass": ("theta_E", 0.5),
+    "sis": ("theta_E", 1.0),
+    "tnfw": ("alpha_Rs", 1.0),
+    "line": ("theta_E", 0.5),
+}
+"""The parameter of each profile that its deflection grows with, and the power of the deflection that it goes as."""
+
 
 @dataclass(frozen=True)
 class Substructure:
-    """Hold the deflectors of N images: parameters (N, K) by name, and weights (N, K), 0 where an image has fewer."""
+    """Hold the deflectors of N images: parameters (N, K) by name, and weights (N, K), 0 where an image has fewer.
+
+    A weight is a factor on the deflection.
+    """
 
     deflection: Deflection
     parameters: dict[str, Tensor]
@@ -44,9 +55,10 @@ def deflection_function(profile: str) -> Deflection:
     return load_function(profile) if is_reference(profile) else PROFILES[profile]
 
 
-def parameter_names(deflection: Deflection) -> list[str]:
-    """Return the names of the parameters of a deflection after the position in the image plane."""
-    return list(signature(deflection).parameters)[2:]
+def column_names(deflection: Deflection) -> dict[str, str]:
+    """Return the parameters of a deflection after the position in the image plane, and their names in a catalogue."""
+    names = list(signature(deflection).parameters)[2:]
+    return {name: {"x0": "x", "y0": "y"}.get(name, name) for name in names}
 
 
 def gather(profile: str, columns: Mapping[str, Sequence[Any]], like: Tensor) -> Substructure:
@@ -71,7 +83,7 @@ def gather(profile: str, columns: Mapping[str, Sequence[Any]], like: Tensor) -> 
         If a parameter of the profile is missing.
     """
     deflection = deflection_function(profile)
-    names = {name: {"x0": "x", "y0": "y"}.get(name, name) for name in parameter_names(deflection)}
+    names = column_names(deflection)
     if missing := [name for name in names.values() if name not in columns]:
         raise PresetError(f"profile {profile} needs {', '.join(names.values())}; missing: {', '.join(missing)}")
     counts = np.array([len(values) for values in columns["x"]])

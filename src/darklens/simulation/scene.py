@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from darklens.physics import (
 )
 from darklens.simulation.columns import Columns, columns_of
 from darklens.simulation.presets import Preset
-from darklens.simulation.profiles import Substructure, gather, own_profile
+from darklens.simulation.profiles import STRENGTHS, Substructure, column_names, deflection_function, gather, own_profile
 
 Deflect = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Light = Callable[[Tensor, Tensor], Tensor]
@@ -30,6 +31,44 @@ CPU_ELEMENTS, DEVICE_ELEMENTS = 2**22, 2**26
 
 Too many exceed the memory: a tensor of 2**22 elements in float32 takes 16 MiB, for each thread of a CPU, one of 2**26 takes
 256 MiB, and several live at once. 2**26 hold the largest class of a block of the built-in presets without a split."""
+
+LINE = ("x", "y", "half_length", "phi", "theta_E")
+"""Parameters of a line vortex, by their names in the catalogue after ``vortex_``."""
+
+
+def main_columns(preset: Preset, columns: Columns) -> list[str]:
+    """Return the names of the columns that main deflector, shear and source are rendered from.
+
+    Parameters
+    ----------
+    preset
+        Gives the profiles.
+    columns
+        Those that there are: ``source_amp`` takes the place of a magnitude.
+
+    Returns
+    -------
+    Names, of which some may be missing in ``columns``.
+    """
+    source = preset.source
+    names = ["theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2"]
+    names += ["gamma"] if preset.deflector.profile == "epl" else []
+    shape = ["R_sersic", "n_sersic", "e1", "e2"] if source.profile == "sersic" else ["phi", "pixel_scale", "image"]
+    brightness = "amp" if source.magnitude is None or "source_amp" in columns else "magnitude"
+    return names + [f"source_{name}" for name in ("x", "y", brightness, *shape)]
+
+
+def substructure_columns(preset: Preset, label: str) -> list[str]:
+    """Return the names of the columns that the deflectors of a class, ``label``, are rendered from."""
+    matter = preset.classes[label]
+    if matter.vortex is not None and matter.vortex.profile == "line":
+        return [f"vortex_{name}" for name in LINE]
+    if matter.add is not None:
+        return ["subhalo_profile", "subhalo_x", "subhalo_y"]
+    if matter.subhalos is None and matter.vortex is None:
+        return []
+    profile = "point_mass" if matter.subhalos is None else matter.subhalos.profile
+    return [f"subhalo_{name}" for name in column_names(deflection_function(profile)).values()]
 
 
 def main_deflection(preset: Preset, columns: Columns, like: torch.dtype | Tensor, *, shear: bool = True) -> Deflect:
@@ -94,8 +133,7 @@ def substructure(preset: Preset, label: str, columns: Columns, like: torch.dtype
     matter = preset.classes[label]
     example = like if isinstance(like, Tensor) else torch.empty(0, dtype=like)
     if matter.vortex is not None and matter.vortex.profile == "line":
-        names = ("x", "y", "half_length", "phi", "theta_E")
-        line = {name: [np.atleast_1d(v) for v in columns[f"vortex_{name}"]] for name in names}
+        line = {name: [np.atleast_1d(v) for v in columns[f"vortex_{name}"]] for name in LINE}
         return gather("line", line, example)
     if matter.subhalos is None and matter.vortex is None and matter.add is None:
         return None
@@ -107,7 +145,10 @@ def substructure(preset: Preset, label: str, columns: Columns, like: torch.dtype
         profile = own_profile(matter.add, str(profiles[0]))
     else:
         profile = "point_mass" if matter.subhalos is None else matter.subhalos.profile
-    return gather(profile, added, example)
+    found = gather(profile, added, example)
+    # Parameters in the catalogue hold the rescaling, but for those whose meaning is not known.
+    factor = 1.0 if profile in STRENGTHS else preset.deflection_scale
+    return replace(found, weights=found.weights * factor)
 
 
 def substructure_deflection(preset: Preset, label: str, columns: Columns, like: torch.dtype | Tensor) -> Deflect | None:
@@ -167,7 +208,8 @@ def summed_deflection(
     parameters
         Parameters (N, K) of the K deflectors of each image.
     weights
-        Factor on each deflection, (N, K): 1, or 0 where an image has fewer than K deflectors.
+        Factor on each deflection, (N, K); 0 where an image has fewer than K deflectors. What the deflection is there,
+        infinite or not a number included, does not count.
 
     Returns
     -------
@@ -176,7 +218,8 @@ def summed_deflection(
     shape = (len(weights),) + (1,) * (x.ndim - 1) + (weights.shape[1],)
     ax, ay = deflection(x[..., None], y[..., None], **{name: p.view(shape) for name, p in parameters.items()})
     w = weights.view(shape)
-    return (w * ax).sum(-1), (w * ay).sum(-1)
+    there = w != 0
+    return torch.where(there, w * ax, 0.0).sum(-1), torch.where(there, w * ay, 0.0).sum(-1)
 
 
 def source_amplitude(preset: Preset, columns: Columns, like: torch.dtype | Tensor) -> Tensor:
@@ -248,7 +291,7 @@ def source_light(preset: Preset, columns: Columns, like: torch.dtype | Tensor, *
     assert galaxies is not None
     names = ["source_x", "source_y", "source_phi", "source_pixel_scale", "source_image"]
     x0, y0, phi, scale, which = (c.view(-1, 1, 1) for c in columns_of(columns, names, like))
-    images = galaxies[(which.flatten() * len(galaxies)).long()].to(x0)
+    images = galaxies[(which.flatten() * len(galaxies)).long().clamp_max(len(galaxies) - 1)].to(x0)
     if "source_amp" in columns:
         amp = columns_of(columns, ["source_amp"], like)[0].view(-1, 1, 1)
     else:

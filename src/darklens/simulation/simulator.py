@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -29,7 +29,13 @@ from darklens.simulation.draw import BLOCK, draw_block
 from darklens.simulation.noise import add_noise, expected_image, noise_sigma
 from darklens.simulation.preset_files import load_preset
 from darklens.simulation.presets import Preset
-from darklens.simulation.scene import main_deflection, source_light, substructure_deflection
+from darklens.simulation.scene import (
+    main_columns,
+    main_deflection,
+    source_light,
+    substructure_columns,
+    substructure_deflection,
+)
 
 
 class Simulator:
@@ -108,10 +114,11 @@ class Simulator:
         Raises
         ------
         DataError
-            If a column is missing, or a label is not a class of the preset.
+            If a column or an image's deflectors are missing, a label is not a class of the preset, or the flux expected
+            of an image is not finite (on another device than a CPU, where a check would wait, that is left as nan).
         """
         columns = from_frame(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
-        self._check(columns)
+        self._check(columns, substructure=True)
         return self._render(columns, noise, dtype, compile=False)
 
     def _render(
@@ -121,6 +128,7 @@ class Simulator:
         if chosen is not None:
             flux, columns = flux[torch.from_numpy(chosen).to(flux.device)], select(columns, chosen)
         times = _times(columns, dtype)
+        _check_finite(self.preset, flux, times, columns)
         if noise:
             images = add_noise(self.preset, self.seed, flux, times=times, ids=np.asarray(columns["id"]))
         else:
@@ -130,8 +138,11 @@ class Simulator:
     def without_substructure(self, rows: pl.DataFrame | Columns, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return noise-free images (N, H, W) of the same main deflectors and sources, without any substructure."""
         columns = from_frame(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
+        self._check(columns, substructure=False)
         flux = self._observe(self._light(None, columns, *self._grid(dtype)))
-        return expected_image(self.preset, flux, _times(columns, dtype))
+        times = _times(columns, dtype)
+        _check_finite(self.preset, flux, times, columns)
+        return expected_image(self.preset, flux, times)
 
     def noise_sigma(self, rows: pl.DataFrame | Columns, expected: Tensor) -> Tensor:
         """Return the standard deviation of the noise in each pixel of expected images (N, H, W), in `Preset.unit`.
@@ -209,15 +220,20 @@ class Simulator:
         images = self._render(rows, noise, torch.float32, self.compile, chosen)
         return images, rows if chosen is None else select(rows, chosen)
 
-    def _check(self, columns: Mapping[str, Any]) -> None:
-        needed = ["id", "label", "theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2", "exposure_time"]
-        if missing := [name for name in needed if name not in columns]:
-            raise DataError(f"catalogue: no column {', '.join(missing)}; these are not rows of a simulated set")
+    def _check(self, columns: Mapping[str, Any], substructure: bool) -> None:
+        _check_columns(columns, ["id", "label", *main_columns(self.preset, columns), "exposure_time"])
         if unknown := set(columns["label"]) - set(self.preset.labels):
             raise DataError(
                 f"catalogue: label {str(sorted(unknown)[0])!r} is not a class of preset {self.preset.name}: "
                 f"{', '.join(self.preset.labels)}"
             )
+        for label in dict.fromkeys(columns["label"]) if substructure else ():
+            needed = substructure_columns(self.preset, label)
+            _check_columns(columns, needed)
+            for name in needed:
+                values = zip(columns["id"], columns["label"], columns[name], strict=True)
+                if lacking := [number for number, own, value in values if own == label and value is None]:
+                    raise DataError(f"catalogue: image {lacking[0]}, of class {label}, has no {name}")
 
     def _flux(self, columns: Columns, dtype: torch.dtype, compile: bool) -> Tensor:
         """Return the expected flux in each pixel, (N, H, W) e-/s."""
@@ -259,9 +275,40 @@ class Simulator:
         return bin_pixels(convolve_separable(flux, self._psf), factor)
 
 
+def _check_columns(columns: Mapping[str, Any], needed: Sequence[str]) -> None:
+    if missing := [name for name in needed if name not in columns]:
+        raise DataError(f"catalogue: no column {', '.join(missing)}; these are not rows of a simulated set")
+
+
 def _times(columns: pl.DataFrame | Columns, dtype: torch.dtype) -> Tensor:
     """Return exposure times in seconds, (N,), on the CPU, from where the noise level is computed."""
     return columns_of({"exposure_time": np.asarray(columns["exposure_time"])}, ["exposure_time"], dtype)[0]
+
+
+def _check_finite(preset: Preset, flux: Tensor, times: Tensor, columns: Columns) -> None:
+    """Refuse an image whose expectation is not finite, with its number and its truths; not on devices that would wait."""
+    if flux.device.type != "cpu":
+        return
+    finite = flux.isfinite().flatten(1).all(1) & times.isfinite()
+    if finite.all():
+        return
+    i = int(finite.logical_not().nonzero()[0])
+    others = ["id"] if preset.classes[columns["label"][i]].vortex else ["id", "vortex_", "log10_axion_mass"]
+    own = {name: values[i] for name, values in columns.items() if not name.startswith(tuple(others))}
+    truths = ", ".join(f"{name} {_as_text(value)}" for name, value in own.items() if value is not None)
+    raise DataError(
+        f"image {columns['id'][i]}: the flux expected of it is not finite; its truths, of which some are impossible or "
+        f"put a ray on a singularity: {truths}"
+    )
+
+
+def _as_text(value: Any) -> str:
+    """A truth, or the number and the range of several."""
+    if isinstance(value, str):
+        return value
+    if np.ndim(value) == 0:
+        return f"{value:.6g}"
+    return f"({len(value)} from {value.min():.6g} to {value.max():.6g})" if len(value) else "(none)"
 
 
 def _psf(preset: Preset, device: torch.device) -> Tensor | list[float]:
