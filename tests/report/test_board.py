@@ -104,6 +104,21 @@ def test_board_of_a_task_without_a_goal():
     assert line.count("|") == head.count("|")
 
 
+def test_trivial_prediction_stands_below_the_table(tmp_path):
+    figures = {"rmse": figure(0.4), "mae": figure(0.3)}
+    titles = {"rmse": "RMSE", "mae": "Mean absolute error"}
+    rows = [row("one", 0.5, figures=figures, titles=titles, seconds_to_goal=None)]
+    trivial = {"name": "always saying the mean", "figures": {"rmse": figure(0.577), "mae": figure(0.5)}}
+    ranking = {"key": "rmse", "title": "RMSE", "unit": "", "better": "lower", "perfect": 0}
+    board = Leaderboard(Regress("m"), rows, [], ranking, SETTINGS, {}, trivial)
+    said = "Always saying the mean: RMSE 0.5770 [0.5670, 0.5870], mean absolute error 0.5000 [0.4900, 0.5100]."
+    page = write_leaderboard(board, tmp_path).read_text("utf-8")
+    assert f"<p>{said}</p>" in page
+    lines = (tmp_path / "leaderboard.md").read_text("utf-8").splitlines()
+    assert lines[3:6] == ["", said, ""]
+    assert json.loads((tmp_path / "leaderboard.json").read_text("utf-8"))["trivial"] == trivial
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     out = tmp_path_factory.mktemp("board")
@@ -119,7 +134,7 @@ def test_board_is_written_as_page_text_and_json(written):
     assert text.endswith("}\n")
     assert json.loads(text) == {
         "settings": SETTINGS, "ranking": RANKING, "rows": ROWS, "differences": DIFFERENCES,
-        "failed": {"mine/broken": "it broke"},
+        "failed": {"mine/broken": "it broke"}, "trivial": None,
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from darklens.evaluation.bootstrap import IF_CALIBRATED, figure_text, intervals_over_seeds
+from darklens.evaluation.bootstrap import IF_CALIBRATED, figure_text, intervals, intervals_over_seeds
 from darklens.evaluation.calibration import Calibration
 from darklens.inference.carried import carries_only
 from darklens.plots import charts
@@ -22,6 +22,7 @@ from darklens.report.page import (
     count_text,
     differences,
     environment,
+    read_arrays,
     read_run,
     svg,
     titles,
@@ -51,6 +52,8 @@ class Leaderboard:
         Of the benchmark.
     failed
         Recipes that could not be trained, and why.
+    trivial
+        ``name`` and ``figures`` of the task's trivial prediction; None if it has none.
     """
 
     task: Task
@@ -59,6 +62,7 @@ class Leaderboard:
     ranking: dict[str, Any]
     settings: Mapping[str, Any]
     failed: Mapping[str, str]
+    trivial: dict[str, Any] | None = None
 
 
 def rank_runs(
@@ -103,7 +107,18 @@ def rank_runs(
     trained = [record for trainings in recipes.values() for record in trainings]
     paired = differences(trained, [record.run["recipe"]["name"] for record in trained])
     ranked = sorted(rows, key=lambda row: sign * row["figures"][task.ranking]["value"])
-    return Leaderboard(task, ranked, paired, ranking, settings, failed)
+    return Leaderboard(task, ranked, paired, ranking, settings, failed, _trivial(records[0]))
+
+
+def _trivial(record: RunRecord) -> dict[str, Any] | None:
+    """The headlines of the trivial prediction of a run's task, on its test images."""
+    _, truth = read_arrays(record.evaluation["folder"], record.task)
+    if truth is None or (said := record.task.trivial(truth)) is None:
+        return None
+    name, predicted = said
+    metrics = [metric for metric in record.task.metrics(predicted, truth) if metric.key in record.task.headlines]
+    found = intervals(metrics, len(truth), record.evaluation["seed"])
+    return {"name": name, "figures": {key: interval.record() for key, interval in found.items()}}
 
 
 def seed_folder(name: str, number: int) -> str:
@@ -202,8 +217,8 @@ def _seconds_to_goal(task: Task, epochs: Sequence[Mapping[str, float]]) -> float
 
 def write_leaderboard(board: Leaderboard, out: Path) -> Path:
     """Write ``leaderboard.html``, ``.md`` and ``.json`` into ``out``; return the page."""
-    content = {"settings": board.settings, "ranking": board.ranking, "rows": board.rows}
-    content |= {"differences": board.differences, "failed": dict(board.failed)}
+    content: dict[str, Any] = {"settings": board.settings, "ranking": board.ranking, "rows": board.rows}
+    content |= {"differences": board.differences, "failed": dict(board.failed), "trivial": board.trivial}
     (out / "leaderboard.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     (out / "leaderboard.md").write_text(markdown(board), "utf-8")
     rows = board.rows
@@ -224,6 +239,7 @@ def write_leaderboard(board: Leaderboard, out: Path) -> Path:
             most=_most(rows),
             seeds=_seeds_text(board),
             intervals=_intervals_text(rows, _columns(board)),
+            trivial=_trivial_text(board),
             ranking=board.ranking,
             plots=[svg(figure) for figure in (*board.task.comparison_panels(evaluations), cost)],
             pairs=_pairs(rows, board.differences),
@@ -262,6 +278,7 @@ def markdown(board: Leaderboard) -> str:
         "weights from ImageNet where a recipe asks for them" if settings["pretrained"] else "all from random weights"
     )
     images = f"{settings['train_images']:,} training and " if settings.get("train_images") else ""
+    lines += ["", trivial] if (trivial := _trivial_text(board)) else []
     lines += [
         "",
         f"`{settings['data'] or settings['preset']}`, {images}{rows[0]['n']:,} test images, "
@@ -282,6 +299,23 @@ def _most(rows: Sequence[Mapping[str, Any]]) -> int:
 def _seeds_text(board: Leaderboard) -> str:
     first, most = board.settings["seed"], _most(board.rows)
     return f"seed {first}" if most == 1 else f"{most} seeds ({first} to {first + most - 1})"
+
+
+def _trivial_text(board: Leaderboard) -> str:
+    """The figures of the trivial prediction, in a sentence; empty if there is none."""
+    if board.trivial is None:
+        return ""
+    name, figures, called = board.trivial["name"], board.trivial["figures"], board.rows[0]["titles"]
+    said = [
+        f"{_inside_a_sentence(called[key])} {figure_text(figures[key])}"
+        for key in board.task.headlines
+        if key in figures
+    ]
+    return f"{name[0].upper()}{name[1:]}: {', '.join(said)}."
+
+
+def _inside_a_sentence(title: str) -> str:
+    return title[0].lower() + title[1:] if title[1:2].islower() else title
 
 
 def _intervals_text(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
