@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm
+from scipy.stats import t as student
 
 from darklens.errors import DarklensError
 from darklens.evaluation.bootstrap import (
@@ -15,6 +16,7 @@ from darklens.evaluation.bootstrap import (
     figure_text,
     holm,
     intervals,
+    intervals_over_seeds,
     mean_statistic,
     paired_differences,
     range_text,
@@ -163,3 +165,78 @@ def test_many_models_get_more_resamples_by_default():
     found = paired_differences({str(i): mean_of(np.full(3, float(i))) for i in range(9)}, 3)
     assert {d.p for d in found} == {1 / 1440}
     assert {d.p_holm for d in found} == {0.025}
+
+
+def test_one_training_has_the_interval_of_the_test_images_alone():
+    values = np.random.default_rng(4).exponential(1, 80)
+    calibrated = Metric("ece", "ECE", mean_statistic(values), calibrated=lambda seed, draws: np.linspace(0, 2, draws))
+    metrics = [mean_of(values), calibrated]
+    found = intervals_over_seeds([metrics], 80, seed=3)
+    assert found == intervals(metrics, 80, seed=3)
+    weights = np.random.default_rng(3).multinomial(80, np.full(80, 1 / 80), size=1000)
+    low, high = np.quantile((weights * values).sum(1) / 80, [0.025, 0.975])
+    assert found["mean"].record() == pytest.approx({"value": values.mean(), "low": low, "high": high, "n": 80})
+    assert set(found["ece"].record()) == {"value", "n", "if_calibrated"}
+    pairs = [{name: wrap(mean_of(values + shift)) for name, shift in zip("ab", ([0] * 80, values[::-1]), strict=True)}
+             for wrap in (lambda each: each, lambda each: [each])]  # fmt: skip
+    assert paired_differences(pairs[0], 80) == paired_differences(pairs[1], 80)
+
+
+def test_interval_over_trainings_of_sure_images_is_that_of_student():
+    """Without scatter of the images: mean ± t s / √S."""
+    trainings = [[mean_of(np.full(9, value))] for value in (1.0, 2.0, 6.0)]
+    found = intervals_over_seeds(trainings, 9, rounds=40_000)["mean"]
+    half = student.ppf(0.975, 2) * np.std([1, 2, 6], ddof=1) / np.sqrt(3)
+    assert (found.value, found.seeds) == (3, 3)
+    assert found.scatter == pytest.approx(np.sqrt(7))
+    assert [found.low, found.high] == pytest.approx([3 - half, 3 + half], rel=0.05)
+    (gap,) = paired_differences({"a": [each for (each,) in trainings], "b": mean_of(np.full(9, 1.5))}, 9, rounds=40_000)
+    assert gap.value == 1.5
+    assert [gap.low, gap.high] == pytest.approx([1.5 - half, 1.5 + half], rel=0.05)
+    assert gap.p == pytest.approx(2 * student.sf(1.5 / np.sqrt(7 / 3), 2), abs=0.01)
+
+
+def test_calibration_error_of_several_trainings_has_their_scatter():
+    def ece(value):
+        return Metric("ece", "ECE", mean_statistic(np.full(4, value)), calibrated=lambda seed, draws: np.ones(draws))
+
+    found = intervals_over_seeds([[mean_of(np.ones(4)), ece(0.01)], [ece(0.03), mean_of(np.ones(4))]], 4)[
+        "ece"
+    ].record()
+    assert found == pytest.approx({"value": 0.02, "n": 4, "seeds": 2, "scatter": 0.02 / np.sqrt(2)})
+    assert [figure_text(found), range_text(found)] == ["0.0200 ± 0.0141", "± 0.0141"]
+
+
+def trained(rng, count, scatter, images):
+    """Values (S, N) of N images in S trainings, which scatter from training to training as well."""
+    return images + rng.normal(0, scatter, (count, 1))
+
+
+@pytest.mark.parametrize(("count", "scatter"), [(3, 0.02), (3, 0.5), (5, 0.125)])
+def test_interval_over_trainings_covers_the_truth_as_often_as_it_says(count, scatter):
+    """The mean over all images and trainings, 0. That of 64 images scatters by 0.125; trainings less, more, or as much."""
+    rng = np.random.default_rng(5)
+    covered, alone = 0, 0
+    for seed in range(500):
+        values = trained(rng, count, scatter, rng.normal(0, 1, 64))
+        found = intervals_over_seeds([[mean_of(each)] for each in values], 64, seed=seed, rounds=300)["mean"]
+        covered += found.low <= 0 <= found.high
+        alone += abs(values[0].mean()) < 1.96 * values[0].std() / 8
+    assert 0.93 <= covered / 500 <= 0.97
+    assert (alone / 500 < 0.9) == (scatter > 0.1), "what one training and the choice of the images would say"
+
+
+@pytest.mark.parametrize(("count", "scatter", "most"), [(5, 0.05, 0.97), (3, 0.1, 0.995)])
+def test_equal_recipes_hardly_ever_differ(count, scatter, most):
+    """Two recipes of one skill: paired on the images, independent in their trainings; with three of them, cautious."""
+    rng = np.random.default_rng(6)
+    covered, real = 0, 0
+    for seed in range(500):
+        shared = rng.normal(0, 1, 64)
+        values = {name: trained(rng, count, scatter, shared + rng.normal(0, 0.35, 64)) for name in "ab"}
+        metrics = {name: [mean_of(each) for each in rows] for name, rows in values.items()}
+        (gap,) = paired_differences(metrics, 64, seed, rounds=300)
+        covered += gap.low <= 0 <= gap.high
+        real += gap.p < 0.05
+    assert 0.93 <= covered / 500 <= most
+    assert 1 - most <= real / 500 <= 0.07

@@ -4,11 +4,13 @@ import dataclasses
 import hashlib
 import json
 
+import numpy as np
 import pytest
-from test_run_page import run
+from test_run_page import TRUTH, predictions, run
 
 from darklens.errors import UntrustedCodeError
-from darklens.report.leaderboard import Leaderboard, markdown, rank_runs, write_leaderboard
+from darklens.evaluation.bootstrap import intervals_over_seeds, paired_differences
+from darklens.report.leaderboard import Leaderboard, markdown, rank_runs, seed_folder, write_leaderboard
 from darklens.report.page import write_report
 from darklens.tasks.classify import Classify
 from darklens.tasks.regress import Regress
@@ -28,7 +30,7 @@ def row(name, auc, **changes):
         "titles": {"macro_auc": "Macro AUC", "accuracy": "Accuracy", "auc_cdm": "AUC cdm", "nll": "Log loss"},
         "warnings": [], "evaluation": {"roc": {"macro": CURVE}}, "n": 1500, "parameters": 2_249_999, "seconds": 98.7,
         "images_seen": 123456, "training_images_per_second": 68.4, "inference_images_per_second": 1000.6,
-        "peak_memory_mib": 1900, "seconds_to_goal": 55.4, "precision": "32-true", "threads": 3,
+        "peak_memory_mib": 1900, "seconds_to_goal": 55.4, "precision": "32-true", "threads": 3, "seeds": 1,
     } | changes  # fmt: skip
 
 
@@ -57,7 +59,7 @@ def test_board_as_text():
         "| 1001 | 1.9 GiB |",
         "",
         "`model-x`, 40,000 training and 1,500 test images, 2 epochs a recipe, seed 7, all from random weights; a machine, "
-        "threads: 3. In brackets: 95% bootstrap intervals.",
+        "threads: 3. In brackets: 95% bootstrap intervals, which hold the choice of the test images alone.",
         "`weak`: the model cannot be told from guessing: so it is.",
         "Left out: `mine/broken`: it broke",
     ]
@@ -73,10 +75,11 @@ def test_calibration_errors_stand_beside_their_range_if_calibrated(tmp_path):
     )
     board = dataclasses.replace(BOARD, rows=rows)
     assert "| 0.9800 [0.9700, 0.9900] | 0.0095 (0.0040 to 0.0090 if calibrated) | 2.2M |" in markdown(board)
-    assert f"In brackets: 95% bootstrap intervals{note} as many images.\n" in markdown(board)
+    held = "95% bootstrap intervals, which hold the choice of the test images alone"
+    assert f"In brackets: {held}{note} as many images.\n" in markdown(board)
     page = write_leaderboard(board, tmp_path).read_text("utf-8")
     assert "<td>0.0095<br><small>0.0040 – 0.0090 if calibrated</small></td>" in page
-    assert f"intervals over test images{note} as many images." in page
+    assert f"Small: {held}{note} as many images." in page
     assert "if calibrated" not in write_leaderboard(BOARD, tmp_path).read_text("utf-8")
 
 
@@ -101,6 +104,21 @@ def test_board_of_a_task_without_a_goal():
     assert line.count("|") == head.count("|")
 
 
+def test_trivial_prediction_stands_below_the_table(tmp_path):
+    figures = {"rmse": figure(0.4), "mae": figure(0.3)}
+    titles = {"rmse": "RMSE", "mae": "Mean absolute error"}
+    rows = [row("one", 0.5, figures=figures, titles=titles, seconds_to_goal=None)]
+    trivial = {"name": "always saying the mean", "figures": {"rmse": figure(0.577), "mae": figure(0.5)}}
+    ranking = {"key": "rmse", "title": "RMSE", "unit": "", "better": "lower", "perfect": 0}
+    board = Leaderboard(Regress("m"), rows, [], ranking, SETTINGS, {}, trivial)
+    said = "Always saying the mean: RMSE 0.5770 [0.5670, 0.5870], mean absolute error 0.5000 [0.4900, 0.5100]."
+    page = write_leaderboard(board, tmp_path).read_text("utf-8")
+    assert f"<p>{said}</p>" in page
+    lines = (tmp_path / "leaderboard.md").read_text("utf-8").splitlines()
+    assert lines[3:6] == ["", said, ""]
+    assert json.loads((tmp_path / "leaderboard.json").read_text("utf-8"))["trivial"] == trivial
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     out = tmp_path_factory.mktemp("board")
@@ -116,7 +134,7 @@ def test_board_is_written_as_page_text_and_json(written):
     assert text.endswith("}\n")
     assert json.loads(text) == {
         "settings": SETTINGS, "ranking": RANKING, "rows": ROWS, "differences": DIFFERENCES,
-        "failed": {"mine/broken": "it broke"},
+        "failed": {"mine/broken": "it broke"}, "trivial": None,
     }  # fmt: skip
 
 
@@ -192,8 +210,12 @@ def test_rows_say_what_is_on_record(tmp_path):
                    "auc_axion": "auc axion"},
         "evaluation": {key: value for key, value in evaluation.items() if key not in left_out},
         "images_seen": 20000, "training_images_per_second": 68.5, "inference_images_per_second": 512.4,
-        "peak_memory_mib": 1900, "seconds_to_goal": 20.1, "precision": "32-true", "threads": 3,
+        "peak_memory_mib": 1900, "seconds_to_goal": 20.1, "precision": "32-true", "threads": 3, "seeds": 1,
+        "runs": high["runs"],
     }  # fmt: skip
+    (of_run,) = high["runs"]
+    assert (of_run.pop("run"), of_run.pop("seed")) == ("high", 5)
+    assert of_run == {key: high[key] for key in of_run}
     assert (low["name"], low["seconds_to_goal"]) == ("low", None)
     (difference,) = board.differences
     assert (difference["first"], difference["second"]) == ("mine/low", "mine/high")
@@ -228,3 +250,121 @@ def test_own_task_of_a_run_is_run_only_if_trusted(tmp_path):
         assert type(rank_runs([out], SETTINGS, {}, **given).task).__name__ == "Mine"
     with pytest.raises(UntrustedCodeError):
         write_report([out], tmp_path / "page.html")
+
+
+def several(folder, name, skills):
+    """Runs of one recipe, with the seeds from 7; each takes longer than the one before."""
+    runs = []
+    for number, skill in enumerate(skills):
+        out = trained(folder, seed_folder(name, number), skill)
+        record = json.loads((out / "run.json").read_text())
+        record["recipe"]["name"] = f"mine/{name}"
+        record["seed"] = 7 + number
+        record["training"] |= {
+            "seconds": 80.0 + 10 * number,
+            "images": 20_000 + number,
+            "peak_memory_mib": 1900 + number,
+        }
+        (out / "run.json").write_text(json.dumps(record))
+        evaluation = json.loads((out / "evaluations" / "test" / "evaluation.json").read_text())
+        evaluation |= {"coverage": 0.95, "warnings": ["it is weak: so it is; try more"] if number == 1 else []}
+        (out / "evaluations" / "test" / "evaluation.json").write_text(json.dumps(evaluation))
+        runs.append(out)
+    return runs
+
+
+def metrics_of(skill):
+    return TASK.metrics(predictions(skill), TRUTH)
+
+
+def ranking_of(skill):
+    return next(metric for metric in metrics_of(skill) if metric.key == "macro_auc")
+
+
+@pytest.fixture
+def of_seeds(tmp_path):
+    """A board of a recipe with three seeds, and one with a single seed."""
+    runs = [*several(tmp_path, "demo", (0.3, 0.6, 0.9)), *several(tmp_path, "plain", (0.1,))]
+    return rank_runs(runs[::-1], SETTINGS, {}), runs
+
+
+def test_row_is_the_mean_over_seeds(of_seeds):
+    board, runs = of_seeds
+    demo, plain = board.rows
+    assert [(row["name"], row["recipe"], row["seeds"]) for row in board.rows] == [
+        ("demo", "mine/demo", 3), ("plain", "mine/plain", 1),
+    ]  # fmt: skip
+    found = intervals_over_seeds([metrics_of(skill) for skill in (0.3, 0.6, 0.9)], 60)
+    assert demo["figures"] == {
+        key: found[key].record() for key in ("accuracy", "macro_auc", "ece", "auc_cdm", "auc_axion")
+    }
+    auc = [ranking_of(skill).statistic(np.ones((1, 60)))[0] for skill in (0.3, 0.6, 0.9)]
+    assert demo["figures"]["macro_auc"]["value"] == pytest.approx(np.mean(auc))
+    assert demo["figures"]["macro_auc"]["scatter"] == pytest.approx(np.std(auc, ddof=1))
+    assert "if_calibrated" not in demo["figures"]["ece"]
+    assert (demo["seconds"], demo["images_seen"], demo["parameters"]) == (90.0, 20_001, 2_250_000)
+    assert (demo["peak_memory_mib"], demo["seconds_to_goal"]) == (1902, None)
+    assert demo["warnings"] == ["with seed 8, it is weak: so it is; try more"]
+    assert [(each["run"], each["seed"], each["seconds"]) for each in demo["runs"]] == [
+        ("demo", 7, 80.0), ("demo-seed1", 8, 90.0), ("demo-seed2", 9, 100.0),
+    ]  # fmt: skip
+    for each, out in zip(demo["runs"], runs, strict=False):
+        stored = json.loads((out / "evaluations" / "test" / "evaluation.json").read_text())
+        assert each["figures"]["macro_auc"] == stored["figures"]["macro_auc"]
+    assert plain["figures"]["macro_auc"]["value"] == 0.1, "as the evaluation has it"
+
+
+def test_differences_of_recipes_hold_the_scatter_of_their_trainings(of_seeds):
+    (found,) = of_seeds[0].differences
+    each = {
+        "mine/demo": [ranking_of(skill) for skill in (0.3, 0.6, 0.9)],
+        "mine/plain": ranking_of(0.1),
+    }
+    (expected,) = paired_differences(each, 60)
+    assert {found["first"], found["second"]} == set(each)
+    sign = 1 if found["first"] == "mine/demo" else -1
+    assert sign * found["value"] == pytest.approx(expected.value)
+    (alone,) = paired_differences({"a": ranking_of(0.6), "b": ranking_of(0.1)}, 60)
+    assert found["high"] - found["low"] > 1.2 * (alone.high - alone.low)
+
+
+def test_time_to_the_goal_is_the_mean_if_all_seeds_reached_it(tmp_path):
+    runs = several(tmp_path, "demo", (0.3, 0.6))
+    for out, seconds in zip(runs, (20, 31), strict=True):
+        log = f"epoch,seconds,validation/loss,validation/auc\n0,{seconds},1,0.96\n"
+        (out / "logs" / "csv-0" / "metrics.csv").write_text(log)
+    assert rank_runs(runs, SETTINGS, {}).rows[0]["seconds_to_goal"] == 25.5
+
+
+def test_recipe_is_ranked_by_the_seeds_that_are_done(tmp_path):
+    (row,) = rank_runs(several(tmp_path, "demo", (0.3, 0.6, 0.9))[2:], SETTINGS, {}).rows
+    assert (row["name"], row["seeds"], [each["seed"] for each in row["runs"]]) == ("demo", 1, [9])
+
+
+def test_board_of_several_seeds_says_what_its_intervals_hold(of_seeds, tmp_path):
+    board, _ = of_seeds
+    page = write_leaderboard(board, tmp_path).read_text("utf-8")
+    text = (tmp_path / "leaderboard.md").read_text("utf-8")
+    head, _, demo, plain, *rest = text.splitlines()
+    assert head.startswith("| recipe | seeds | ")
+    assert demo.startswith("| `demo` (see below) | 3 | ")
+    assert plain.startswith("| `plain` | 1 | ")
+    assert head.count("|") == demo.count("|") == plain.count("|")
+    held = (
+        "95% intervals of the mean over seeds, which hold the choice of the test images (bootstrap) and the scatter of the "
+        "trainings (Student's t), of recipes with one seed the choice of the test images alone; "
+        "±: the standard deviation over seeds"
+    )
+    assert "2 epochs a recipe, 3 seeds (7 to 9), all from random weights" in rest[1]
+    assert f"In brackets: {held}; other columns are means over seeds" in rest[1]
+    assert "`demo`: with seed 8, it is weak: so it is." in text
+    assert "2 epochs each, 3 seeds (7 to 9); all" in page
+    assert f"Small: {held}".replace("'", "&#39;") in page
+    assert "<th>recipe</th><th>seeds</th>" in page
+    assert "Curves are those of each recipe's first seed." in page
+    assert "independently for each recipe" in page
+    ece = board.rows[0]["figures"]["ece"]
+    assert f"{ece['value']:.4f}<br><small>± {ece['scatter']:.4f}</small>" in page
+    kept = json.loads((tmp_path / "leaderboard.json").read_text("utf-8"))["rows"][0]
+    assert (kept["seeds"], len(kept["runs"])) == (3, 3)
+    assert len({each["figures"]["macro_auc"]["value"] for each in kept["runs"]}) == 3

@@ -84,6 +84,14 @@ def test_lower_is_better_where_the_task_says_so(mass_run, test_set, tmp_path):
     text = write_leaderboard(board, tmp_path).with_suffix(".md").read_text()
     assert "| recipe | RMSE | Mean absolute error | R² | Bias | parameters |" in text
     assert "time to" not in text, "a regression has no goal"
+    with np.load(runs[0] / "evaluations" / "test" / "arrays.npz") as arrays:
+        truth = arrays["truth"][:, 0]
+    (center,) = json.loads((runs[0] / "model" / "config.json").read_text())["task"]["center"]
+    values = {key: found["value"] for key, found in board.trivial["figures"].items()}
+    assert board.trivial["name"] == "always saying the mean"
+    assert set(values) == {"rmse", "mae", "r2", "bias"}
+    assert values["rmse"] == pytest.approx(np.sqrt(np.mean((truth - center) ** 2)))
+    assert f"Always saying the mean: RMSE {values['rmse']:.4f} [" in text
 
 
 def test_seconds_to_the_goal_are_those_of_the_first_epoch_that_reached_it(three):

@@ -124,3 +124,9 @@ def test_panel_draws_predicted_against_true():
     assert TASK.panels({}, None, truth) == []
     assert TASK.panels({}, predicted, None) == []
     plt.close("all")
+
+
+def test_trivial_prediction_is_the_mean_of_the_training_targets():
+    name, predicted = TASK.trivial(np.array([[1.0], [2.0], [6.0]]))
+    assert name == "always saying the mean"
+    assert predicted.tolist() == [[-23.0]] * 3

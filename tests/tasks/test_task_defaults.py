@@ -112,6 +112,7 @@ def test_what_is_said_and_shown():
     task = Two()
     assert task.captions(PREDICTED) == ["g = 0.13, h = -3.00", "g = 2.00, h = 41.50", "g = 0.00, h = -0.00"]
     assert task.explained_outputs(PREDICTED) == [0, 0, 0]
+    assert task.trivial(PREDICTED) is None
     assert task.notes(PREDICTED) == task.concerns({}, PREDICTED, PREDICTED) == []
     assert task.panels({}, PREDICTED, PREDICTED) == task.comparison_panels({}) == []
     assert task.details(PREDICTED, PREDICTED) == {}

@@ -10,6 +10,7 @@ from fuzz import make_model
 from darklens.errors import ModelError
 from darklens.inference.config import read_config
 from darklens.inference.model import Ensemble, load_model
+from darklens.training import ensemble
 from darklens.training.ensemble import make_ensemble, summed_training
 from darklens.training.job import Job, new_record, read_record, recorded_job, write_record
 from darklens.training.recipe import load_recipe
@@ -81,6 +82,15 @@ def test_equal_recipes_are_named_once(tmp_path):
     out = make_ensemble(runs, tmp_path / "all")
     assert recorded_job(out).recipe.description == "The mean of 3 models: substructure/demo."
     assert len(read_config(out / "model").members) == 3
+
+
+def test_runs_that_share_their_split_share_the_validation_images(monkeypatch):
+    opened = []
+    monkeypatch.setattr(ensemble, "open_job_data", lambda job, trust_code: opened.append(job) or "data")
+    jobs = [Job(load_recipe("substructure/demo"), "d", seed, split_seed=5) for seed in (6, 7)]
+    assert ensemble._shared_data([Job(jobs[0].recipe, "d", 5), *jobs], False) == "data"
+    assert opened == [Job(jobs[0].recipe, "d", 5)]
+    assert ensemble._shared_data([*jobs, Job(jobs[0].recipe, "d", 6)], False) is None
 
 
 def test_ensemble_that_was_begun_keeps_its_record(tmp_path):

@@ -47,7 +47,7 @@ def recorded(out, job):
 def test_job_survives_its_record(tmp_path):
     job = Job(
         RECIPE, "some/data", 7, DataOptions(catalog=Path("a/table.csv"), crop=32, mask=True), wandb="project",
-        start="a-model", member=2, unlabelled="more",
+        start="a-model", member=2, unlabelled="more", split_seed=4,
     )  # fmt: skip
     assert read_job(recorded(tmp_path / "run", job)) == job
     assert read_job(recorded(tmp_path / "plain", Job(RECIPE, "d"))) == Job(
@@ -97,6 +97,7 @@ def test_revision_is_none_without_git(monkeypatch, tmp_path):
             Job(RECIPE, "d", options=DataOptions(crop=32), wandb="w", unlabelled="u"),
             "--data d --out o --seed 0 --crop 32 --wandb w --unlabelled u",
         ),
+        (Job(RECIPE, "d", 2, split_seed=0), "--data d --out o --seed 2 --split_seed 0"),
     ],
 )
 def test_command_of_what_python_started(job, options):
@@ -194,14 +195,14 @@ def test_options_of_version_0_1_lie_beside_the_rest(tmp_path):
 def test_data_of_a_job_are_opened_as_it_says(monkeypatch):
     seen = {}
     monkeypatch.setattr(jobs, "open_training_data", lambda *given, **named: seen.update(named, given=given))
-    job = Job(RECIPE, "d", 7, DataOptions(mask=True), member=3, unlabelled="u", own_seeds=False)
+    job = Job(RECIPE, "d", 7, DataOptions(mask=True), member=3, unlabelled="u", own_seeds=False, split_seed=2)
     open_job_data(job, trust_code=True)
     assert seen == {
         "given": ("d", RECIPE, 7), "options": DataOptions(mask=True), "unlabelled": "u", "member": 3, "trust_code": True,
-        "own_seeds": False,
+        "own_seeds": False, "split_seed": 2,
     }  # fmt: skip
-    open_job_data(job)
-    assert seen["trust_code"] is False
+    open_job_data(Job(RECIPE, "d", 7))
+    assert (seen["trust_code"], seen["split_seed"]) == (False, 7)
 
 
 def test_memory_and_machine_of_a_cpu(monkeypatch):
@@ -248,6 +249,8 @@ def test_jobs_that_train_alike_are_one_whatever_form_their_record_has(tmp_path):
     focal = full | {"losses": [{"name": "focal"}]}
     assert not same_job(job, dataclasses.replace(job, recipe=dataclasses.replace(RECIPE, task=focal)))
     assert not same_job(job, dataclasses.replace(job, seed=8))
+    assert same_job(job, dataclasses.replace(job, split_seed=7)), "what it is by default"
+    assert not same_job(job, dataclasses.replace(job, split_seed=0))
     moved = [dataclasses.replace(job, start=f"{place}/stages/0-regress") for place in ("here", "there")]
     assert same_job(*moved)
     assert not same_job(moved[0], dataclasses.replace(job, start="here/stages/1-regress"))

@@ -138,10 +138,21 @@ def stored(tmp_path):
     return write
 
 
-def opened(path, seed=3, options=DataOptions(), unlabelled=None, member=0, recipe="substructure/demo", **overrides):
+def opened(
+    path,
+    seed=3,
+    options=DataOptions(),
+    unlabelled=None,
+    member=0,
+    split_seed=None,
+    recipe="substructure/demo",
+    **overrides,
+):
     changes = STORED | {key.replace("__", "."): value for key, value in overrides.items()}
     made = load_recipe(recipe, changes)
-    return open_training_data(path, made, seed, options=options, unlabelled=unlabelled, member=member)
+    return open_training_data(
+        path, made, seed, options=options, unlabelled=unlabelled, member=member, split_seed=split_seed
+    )
 
 
 def test_what_is_remembered_of_a_dataset(stored):
@@ -177,6 +188,21 @@ def test_member_of_a_stored_dataset_shares_the_split_and_not_the_order(stored):
     assert first.split.equals(second.split)
     torch.testing.assert_close(first.sample, second.sample)
     assert not torch.equal(opened(path, seed=4).sample, first.sample)
+
+
+def test_split_may_be_that_of_another_seed(stored):
+    """Then all but the split, or the validation images of a preset, is that of the seed itself."""
+    path, _ = stored()
+    first, second, other = opened(path), opened(path, seed=4, split_seed=3), opened(path, seed=4)
+    assert second.seed == 4
+    assert first.split.equals(second.split)
+    assert not first.split.equals(other.split)
+    assert not torch.equal(second.sample, first.sample)
+    first, second = (
+        open_training_data("preset:model-3-noisy", RECIPE, seed, member=1, split_seed=5) for seed in (5, 6)
+    )
+    assert first.description["simulated"]["seeds"] == [2**30 + 5 + 1009, 2 * 2**30 + 5]
+    assert second.description["simulated"]["seeds"] == [2**30 + 6 + 1009, 2 * 2**30 + 5]
 
 
 def test_loaders_divide_batches_among_processes(stored):

@@ -12,10 +12,11 @@ from conftest import TINY
 from sklearn.metrics import roc_auc_score
 
 from darklens.cli import main
-from darklens.errors import DataError, ModelError, RecipeError
+from darklens.errors import DarklensError, DataError, ModelError, RecipeError
 from darklens.evaluation.bootstrap import paired_differences
 from darklens.models.registry import build_network
 from darklens.tasks.classify import Classify
+from darklens.training.job import recorded_job
 from darklens.training.recipe import load_recipe
 from darklens.workflows import benchmark as benchmarks
 from darklens.workflows.benchmark import (
@@ -95,6 +96,66 @@ def test_other_settings_are_refused_and_nothing_is_lost(board):
     with pytest.raises(DataError, match="was begun with seed 0, not 1"):
         benchmark(["substructure/demo"], Budget(2, "epochs"), out, choices=replace(FEW, seed=1), overrides=SMALL)
     assert (out / "leaderboard.json").is_file()
+
+
+def test_more_seeds_train_on_the_same_images(board, tmp_path, monkeypatch):
+    """A benchmark may grow: what is trained is kept, and the rest differs in all but its images."""
+    out, *_ = board
+    copy = shutil.copytree(out, tmp_path / "copy")
+    settings = json.loads((copy / "benchmark.json").read_text())
+    del settings["seeds"]  # as before there were several
+    (copy / "benchmark.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(benchmarks, "run_passing_on_errors", train_here)
+    said = []
+
+    def run(seeds):
+        choices = replace(FEW, seeds=seeds)
+        benchmark(["substructure/demo"], Budget(2, "epochs"), copy, choices=choices, overrides=SMALL, say=said.append)
+
+    run(2)
+    assert said == ["[1/2] substructure/demo, seed 0", "[2/2] substructure/demo, seed 1"]
+    first, second = (copy / "runs" / name for name in ("demo", "demo-seed1"))
+    weights = [(each / "model" / "model.safetensors") for each in (first, second)]
+    assert weights[0].stat().st_mtime_ns == (out / "runs" / "demo" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert weights[0].read_bytes() != weights[1].read_bytes()
+    splits = [pl.read_parquet(each / "split.parquet") for each in (first, second)]
+    assert splits[0].equals(splits[1])
+    job = recorded_job(second)
+    assert (job.seed, job.split_seed, job.member) == (1, 0, 0)
+    content = json.loads((copy / "leaderboard.json").read_text())
+    assert content["settings"]["seeds"] == 2
+    rows = {row["name"]: row for row in content["rows"]}
+    assert {name: row["seeds"] for name, row in rows.items()} == {"demo": 2, "plain": 1}
+    each = [run["figures"]["macro_auc"]["value"] for run in rows["demo"]["runs"]]
+    assert rows["demo"]["figures"]["macro_auc"]["value"] == pytest.approx(np.mean(each))
+    assert set(rows["demo"]["figures"]) == set(rows["plain"]["figures"]), "those of prediction sets too"
+    assert [{d["first"], d["second"]} for d in content["differences"]] == [{"substructure/demo", "plain"}]
+    assert "2 seeds (0 to 1)" in (copy / "leaderboard.md").read_text()
+    with pytest.raises(DataError, match="was begun with seeds 2, not 1"):
+        run(1)
+
+
+def test_recipe_may_not_be_called_like_another_seed(tmp_path):
+    mine = tmp_path / "demo-seed2.yaml"
+    mine.write_text("extends: substructure/demo\n")
+    with pytest.raises(RecipeError, match="demo-seed2 is what demo is called with another seed; rename that recipe"):
+        benchmark(
+            ["substructure/demo", str(mine)], Budget(1, "epochs"), tmp_path / "x", choices=BenchmarkOptions(seeds=3)
+        )
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(DarklensError, match="--seeds must be at least 1; got 0"):
+        BenchmarkOptions(seeds=0)
+
+
+def test_recipe_that_fails_with_one_seed_is_ranked_by_the_others(board, tmp_path, monkeypatch):
+    out, *_ = board
+    copy = shutil.copytree(out, tmp_path / "copy")
+    monkeypatch.setattr(benchmarks, "run_passing_on_errors", lambda line: (1, "darklens: no memory is left"))
+    choices = replace(FEW, seeds=2)
+    benchmark(["substructure/demo"], Budget(2, "epochs"), copy, choices=choices, overrides=SMALL, say=lambda _: None)
+    content = json.loads((copy / "leaderboard.json").read_text())
+    assert {row["name"]: row["seeds"] for row in content["rows"]} == {"demo": 1, "plain": 1}
+    assert content["failed"] == {"substructure/demo, seed 1": "no memory is left"}
 
 
 def test_recipe_whose_weights_cannot_be_had_is_left_out_and_named(board, tmp_path, monkeypatch):

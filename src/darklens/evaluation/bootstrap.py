@@ -2,6 +2,10 @@
 
 A bootstrap resample is a vector of counts, how often each image was drawn. A metric is computed from such weights, of shape
 (rounds, N): its values in all resamples are one matrix operation.
+
+Of a recipe that was trained several times, with other seeds, a figure is the mean over the trainings. Its interval then
+holds two independent sources: the choice of the test images, by the bootstrap, and the scatter of the trainings, by
+Student's t.
 """
 
 from __future__ import annotations
@@ -95,7 +99,8 @@ class CalibratedRange:
 class Interval:
     """A figure over ``n`` test images with its 95% percentile bootstrap interval.
 
-    A calibration error has ``if_calibrated`` instead; ``low`` and ``high`` are then nan.
+    A calibration error has ``if_calibrated`` instead; ``low`` and ``high`` are then nan. The mean over several trainings
+    has their number, ``seeds``, and ``scatter``, the standard deviation over them.
     """
 
     value: float
@@ -103,15 +108,19 @@ class Interval:
     high: float
     n: int
     if_calibrated: CalibratedRange | None = None
+    seeds: int = 1
+    scatter: float | None = None
 
     def __str__(self) -> str:
         return figure_text(self.record())
 
     def record(self) -> dict[str, Any]:
-        """Return the figure as it is stored: ``value``, ``n``, and either ``low`` and ``high`` or ``if_calibrated``."""
-        if self.if_calibrated is None:
-            return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
-        return {"value": self.value, "n": self.n, "if_calibrated": dataclasses.asdict(self.if_calibrated)}
+        """Return the figure as it is stored: ``value``, ``n``, and those of the rest that it has."""
+        if self.if_calibrated is not None:
+            return {"value": self.value, "n": self.n, "if_calibrated": dataclasses.asdict(self.if_calibrated)}
+        ends = {} if np.isnan(self.low) and self.seeds > 1 else {"low": self.low, "high": self.high}
+        over = {} if self.seeds == 1 else {"seeds": self.seeds, "scatter": self.scatter}
+        return {"value": self.value, **ends, "n": self.n, **over}
 
 
 def current_figures(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -124,19 +133,21 @@ def current_figures(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[
 
 
 def figure_text(figure: Mapping[str, Any]) -> str:
-    """Return a stored figure with its interval in brackets, or with its range of a calibrated model."""
+    """Return a stored figure with its interval in brackets, its range of a calibrated model, or its scatter over seeds."""
     value = f"{figure['value']:.4f}"
     if (known := figure.get("if_calibrated")) is not None:
         return f"{value} ({known['low']:.4f} to {known['high']:.4f} if calibrated)"
-    return f"{value} [{figure['low']:.4f}, {figure['high']:.4f}]" if "low" in figure else value
+    if "low" in figure:
+        return f"{value} [{figure['low']:.4f}, {figure['high']:.4f}]"
+    return f"{value} ± {figure['scatter']:.4f}" if "scatter" in figure else value
 
 
 def range_text(figure: Mapping[str, Any]) -> str:
-    """Return what stands beside the value of a stored figure in a table: its interval, or its range if calibrated."""
+    """Return what stands beside the value of a stored figure in a table: its interval, range if calibrated, or scatter."""
     known = figure.get("if_calibrated")
     ends = figure if known is None else known
     if "low" not in ends:
-        return "–"
+        return f"± {figure['scatter']:.4f}" if "scatter" in figure else "–"
     return f"{ends['low']:.4f} – {ends['high']:.4f}" + (" if calibrated" if known is not None else "")
 
 
@@ -144,7 +155,8 @@ def range_text(figure: Mapping[str, Any]) -> str:
 class Difference:
     """A metric of ``first`` minus that of ``second``, its 95% interval, and the two-sided p value of no difference.
 
-    ``p_holm`` is the p value corrected for the number of pairs that were compared; the interval is of this pair alone.
+    The metric is the mean over trainings where there are several. ``p_holm`` is the p value corrected for the number of
+    pairs that were compared; the interval is of this pair alone.
     """
 
     first: str
@@ -180,22 +192,73 @@ def intervals(metrics: Sequence[Metric], n: int, seed: int = 0, rounds: int = RO
     dict
         Value and 95% percentile interval of each metric; of a calibration error, the range of a calibrated model.
     """
-    values = {metric.key: float(metric.statistic(np.ones((1, n)))[0]) for metric in metrics}
-    samples: dict[str, list[Floats]] = {metric.key: [] for metric in metrics if metric.calibrated is None}
-    if samples:
+    return intervals_over_seeds([metrics], n, seed=seed, rounds=rounds)
+
+
+def intervals_over_seeds(
+    trainings: Sequence[Sequence[Metric]], n: int, *, seed: int = 0, rounds: int = ROUNDS
+) -> dict[str, Interval]:
+    """Compute the mean of each metric over several trainings, with its interval; return them by key.
+
+    Parameters
+    ----------
+    trainings
+        For each training of a recipe (S), the metrics of its predictions of the same test images: the same keys, in any
+        order.
+    n
+        Number of test images.
+    seed
+        Of the resamples, which all trainings share, and of the draws from Student's t.
+    rounds
+        Number of resamples, and of draws of a calibrated model.
+
+    Returns
+    -------
+    dict
+        Mean, and 95% percentile interval of the mean in resamples of the test images plus t s / √S: s is the standard
+        deviation over the trainings, t is drawn from Student's t with S - 1 degrees of freedom. Of a calibration error,
+        the mean and s. Of one training, what `intervals` gives: the interval holds the choice of the test images alone.
+
+    Notes
+    -----
+    What the test images and a training do together counts twice, as s holds a part of it: where it is most of the scatter
+    the interval is too wide. With two trainings it is very wide, as t has one degree of freedom. In simulations, intervals
+    of differences of recipes with three trainings each hold the truth in about 98% of cases, with five each in 95 to 97%.
+    """
+    first, count = trainings[0], len(trainings)
+    resampled = {metric.key for metric in first if metric.calibrated is None}
+    values = {metric.key: np.zeros(count) for metric in first}
+    samples = {key: np.zeros(rounds) for key in resampled}
+    for number, metrics in enumerate(trainings):
+        for metric in metrics:
+            values[metric.key][number] = metric.statistic(np.ones((1, n)))[0]
+    if resampled:
+        done = 0
         for weights in _resamples(n, seed, rounds, "bootstrapping the intervals"):
-            for metric in metrics:
-                if metric.key in samples:
-                    samples[metric.key].append(metric.statistic(weights))
+            part = slice(done, done := done + len(weights))
+            for metric in (each for metrics in trainings for each in metrics if each.key in resampled):
+                samples[metric.key][part] += metric.statistic(weights) / count
     found = {}
-    for metric in metrics:
-        key, value = metric.key, values[metric.key]
-        if metric.calibrated is not None:
-            drawn = metric.calibrated(seed, rounds)
-            found[key] = Interval(value, np.nan, np.nan, n, _calibrated_range(value, drawn))
+    for metric in first:
+        each = values[metric.key]
+        value, scatter = float(each.mean()), float(each.std(ddof=1)) if count > 1 else None
+        if metric.key in resampled:
+            ends = _percentiles(samples[metric.key] + _training_noise(each, rounds, (seed, 1)))
+            found[metric.key] = Interval(value, *ends, n, None, count, scatter)
         else:
-            found[key] = Interval(value, *_percentiles(np.concatenate(samples[key])), n)
+            known = (
+                _calibrated_range(value, metric.calibrated(seed, rounds)) if metric.calibrated and count == 1 else None
+            )
+            found[metric.key] = Interval(value, np.nan, np.nan, n, known, count, scatter)
     return found
+
+
+def _training_noise(values: Floats, rounds: int, seed: tuple[int, int]) -> Floats:
+    """Draws (rounds,) of how far the mean of values (S,) of S trainings is from that of all; 0 of one training."""
+    count = len(values)
+    if count == 1:
+        return np.zeros(rounds)
+    return np.random.default_rng(seed).standard_t(count - 1, rounds) * values.std(ddof=1) / np.sqrt(count)
 
 
 def _calibrated_range(value: float, drawn: Floats) -> CalibratedRange:
@@ -205,18 +268,20 @@ def _calibrated_range(value: float, drawn: Floats) -> CalibratedRange:
 
 
 def paired_differences(
-    metrics: Mapping[str, Metric], n: int, seed: int = 0, rounds: int | None = None
+    metrics: Mapping[str, Metric | Sequence[Metric]], n: int, seed: int = 0, rounds: int | None = None
 ) -> list[Difference]:
     """Compare one metric of several models on the same images, every resample shared by all of them.
 
     Parameters
     ----------
     metrics
-        For each model's name, the metric of its predictions.
+        For each model's name, the metric of its predictions; of a recipe that was trained several times, the metric of each
+        training. Their mean is compared then, and their scatter counts as in `intervals_over_seeds`, independently for each
+        name.
     n
         Number of test images, in the same order for all models.
     seed
-        Of the resamples.
+        Of the resamples, and of the draws from Student's t.
     rounds
         Number of resamples; by default `ROUNDS`, or `ROUNDS_A_PAIR` for each pair if that is more.
 
@@ -239,11 +304,18 @@ def paired_differences(
             f"{rounds} resamples are too few for {len(pairs)} differences: corrected for their number, hardly a p value "
             f"could fall below 0.05; at least {needed} are needed"
         )
-    values = {name: metric.statistic(np.ones((1, n))) for name, metric in metrics.items()}
+    trainings = {name: [each] if isinstance(each, Metric) else list(each) for name, each in metrics.items()}
+    noise = {}
+    values = {}
+    for number, (name, each) in enumerate(trainings.items(), 1):
+        found = np.concatenate([metric.statistic(np.ones((1, n))) for metric in each])
+        noise[name] = np.append(0, _training_noise(found, rounds, (seed, number)))
+        values[name] = found.mean(keepdims=True)
     for weights in _resamples(n, seed, rounds, "bootstrapping the differences"):
-        for name, metric in metrics.items():
-            values[name] = np.append(values[name], metric.statistic(weights))
-    gaps = [values[first] - values[second] for first, second in pairs]
+        for name, each in trainings.items():
+            mean = np.mean([metric.statistic(weights) for metric in each], axis=0)
+            values[name] = np.append(values[name], mean)
+    gaps = [values[first] + noise[first] - values[second] - noise[second] for first, second in pairs]
     drawn = [gap[1:][np.isfinite(gap[1:])] for gap in gaps]
     p = [_p_of_no_difference(each, rounds) for each in drawn]
     compared = zip(pairs, gaps, drawn, p, holm(p), strict=True)

@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from darklens.evaluation.bootstrap import IF_CALIBRATED, figure_text
+import numpy as np
+
+from darklens.evaluation.bootstrap import IF_CALIBRATED, figure_text, intervals, intervals_over_seeds
+from darklens.evaluation.calibration import Calibration
 from darklens.inference.carried import carries_only
 from darklens.plots import charts
-from darklens.report.page import count_text, differences, environment, read_run, svg, titles, write_page
+from darklens.report.page import (
+    RunRecord,
+    count_text,
+    differences,
+    environment,
+    read_arrays,
+    read_run,
+    svg,
+    titles,
+    write_page,
+)
 from darklens.tasks.base import Task
+
+MEANS = ("parameters", "seconds", "images_seen", "training_images_per_second", "inference_images_per_second")
+"""What a row gives as the mean over its seeds."""
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Runs on the same images, ranked.
+    """Recipes on the same images, ranked.
 
     Attributes
     ----------
     task
         That all of them have learned.
     rows
-        What is said of each run, the best first.
+        What is said of each recipe, the best first, and under ``runs`` of each of its trainings.
     differences
         Paired differences of the metric that ranks.
     ranking
@@ -35,6 +52,8 @@ class Leaderboard:
         Of the benchmark.
     failed
         Recipes that could not be trained, and why.
+    trivial
+        ``name`` and ``figures`` of the task's trivial prediction; None if it has none.
     """
 
     task: Task
@@ -43,6 +62,7 @@ class Leaderboard:
     ranking: dict[str, Any]
     settings: Mapping[str, Any]
     failed: Mapping[str, str]
+    trivial: dict[str, Any] | None = None
 
 
 def rank_runs(
@@ -53,14 +73,15 @@ def rank_runs(
     own: Collection[str] = (),
     trust_code: bool = False,
 ) -> Leaderboard:
-    """Read trained and evaluated runs, and rank them by the metric that their task names.
+    """Read trained and evaluated runs, and rank their recipes by the metric that their task names.
 
     Parameters
     ----------
     runs
-        Run folders, all of one task, with an evaluation ``test`` on the same images.
+        Run folders, all of one task, with an evaluation ``test`` on the same images. Those of a recipe that is trained
+        with several seeds are called as `seed_folder` says.
     settings
-        Of the benchmark.
+        Of the benchmark; ``seed`` is the first.
     failed
         Recipes that could not be trained, and why.
     own
@@ -78,26 +99,70 @@ def rank_runs(
     described = evaluation["metrics"][task.ranking]
     ranking = {"key": task.ranking, **described}
     sign = -1 if described["better"] == "higher" else 1
-    rows = [_row(record) for record in records]
-    names = {record.name: record.run["recipe"]["name"] for record in records}
-    paired = [each | {k: names[each[k]] for k in ("first", "second")} for each in differences(records)]
+    recipes: dict[str, list[RunRecord]] = {}
+    for record in sorted(records, key=_seed):
+        number = _seed(record) - settings["seed"]
+        recipes.setdefault(record.name.removesuffix(seed_folder("", number)), []).append(record)
+    rows = [_row(name, trainings) for name, trainings in recipes.items()]
+    trained = [record for trainings in recipes.values() for record in trainings]
+    paired = differences(trained, [record.run["recipe"]["name"] for record in trained])
     ranked = sorted(rows, key=lambda row: sign * row["figures"][task.ranking]["value"])
-    return Leaderboard(task, ranked, paired, ranking, settings, failed)
+    return Leaderboard(task, ranked, paired, ranking, settings, failed, _trivial(records[0]))
 
 
-def _row(record: Any) -> dict[str, Any]:
-    """What the leaderboard says of a run."""
-    evaluation, training, recipe = record.evaluation, record.run["training"], record.run["recipe"]
+def _trivial(record: RunRecord) -> dict[str, Any] | None:
+    """The headlines of the trivial prediction of a run's task, on its test images."""
+    _, truth = read_arrays(record.evaluation["folder"], record.task)
+    if truth is None or (said := record.task.trivial(truth)) is None:
+        return None
+    name, predicted = said
+    metrics = [metric for metric in record.task.metrics(predicted, truth) if metric.key in record.task.headlines]
+    found = intervals(metrics, len(truth), record.evaluation["seed"])
+    return {"name": name, "figures": {key: interval.record() for key, interval in found.items()}}
+
+
+def seed_folder(name: str, number: int) -> str:
+    """Return the name of the run folder of a recipe, trained with a seed that is so much above the first."""
+    return f"{name}-seed{number}" if number else name
+
+
+def _seed(record: RunRecord) -> int:
+    return int(record.run.get("seed", 0))
+
+
+def _row(name: str, trainings: Sequence[RunRecord]) -> dict[str, Any]:
+    """What the leaderboard says of a recipe: of its trainings, the mean, or the first where there is none."""
+    first, runs = trainings[0], [_of_run(record) for record in trainings]
+    evaluation, recipe = first.evaluation, first.run["recipe"]
+    to_goal = [run["seconds_to_goal"] for run in runs]
     return {
         "recipe": recipe["name"],
-        "name": record.name,
+        "name": name,
         "description": recipe["description"],
         "source": recipe["source"],
-        "figures": evaluation["figures"],
+        "seeds": len(runs),
+        "figures": evaluation["figures"] if len(runs) == 1 else _figures(trainings),
         "titles": titles(evaluation),
-        "warnings": evaluation.get("warnings", []),
+        "warnings": _warnings(runs),
         "evaluation": {k: evaluation[k] for k in evaluation if k not in ("folder", "figures", "mistakes", "examples")},
         "n": evaluation["n"],
+        **{key: _mean([run[key] for run in runs]) for key in MEANS},
+        "peak_memory_mib": max(run["peak_memory_mib"] for run in runs),
+        "seconds_to_goal": None if None in to_goal else _mean(to_goal),
+        "precision": first.run["training"]["precision"],
+        "threads": first.run["training"]["threads"],
+        "runs": runs,
+    }
+
+
+def _of_run(record: RunRecord) -> dict[str, Any]:
+    """What the leaderboard keeps of one training."""
+    evaluation, training = record.evaluation, record.run["training"]
+    return {
+        "run": record.name,
+        "seed": _seed(record),
+        "figures": evaluation["figures"],
+        "warnings": evaluation.get("warnings", []),
         "parameters": training["parameters"],
         "seconds": training["seconds"],
         "images_seen": training["images"],
@@ -105,9 +170,36 @@ def _row(record: Any) -> dict[str, Any]:
         "inference_images_per_second": evaluation["images_per_second"],
         "peak_memory_mib": training["peak_memory_mib"],
         "seconds_to_goal": _seconds_to_goal(record.task, record.epochs),
-        "precision": training["precision"],
-        "threads": training["threads"],
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean, of whole numbers a whole number."""
+    if len(values) == 1:
+        return values[0]
+    mean = statistics.fmean(values)
+    return round(mean) if all(isinstance(value, int) for value in values) else round(mean, 2)
+
+
+def _figures(trainings: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
+    """Figures over several trainings of a recipe, computed again from their predictions."""
+    metrics = []
+    for record in trainings:
+        with np.load(record.evaluation["folder"] / "arrays.npz", allow_pickle=False) as arrays:
+            predicted, truth = arrays["predicted"], arrays["truth"]
+        calibration = Calibration(**record.config.calibration)
+        sets = record.task.prediction_sets(predicted, calibration, record.evaluation["coverage"])
+        metrics.append(record.task.metrics(predicted, truth, sets))
+    evaluation = trainings[0].evaluation
+    found = intervals_over_seeds(metrics, evaluation["n"], seed=evaluation["seed"])
+    return {key: found[key].record() for key in evaluation["figures"] if key in found}
+
+
+def _warnings(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with each training; of several, with the seed."""
+    if len(runs) == 1:
+        return list(runs[0]["warnings"])
+    return [f"with seed {run['seed']}, {warning}" for run in runs for warning in run["warnings"]]
 
 
 def _seconds_to_goal(task: Task, epochs: Sequence[Mapping[str, float]]) -> float | None:
@@ -125,8 +217,8 @@ def _seconds_to_goal(task: Task, epochs: Sequence[Mapping[str, float]]) -> float
 
 def write_leaderboard(board: Leaderboard, out: Path) -> Path:
     """Write ``leaderboard.html``, ``.md`` and ``.json`` into ``out``; return the page."""
-    content = {"settings": board.settings, "ranking": board.ranking, "rows": board.rows}
-    content |= {"differences": board.differences, "failed": dict(board.failed)}
+    content: dict[str, Any] = {"settings": board.settings, "ranking": board.ranking, "rows": board.rows}
+    content |= {"differences": board.differences, "failed": dict(board.failed), "trivial": board.trivial}
     (out / "leaderboard.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     (out / "leaderboard.md").write_text(markdown(board), "utf-8")
     rows = board.rows
@@ -144,6 +236,10 @@ def write_leaderboard(board: Leaderboard, out: Path) -> Path:
             failed=board.failed,
             columns=_columns(board),
             goal=board.task.goal,
+            most=_most(rows),
+            seeds=_seeds_text(board),
+            intervals=_intervals_text(rows, _columns(board)),
+            trivial=_trivial_text(board),
             ranking=board.ranking,
             plots=[svg(figure) for figure in (*board.task.comparison_panels(evaluations), cost)],
             pairs=_pairs(rows, board.differences),
@@ -164,32 +260,84 @@ def markdown(board: Leaderboard) -> str:
     task, rows, settings = board.task, board.rows, board.settings
     keys = [key for key in task.headlines if key in rows[0]["figures"]]
     goal = [f"time to {task.goal.title}"] if task.goal else []
-    head = ["recipe", *(rows[0]["titles"][key] for key in keys), "parameters", "images seen", "trained in"]
+    several = _most(rows) > 1
+    head = ["recipe", *(["seeds"] if several else []), *(rows[0]["titles"][key] for key in keys)]
+    head += ["parameters", "images seen", "trained in"]
     head += ["training images/s", *goal, "inference images/s", "memory"]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for row in rows:
         figures = [figure_text(row["figures"][key]) for key in keys]
         weak = " (see below)" if row.get("warnings") else ""
         reached = "–" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.0f} s"
-        cells = [f"`{row['name']}`{weak}", *figures, count_text(row["parameters"]), f"{row['images_seen']:,}"]
+        cells = [f"`{row['name']}`{weak}", *([str(row["seeds"])] if several else []), *figures]
+        cells += [count_text(row["parameters"]), f"{row['images_seen']:,}"]
         cells += [f"{row['seconds']:.0f} s", f"{row['training_images_per_second']:.0f}", *([reached] if goal else [])]
         cells += [f"{row['inference_images_per_second']:.0f}", f"{row['peak_memory_mib'] / 1024:.1f} GiB"]
         lines.append(f"| {' | '.join(cells)} |")
     start = (
         "weights from ImageNet where a recipe asks for them" if settings["pretrained"] else "all from random weights"
     )
-    calibrated = f"; {IF_CALIBRATED}" if any("if_calibrated" in rows[0]["figures"][key] for key in keys) else ""
     images = f"{settings['train_images']:,} training and " if settings.get("train_images") else ""
+    lines += ["", trivial] if (trivial := _trivial_text(board)) else []
     lines += [
         "",
         f"`{settings['data'] or settings['preset']}`, {images}{rows[0]['n']:,} test images, "
-        f"{settings['budget']} a recipe, seed {settings['seed']}, {start}; {settings['machine']}, "
-        f"threads: {rows[0]['threads']}. In brackets: 95% bootstrap intervals{calibrated}.",
+        f"{settings['budget']} a recipe, {_seeds_text(board)}, {start}; {settings['machine']}, "
+        f"threads: {rows[0]['threads']}. In brackets: {_intervals_text(rows, keys)}.",
     ]
     for row in rows:
         lines += [f"`{row['name']}`: {warning.partition('; try')[0]}." for warning in row.get("warnings", [])]
     lines += [f"Left out: `{name}`: {reason}" for name, reason in board.failed.items()]
     return "\n".join(lines) + "\n"
+
+
+def _most(rows: Sequence[Mapping[str, Any]]) -> int:
+    """The most seeds that a recipe was trained with."""
+    return max(row["seeds"] for row in rows)
+
+
+def _seeds_text(board: Leaderboard) -> str:
+    first, most = board.settings["seed"], _most(board.rows)
+    return f"seed {first}" if most == 1 else f"{most} seeds ({first} to {first + most - 1})"
+
+
+def _trivial_text(board: Leaderboard) -> str:
+    """The figures of the trivial prediction, in a sentence; empty if there is none."""
+    if board.trivial is None:
+        return ""
+    name, figures, called = board.trivial["name"], board.trivial["figures"], board.rows[0]["titles"]
+    said = [
+        f"{_inside_a_sentence(called[key])} {figure_text(figures[key])}"
+        for key in board.task.headlines
+        if key in figures
+    ]
+    return f"{name[0].upper()}{name[1:]}: {', '.join(said)}."
+
+
+def _inside_a_sentence(title: str) -> str:
+    return title[0].lower() + title[1:] if title[1:2].islower() else title
+
+
+def _intervals_text(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+    """What is said below a table: what its intervals hold, what stands in their place, and what the other columns are."""
+    figures = [row["figures"][key] for row in rows for key in keys if key in row["figures"]]
+    several = _most(rows) > 1
+    held = "the choice of the test images"
+    text = f"95% bootstrap intervals, which hold {held} alone"
+    if several:
+        text = f"95% intervals of the mean over seeds, which hold {held} (bootstrap)"
+        text += " and the scatter of the trainings (Student's t)"
+        if any(row["seeds"] == 1 for row in rows):
+            text += f", of recipes with one seed {held} alone"
+        if any("scatter" in figure and "low" not in figure for figure in figures):
+            text += "; ±: the standard deviation over seeds"
+    if any("if_calibrated" in figure for figure in figures):
+        text += f"; {IF_CALIBRATED}"
+    if several:
+        text += (
+            "; other columns are means over seeds, of memory the most, of the time to a goal if all seeds reached it"
+        )
+    return text
 
 
 def _pairs(

@@ -274,14 +274,27 @@ def _images_of(evaluation: Mapping[str, Any]) -> tuple[Any, ...]:
     return data["source"], data.get("seed"), data.get("preset"), evaluation["n"]
 
 
-def differences(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Return the paired difference of each two runs in the metric that ranks them.
+def differences(records: Sequence[RunRecord], names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Return the paired difference of each two runs, or recipes, in the metric that ranks them.
 
     Runs are left out that were evaluated on other images, or by a version that did not keep predictions.
+
+    Parameters
+    ----------
+    records
+        Trained and evaluated runs.
+    names
+        For each, what it is called; by default its own name. Runs of one name are trainings of one recipe, whose mean is
+        compared.
+
+    Returns
+    -------
+    list
+        For each pair of names, the fields of `darklens.evaluation.bootstrap.Difference` and the ``title`` of the metric.
     """
-    metrics: dict[str, Metric] = {}
+    metrics: dict[str, list[Metric]] = {}
     truths: list[np.ndarray] = []
-    for record in records:
+    for record, name in zip(records, names or [each.name for each in records], strict=True):
         predicted, truth = read_arrays(record.evaluation["folder"], record.task)
         if predicted is None or truth is None or (truths and not np.array_equal(truths[0], truth)):
             continue
@@ -290,11 +303,11 @@ def differences(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
         if _images_of(record.evaluation) != _images_of(records[0].evaluation):
             continue
         found = record.task.metrics(predicted, truth)
-        metrics[record.name] = next(metric for metric in found if metric.key == record.task.ranking)
+        metrics.setdefault(name, []).append(next(metric for metric in found if metric.key == record.task.ranking))
         truths.append(truth)
     if len(metrics) < 2:
         return []
-    title = next(iter(metrics.values())).title
+    title = next(iter(metrics.values()))[0].title
     return [dataclasses.asdict(each) | {"title": title} for each in paired_differences(metrics, len(truths[0]))]
 
 

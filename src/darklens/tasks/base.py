@@ -339,6 +339,22 @@ class Task(ABC):
             One of them has the key `ranking`.
         """
 
+    def trivial(self, truth: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """Return the best that can be said without looking at an image, which a leaderboard shows beside the recipes.
+
+        Parameters
+        ----------
+        truth
+            As `targets` gives it, of the test images.
+
+        Returns
+        -------
+        tuple or None
+            What it is, such as always saying the mean, and predictions (N, K) by what was learned from training targets;
+            None if there are none.
+        """
+        return None
+
     def concerns(self, figures: Mapping[str, Interval], predicted: np.ndarray, truth: np.ndarray) -> list[str]:
         """Return what is wrong with a result, in sentences for whoever reads it.
 

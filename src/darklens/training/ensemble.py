@@ -43,7 +43,7 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
 
     Notes
     -----
-    It is calibrated on the validation images if all members share them: the same data and seed.
+    It is calibrated on the validation images if all members share them: the same data and split.
     """
     folders = [model_folder(run) for run in runs]
     configs = [read_config(folder) for folder in folders]
@@ -94,8 +94,9 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
 
 def _shared_data(jobs: list[Job], trust_code: bool) -> TrainingData | None:
     """The data of all members, if it is the same and still there."""
-    first = dataclasses.replace(jobs[0], member=0)
-    if any(dataclasses.replace(job, recipe=first.recipe, member=0, start=first.start) != first for job in jobs):
+    alike = [dataclasses.replace(job, seed=job.images_seed, split_seed=None, member=0) for job in jobs]
+    first = alike[0]
+    if any(dataclasses.replace(job, recipe=first.recipe, start=first.start) != first for job in alike):
         return None
     try:
         return open_job_data(first, trust_code=trust_code)

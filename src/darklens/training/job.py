@@ -46,6 +46,9 @@ class Job:
     ----------
     recipe, data, seed
         What is trained, on what; a path or ``preset:NAME``.
+    split_seed
+        Seed of the split, or of the validation images of a preset; by default ``seed``. Runs that differ in ``seed`` alone
+        then learn from the same images.
     options
         How the data is read.
     wandb
@@ -71,6 +74,12 @@ class Job:
     member: int = 0
     unlabelled: str | None = None
     own_seeds: bool = True
+    split_seed: int | None = None
+
+    @property
+    def images_seed(self) -> int:
+        """Seed of the split, or of the validation images of a preset."""
+        return self.seed if self.split_seed is None else self.split_seed
 
 
 def read_job(out: Path, *, trust_code: bool = False) -> Job:
@@ -99,7 +108,9 @@ def _normal(job: Job) -> tuple[Any, ...]:
     start = job.start
     if start is not None and Path(start).parent.name == "stages":
         start = Path(start).name
-    rest = dataclasses.replace(job, recipe=_with_defaults(job.recipe), start=start, own_seeds=True)
+    rest = dataclasses.replace(
+        job, recipe=_with_defaults(job.recipe), start=start, own_seeds=True, split_seed=job.images_seed
+    )
     data = [stage.get("data") for stage in job.recipe.stages]
     return rest, [_with_defaults(part) for part in job.recipe.parts()], data, len(job.recipe.members)
 
@@ -200,6 +211,7 @@ def open_job_data(job: Job, *, trust_code: bool = False) -> TrainingData:
         unlabelled=job.unlabelled,
         member=job.member,
         own_seeds=job.own_seeds,
+        split_seed=job.images_seed,
         trust_code=trust_code,
     )
 
@@ -261,6 +273,7 @@ def training_command(job: Job, out: Path) -> str | None:
         "data": job.data,
         "out": out,
         "seed": job.seed,
+        "split_seed": job.split_seed,
         **job.options.given(),
         "wandb": job.wandb,
         "unlabelled": job.unlabelled,

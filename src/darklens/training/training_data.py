@@ -161,6 +161,7 @@ def open_training_data(
     unlabelled: str | None = None,
     member: int = 0,
     own_seeds: bool = True,
+    split_seed: int | None = None,
     trust_code: bool = False,
 ) -> TrainingData:
     """Open the training and validation images that ``--data`` names.
@@ -172,7 +173,7 @@ def open_training_data(
     recipe
         What is to be trained on them.
     seed
-        Splits and validation images follow from it alone.
+        Of order, weights and simulated training images, and of the sample to which the preprocessing is fitted.
     options
         How a path is read.
     unlabelled
@@ -181,6 +182,8 @@ def open_training_data(
         Order, weights and simulated training images follow from ``seed`` and from this number.
     own_seeds
         Whether simulated images have seeds that no dataset folder has; of runs of version 0.1 they have not.
+    split_seed
+        Splits and simulated validation images follow from it alone; by default ``seed``.
     trust_code
         Whether code that a preset in YAML names may run.
 
@@ -189,16 +192,17 @@ def open_training_data(
     DataError, PresetError, RecipeError
         If it cannot be opened, or does not hold what the recipe's task needs.
     """
+    split_seed = seed if split_seed is None else split_seed
     if data.startswith("preset:"):
         preset = load_preset(data.removeprefix("preset:"), trust_code=trust_code)
         of_member = seed + MEMBER_STRIDE * member
         if own_seeds:
-            seeds = simulation_seed(of_member % SEEDS, "training"), simulation_seed(seed, "validation")
+            seeds = simulation_seed(of_member % SEEDS, "training"), simulation_seed(split_seed, "validation")
         else:
-            seeds = of_member, seed + FORMER_VALIDATION
+            seeds = of_member, split_seed + FORMER_VALIDATION
         opened = _simulated(preset, recipe, of_member, seeds)
     else:
-        opened = _stored(open_with(data, options), recipe, seed, options.mask)
+        opened = _stored(open_with(data, options), recipe, seed, split_seed, options.mask)
     second = _second_stream(opened, unlabelled, options)
     return dataclasses.replace(opened, seed=seed + MEMBER_STRIDE * member, unlabelled=second)
 
@@ -218,7 +222,7 @@ def _second_stream(data: TrainingData, unlabelled: str | None, options: DataOpti
     return UnlabelledImages(cutouts, options.mask)
 
 
-def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> TrainingData:
+def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, mask: bool) -> TrainingData:
     notes = [] if cutouts.info.layout == "dataset" else list(cutouts.info.notes)
     cutouts = _square(cutouts, notes)
     task = recipe.make_task()
@@ -231,7 +235,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, mask: bool) -> Training
         known = np.flatnonzero(np.isfinite(targets).reshape(len(targets), -1).all(1))
         if len(known) < len(cutouts):
             cutouts, targets = cutouts.subset(known), targets[known]
-    catalog = ensure_split(cutouts.catalog, seed)
+    catalog = ensure_split(cutouts.catalog, split_seed)
     split = catalog["split"].to_numpy()
     train, validation = (np.flatnonzero(split == name) for name in ("train", "validation"))
     refuse = recipe.preprocessing.stretch == "minmax"

@@ -23,7 +23,7 @@ from darklens.inference.carried import carries_only
 from darklens.inference.shipped import model_folder
 from darklens.models.registry import network_options
 from darklens.progress import progress_bar
-from darklens.report.leaderboard import rank_runs, write_leaderboard
+from darklens.report.leaderboard import rank_runs, seed_folder, write_leaderboard
 from darklens.schema import read_json
 from darklens.simulation import load_preset
 from darklens.training.build import check_networks
@@ -140,8 +140,9 @@ def benchmark(
     """Write ``out/leaderboard.html``, ``.md`` and ``.json``, of all recipes done in ``out`` by this or another call.
 
     Every recipe is trained in a process of its own, so that its peak memory is its own. One that fails is left out of the
-    leaderboard and named; the others go on. Once the images are there, several calls may share ``out`` at a time if each
-    has recipes of its own.
+    leaderboard and named; the others go on. With several seeds, all recipes are trained with the first, in
+    ``out/runs/NAME``, then with the next, in ``out/runs/NAME-seed1``, and so on. Once the images are there, several calls
+    may share ``out`` at a time if each has recipes of its own.
 
     Parameters
     ----------
@@ -170,10 +171,10 @@ def benchmark(
     Raises
     ------
     DataError
-        If ``out`` was begun with other settings, or no recipe could be trained.
+        If ``out`` was begun with other settings, more seeds included, or no recipe could be trained.
     RecipeError
-        If two recipes have the same short name, and so the same folder, their tasks differ, or no recipe's network knows
-        an override.
+        If two recipes have the same short name, and so the same folder, or one has that of another seed, their tasks
+        differ, or no recipe's network knows an override.
     """
     plan = _Plan(recipes, dict(overrides or {}), budget, choices, options, out, trust_code)
     fitting = plan.checked_overrides()
@@ -184,14 +185,16 @@ def benchmark(
     folders = _images(plan, say)
     failed: dict[str, str] = {}
     own: set[str] = set()
-    for number, name in enumerate(recipes, 1):
-        run = out / "runs" / short_name(name)
-        say(f"[{number}/{len(recipes)}] {name}")
+    trainings = [(name, number) for number in range(choices.seeds) for name in recipes]
+    for place, (name, number) in enumerate(trainings, 1):
+        run = out / "runs" / seed_folder(short_name(name), number)
+        called = name if choices.seeds == 1 else f"{name}, seed {choices.seed + number}"
+        say(f"[{place}/{len(trainings)}] {called}")
         if without := sorted(set(plan.overrides) - set(fitting[name])):
             say(f"  its network has no {', '.join(key.removeprefix('network.') for key in without)}: left as it is")
         new = not _is_evaluated(run)
         try:
-            _train(plan, name, run, folders["train"], fitting[name])
+            _train(plan, name, number, run, folders["train"], fitting[name])
             own |= own_code(load_recipe(name, fitting[name], trust_code=trust_code))
             trust = trust_code or carries_only(model_folder(run), own)
             if new:
@@ -199,15 +202,15 @@ def benchmark(
                     chosen = EvaluationOptions("test")
                     evaluate_run(run, folders["test"], chosen, trust_code=trust, progress=advance)
         except DarklensError as error:
-            failed[name] = str(error)
+            failed[called] = str(error)
             say(f"  left out: {error}")
         done = [
             path.parents[2] for path in sorted((out / "runs").glob(f"*/{EVALUATION}")) if _is_evaluated(path.parents[2])
         ]
-        if done and (new or number == len(recipes)):
+        if done and (new or place == len(trainings)):
             board = rank_runs(done, settings | {"machine": machine()}, failed, own=own, trust_code=trust_code)
             write_leaderboard(board, out)
-    if len(failed) == len(recipes):
+    if len(failed) == len(trainings):
         raise DataError("no recipe could be trained: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
     return out / "leaderboard.html"
 
@@ -229,6 +232,11 @@ class _Plan:
         short = [short_name(name) for name in self.recipes]
         if twice := sorted({name for name in short if short.count(name) > 1}):
             raise RecipeError(f"two recipes are called {', '.join(twice)}; rename one")
+        of_seeds = {seed_folder(name, number): name for name in short for number in range(1, self.choices.seeds)}
+        if taken := sorted(set(short) & set(of_seeds)):
+            raise RecipeError(
+                f"{taken[0]} is what {of_seeds[taken[0]]} is called with another seed; rename that recipe"
+            )
         fitting = {name: known_overrides(name, self.overrides, trust_code=self.trust_code) for name in self.recipes}
         if useless := set(self.overrides) - {key for each in fitting.values() for key in each}:
             raise RecipeError(f"--{min(useless)}: no network of these recipes has such an option")
@@ -248,16 +256,24 @@ def _is_evaluated(run: Path) -> bool:
 
 
 def _same_as_before(out: Path, settings: dict[str, Any]) -> None:
+    """Begin a benchmark, or refuse to go on with another than was begun; there may be more seeds."""
     path = out / "benchmark.json"
     if path.is_file():
-        before = read_json(path, DataError)
+        before = {"seeds": 1} | read_json(path, DataError)
+        more = before["seeds"] in range(1, settings["seeds"])
         for name, value in settings.items():
-            if before.get(name) != value:
+            if before.get(name) != value and not (name == "seeds" and more):
                 raise DataError(f"{out}: was begun with {name} {before.get(name)}, not {value}; choose another --out")
+        if more:
+            _write_settings(path, before | {"seeds": settings["seeds"]})
         return
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out}: exists already and holds no benchmark; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
+    _write_settings(path, settings)
+
+
+def _write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
 
 
@@ -293,7 +309,8 @@ def _own_images(plan: _Plan, data: str, say: Callable[[str], None]) -> dict[str,
     return {"train": folder, "test": folder}
 
 
-def _train(plan: _Plan, name: str, run: Path, data: Path, overrides: Mapping[str, Any]) -> None:
+def _train(plan: _Plan, name: str, number: int, run: Path, data: Path, overrides: Mapping[str, Any]) -> None:
+    """Train a recipe with a seed that is so much above the first, whose split all share; one that is done is left."""
     changes = dict(overrides)
     recipe = load_recipe(name, changes, trust_code=plan.trust_code)
     if not plan.choices.pretrained and any(part.network.get("pretrained") for part in recipe.parts()):
@@ -309,7 +326,9 @@ def _train(plan: _Plan, name: str, run: Path, data: Path, overrides: Mapping[str
     changes |= planned(recipe, plan.budget, open_job_data(Job(recipe, str(data), plan.choices.seed)).train_images)
     values = {key.replace(".", "__"): "null" if value is None else value for key, value in changes.items()}
     values |= {"resume": True, "trust_code": plan.trust_code or None}
-    line = shlex.split(command("train", name, data=data, out=run, seed=plan.choices.seed, **values))
+    first = plan.choices.seed
+    values |= {"seed": first + number, "split_seed": first if number else None}
+    line = shlex.split(command("train", name, data=data, out=run, **values))
     status, last = run_passing_on_errors([sys.executable, "-m", *line])
     if status:
         raise RecipeError((last or f"ended with status {status}").removeprefix("darklens: "))

@@ -104,6 +104,8 @@ class BenchmarkOptions(Options):
         Of images, weights and order.
     pretrained
         Whether recipes that ask for pretrained weights get them; else all start from random ones.
+    seeds
+        How often each recipe is trained, with other weights, order and augmentation on the same images.
     """
 
     preset: str = "model-1"
@@ -112,3 +114,8 @@ class BenchmarkOptions(Options):
     test_images: int = TEST_IMAGES
     seed: int = 0
     pretrained: bool = True
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise DarklensError(f"--seeds must be at least 1; got {self.seeds}")

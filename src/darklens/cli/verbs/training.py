@@ -21,6 +21,7 @@ def train(
     out: Path,
     *,
     seed: int = 0,
+    split_seed: int | None = None,
     unlabelled: str | None = None,
     wandb: str | None = None,
     resume: bool = False,
@@ -36,6 +37,7 @@ def train(
         data: a folder or file in any layout, or preset:NAME.
         out: the run folder to make.
         seed: of weights, order, augmentation and split.
+        split_seed: of the split (of a preset, of the validation images), if it is to be that of another seed.
         unlabelled: a second dataset, for tasks that learn from images without labels as well.
         wandb: a Weights & Biases project to log to as well.
         resume: continue a run that was interrupted.
@@ -57,7 +59,7 @@ def train(
         from darklens.training.train import train as start_training
         from darklens.workflows.following import after_training
 
-    job = Job(loaded, data, seed, options, wandb, unlabelled=unlabelled)
+    job = Job(loaded, data, seed, options, wandb, unlabelled=unlabelled, split_seed=split_seed)
     if dry_run:
         say(_training_time(job, trust_code))
         return
