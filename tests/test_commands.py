@@ -35,6 +35,7 @@ def test_command_of_a_training_from_python_says_all_that_differs():
     rest, opened = open_options(plain_arguments(shlex.split(line)[1:]))
     parsed = make_parser().parse_args(rest, defaults=False).train
     assert opened == {"network.pretrained": False}
+    assert "optimizer" not in line, "the settings for random weights come by themselves"
     assert (parsed.trainer.epochs, parsed.seed, parsed.mask, parsed.crop, parsed.data) == (3, 5, True, 64, "my data")
     again = load_recipe(parsed.recipe, {"network.pretrained": False, "trainer.epochs": 3})
     assert again == recipe

@@ -14,7 +14,7 @@ import darklens
 from darklens.cli import main
 from darklens.data.dataset import read_dataset
 from darklens.data.synthesis import simulate_dataset
-from darklens.errors import DarklensError, ModelError, PresetError, RecipeError, UntrustedCodeError
+from darklens.errors import ModelError, PresetError, RecipeError, UntrustedCodeError
 from darklens.simulation import Simulator, load_preset
 from darklens.training.build import check_networks
 from darklens.training.ensemble import make_ensemble
@@ -299,23 +299,6 @@ def test_catalogue_that_names_code_runs_no_other_file(halo, tmp_path, evidence):
     with pytest.raises(PresetError, match=r"other\.py:cored is not of my_models\.py"):
         simulator.render(rows.with_columns(pl.lit("other.py:cored").alias("subhalo_profile")))
     assert not (tmp_path / "evil" / "ran").exists()
-
-
-def test_plan_of_a_benchmark_cannot_name_code(net, tmp_path, evidence):
-    out = tmp_path / "board"
-    arguments = (["substructure/demo"], Budget(1, "epochs"), out)
-    (out / "plans").mkdir(parents=True)
-    (out / "plans" / "demo.json").write_text(json.dumps({"network.name": f"{net}:Net"}))
-    (out / "benchmark.json").write_text(
-        json.dumps({"preset": "model-3-noisy", "budget": "1 epochs", "train_images": 192, "test_images": 96, "seed": 0,
-                    "pretrained": True, "overrides": SHORT})
-    )  # fmt: skip
-    hidden = {"trainer.epochs": 1, "trainer.batch_size=64": f"--network.name={net}:Net"}
-    for plan in ({"network.name": f"{net}:Net"}, hidden, {"trainer.epochs": f"1 --network.name={net}:Net"}):
-        (out / "plans" / "demo.json").write_text(json.dumps(plan))
-        with pytest.raises(DarklensError, match="a plan says how long to train and nothing else"):
-            benchmark(*arguments, choices=FEW, overrides=SHORT)
-    assert not evidence.exists()
 
 
 def test_benchmark_of_a_network_named_on_the_command_line_is_evaluated(net, tmp_path):

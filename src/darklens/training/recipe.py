@@ -367,8 +367,10 @@ def changes(recipe: Recipe) -> dict[str, Any]:
     library = load_recipe(recipe.name)
     names = {f"{part}.name": getattr(recipe, part)["name"] for part in ("network", "task")}
     renamed = {key: name for key, name in names.items() if name != getattr(library, key.partition(".")[0])["name"]}
-    own, base = (_flat(dataclasses.asdict(r)) for r in (recipe, load_recipe(recipe.name, renamed)))
-    return renamed | {k: v for k, v in own.items() if v != base.get(k) and k not in ("members", "stages")}
+    bare = library.network.get("pretrained") is True and recipe.network.get("pretrained") is False
+    begun = renamed | ({"network.pretrained": False} if bare and not recipe.network.get("weights") else {})
+    own, base = (_flat(dataclasses.asdict(r)) for r in (recipe, load_recipe(recipe.name, begun)))
+    return begun | {k: v for k, v in own.items() if v != base.get(k) and k not in _OF_THE_WHOLE}
 
 
 CODE = ("network", "task", "optimizer", "members", "stages")
