@@ -70,7 +70,7 @@ def test_name_without_its_folder_is_told_all_that_have_it():
         RecipeError, match=r"no recipe 'demo'\. Did you mean 'mass/demo' or 'substructure/demo'\? There are"
     ):
         load_recipe("demo")
-    with pytest.raises(RecipeError, match=r"no recipe 'zzzz'\. There are mass/demo, .*; your own is a \.yaml file"):
+    with pytest.raises(RecipeError, match=r"no recipe 'zzzz'\. There are mass/darklens, .*; your own is a \.yaml file"):
         load_recipe("zzzz")
 
 

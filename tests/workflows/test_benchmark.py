@@ -246,6 +246,24 @@ def test_bad_budgets_are_refused(text):
         parse_budget(text)
 
 
+def test_ranking_takes_a_small_part_of_the_time(tmp_path, monkeypatch):
+    """It takes 50 s here, trainings none: only the first run and the last are ranked."""
+    clock, ranked = [0.0], []
+
+    def rank(runs, *given, **more):
+        clock[0] += 50
+        ranked.append(len(runs))
+
+    monkeypatch.setattr(benchmarks, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(benchmarks, "rank_runs", rank)
+    monkeypatch.setattr(benchmarks, "write_leaderboard", lambda board, out: None)
+    for name in "abc":
+        (tmp_path / f"{name}.yaml").write_text("extends: substructure/demo\n")
+    recipes = [str(tmp_path / f"{name}.yaml") for name in "abc"]
+    benchmark(recipes, Budget(1, "epochs"), tmp_path / "board", choices=FEW, overrides=SMALL, say=lambda _: None)
+    assert ranked == [1, 3]
+
+
 def test_budget_of_images_is_used_in_whole_batches():
     recipe = load_recipe("substructure/demo", TINY)
     assert planned(recipe, Budget(3, "epochs"), 174) == {"trainer.epochs": 3}

@@ -238,7 +238,7 @@ def write_leaderboard(board: Leaderboard, out: Path) -> Path:
             goal=board.task.goal,
             most=_most(rows),
             seeds=_seeds_text(board),
-            intervals=_intervals_text(rows, _columns(board)),
+            intervals=_intervals_text(board),
             trivial=_trivial_text(board),
             ranking=board.ranking,
             plots=[svg(figure) for figure in (*board.task.comparison_panels(evaluations), cost)],
@@ -283,7 +283,7 @@ def markdown(board: Leaderboard) -> str:
         "",
         f"`{settings['data'] or settings['preset']}`, {images}{rows[0]['n']:,} test images, "
         f"{settings['budget']} a recipe, {_seeds_text(board)}, {start}; {settings['machine']}, "
-        f"threads: {rows[0]['threads']}. In brackets: {_intervals_text(rows, keys)}.",
+        f"threads: {rows[0]['threads']}. In brackets: {_intervals_text(board)}.",
     ]
     for row in rows:
         lines += [f"`{row['name']}`: {warning.partition('; try')[0]}." for warning in row.get("warnings", [])]
@@ -318,8 +318,9 @@ def _inside_a_sentence(title: str) -> str:
     return title[0].lower() + title[1:] if title[1:2].islower() else title
 
 
-def _intervals_text(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+def _intervals_text(board: Leaderboard) -> str:
     """What is said below a table: what its intervals hold, what stands in their place, and what the other columns are."""
+    rows, keys = board.rows, _columns(board)
     figures = [row["figures"][key] for row in rows for key in keys if key in row["figures"]]
     several = _most(rows) > 1
     held = "the choice of the test images"
@@ -334,9 +335,9 @@ def _intervals_text(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> s
     if any("if_calibrated" in figure for figure in figures):
         text += f"; {IF_CALIBRATED}"
     if several:
-        text += (
-            "; other columns are means over seeds, of memory the most, of the time to a goal if all seeds reached it"
-        )
+        text += "; other columns are means over seeds, of memory the most"
+        if board.task.goal is not None:
+            text += ", of the time to a goal if all seeds reached it"
     return text
 
 

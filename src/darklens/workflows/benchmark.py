@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from darklens.commands import command
@@ -37,6 +38,9 @@ EPOCHS = 10
 come out even."""
 EVALUATION = "evaluations/test/evaluation.json"
 """Where a run keeps its figures on the test images."""
+RANKING_PAUSE = 10
+"""The leaderboard is not written again before so many times the time that it took: ranking many recipes of several seeds
+takes longer than a short training."""
 SPLIT = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """Of a user's own images that have no test split."""
 
@@ -185,6 +189,7 @@ def benchmark(
     folders = _images(plan, say)
     failed: dict[str, str] = {}
     own: set[str] = set()
+    pause_until = 0.0
     trainings = [(name, number) for number in range(choices.seeds) for name in recipes]
     for place, (name, number) in enumerate(trainings, 1):
         run = out / "runs" / seed_folder(short_name(name), number)
@@ -207,9 +212,11 @@ def benchmark(
         done = [
             path.parents[2] for path in sorted((out / "runs").glob(f"*/{EVALUATION}")) if _is_evaluated(path.parents[2])
         ]
-        if done and (new or place == len(trainings)):
+        if done and (place == len(trainings) or (new and perf_counter() >= pause_until)):
+            began = perf_counter()
             board = rank_runs(done, settings | {"machine": machine()}, failed, own=own, trust_code=trust_code)
             write_leaderboard(board, out)
+            pause_until = perf_counter() + RANKING_PAUSE * (perf_counter() - began)
     if len(failed) == len(trainings):
         raise DataError("no recipe could be trained: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
     return out / "leaderboard.html"
