@@ -73,7 +73,7 @@ def training_time(job: Job, *, trust_code: bool = False) -> str:
         Whether code that a preset in YAML names may run.
     """
     recipe = job.recipe
-    rates = [_rate(dataclasses.replace(job, recipe=part), trust_code) for part in recipe.parts()]
+    rates = [training_rate(dataclasses.replace(job, recipe=part), trust_code=trust_code) for part in recipe.parts()]
     size = f"{recipe.name}: {sum(rate.parameters for rate in rates):,} parameters"
     speed = sum(rate.images for rate in rates) / sum(rate.stepping for rate in rates)
     if recipe.trainer.minutes is not None:
@@ -85,7 +85,16 @@ def training_time(job: Job, *, trust_code: bool = False) -> str:
     return f"{size}; {epochs} at about {speed:.0f} images/s on this machine: {most} {time}"
 
 
-def _rate(job: Job, trust_code: bool) -> TrainingRate:
+def training_rate(job: Job, *, trust_code: bool = False) -> TrainingRate:
+    """Do a few steps of a training, on one device, and return how fast they were; nothing is written.
+
+    Parameters
+    ----------
+    job
+        What is trained on what; its recipe has no members or stages.
+    trust_code
+        Whether code that a preset in YAML names may run.
+    """
     trainer_options = job.recipe.trainer
     began = _now()
     data = open_job_data(job, trust_code=trust_code)
