@@ -11,8 +11,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from darklens.evaluation.bootstrap import IF_CALIBRATED, figure_text, intervals, intervals_over_seeds
 from darklens.evaluation.calibration import Calibration
 from darklens.inference.carried import carries_only
@@ -185,8 +183,9 @@ def _figures(trainings: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
     """Figures over several trainings of a recipe, computed again from their predictions."""
     metrics = []
     for record in trainings:
-        with np.load(record.evaluation["folder"] / "arrays.npz", allow_pickle=False) as arrays:
-            predicted, truth = arrays["predicted"], arrays["truth"]
+        predicted, truth = read_arrays(record.evaluation["folder"], record.task)
+        assert predicted is not None  # a benchmark ranks only what version 0.1 did not evaluate
+        assert truth is not None
         calibration = Calibration(**record.config.calibration)
         sets = record.task.prediction_sets(predicted, calibration, record.evaluation["coverage"])
         metrics.append(record.task.metrics(predicted, truth, sets))

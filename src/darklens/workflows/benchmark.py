@@ -83,7 +83,7 @@ def planned(recipe: Recipe, budget: Budget, images: int) -> dict[str, Any]:
     budget
         What it may use.
     images
-        Training images that there are.
+        Training images that there are; of no account to a budget of minutes.
 
     Returns
     -------
@@ -330,7 +330,10 @@ def _train(plan: _Plan, name: str, number: int, run: Path, data: Path, overrides
         if not learns_alike(trained, recipe):
             raise RecipeError(f"{run}: is a run of another recipe of this name; rename {name}")
         return
-    changes |= planned(recipe, plan.budget, open_job_data(Job(recipe, str(data), plan.choices.seed)).train_images)
+    # A clock keeps a budget of minutes, whatever the number of images: they are not opened to be counted then.
+    by_clock = plan.budget.unit == "min"
+    images = 0 if by_clock else open_job_data(Job(recipe, str(data), plan.choices.seed)).train_images
+    changes |= planned(recipe, plan.budget, images)
     values = {key.replace(".", "__"): "null" if value is None else value for key, value in changes.items()}
     values |= {"resume": True, "trust_code": plan.trust_code or None}
     first = plan.choices.seed
