@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 import sys
@@ -12,9 +13,11 @@ from conftest import TINY
 from sklearn.metrics import roc_auc_score
 
 from darklens.cli import main
+from darklens.data.options import DataOptions
 from darklens.errors import DarklensError, DataError, ModelError, RecipeError
 from darklens.evaluation.bootstrap import paired_differences
 from darklens.models.registry import build_network
+from darklens.paths import only_one
 from darklens.tasks.classify import Classify
 from darklens.training.job import recorded_job
 from darklens.training.recipe import load_recipe
@@ -244,6 +247,23 @@ def test_budgets(text):
 def test_bad_budgets_are_refused(text):
     with pytest.raises(RecipeError, match="--budget is a number of epochs"):
         parse_budget(text)
+
+
+def test_process_that_shares_a_benchmark_waits_for_its_images(tmp_path, monkeypatch):
+    """Another one holds them; it ends while this one sleeps."""
+    plan = benchmarks._Plan(["substructure/demo"], {}, Budget(1, "epochs"), FEW, DataOptions(), tmp_path, False)
+    other, made, said = contextlib.ExitStack(), [], []
+    other.enter_context(only_one(tmp_path / "data", "making images"))
+
+    def sleep(seconds):
+        assert said == ["waiting for the images, which another process makes"]
+        assert not made
+        other.close()
+
+    monkeypatch.setattr(benchmarks, "sleep", sleep)
+    monkeypatch.setattr(benchmarks, "simulate_dataset", lambda *given, out, progress: made.append(out.name))
+    benchmarks._shared_images(plan, said.append)
+    assert made == ["train", "test"]
 
 
 def test_ranking_takes_a_small_part_of_the_time(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 from darklens.commands import command
@@ -19,10 +19,11 @@ from darklens.data.importing import import_data
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.data.synthesis import simulate_dataset
-from darklens.errors import DarklensError, DataError, RecipeError
+from darklens.errors import DarklensError, DataError, InUseError, RecipeError
 from darklens.inference.carried import carries_only
 from darklens.inference.shipped import model_folder
 from darklens.models.registry import network_options
+from darklens.paths import only_one
 from darklens.progress import progress_bar
 from darklens.report.leaderboard import rank_runs, seed_folder, write_leaderboard
 from darklens.schema import read_json
@@ -41,6 +42,8 @@ EVALUATION = "evaluations/test/evaluation.json"
 RANKING_PAUSE = 10
 """The leaderboard is not written again before so many times the time that it took: ranking many recipes of several seeds
 takes longer than a short training."""
+WAIT = 2.0
+"""Seconds between two looks at whether another process has made the images."""
 SPLIT = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """Of a user's own images that have no test split."""
 
@@ -186,7 +189,7 @@ def benchmark(
     if choices.data is not None:
         settings |= {"train_images": None, "test_images": None}
     _same_as_before(out, settings | json.loads(json.dumps(options.given(), default=str)))
-    folders = _images(plan, say)
+    folders = _shared_images(plan, say)
     failed: dict[str, str] = {}
     own: set[str] = set()
     pause_until = 0.0
@@ -282,6 +285,20 @@ def _same_as_before(out: Path, settings: dict[str, Any]) -> None:
 
 def _write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+
+
+def _shared_images(plan: _Plan, say: Callable[[str], None]) -> dict[str, Path]:
+    """The images of a benchmark, which one process makes; others that share it wait until they are there."""
+    waited = False
+    while True:
+        try:
+            with only_one(plan.out / "data", "making images"):
+                return _images(plan, say)
+        except InUseError:
+            if not waited:
+                say("waiting for the images, which another process makes")
+            waited = True
+            sleep(WAIT)
 
 
 def _images(plan: _Plan, say: Callable[[str], None]) -> dict[str, Path]:
