@@ -120,6 +120,22 @@ def test_epoch_in_which_nothing_fits_is_not_begun(clock):
     assert ends == pytest.approx([50 + 55], abs=1)
 
 
+def test_time_to_keep_large_weights_is_set_apart_before_the_first_epoch(clock, monkeypatch, tmp_path):
+    """Written once they take 2 s, so two checkpoints of weights and moments 12 s."""
+
+    def save(state, file):
+        assert state == {"weight": 3}
+        clock.now += 2
+
+    monkeypatch.setattr(timing.torch, "save", save)
+    budget = TimeBudget(100.0, 1, clock.now)
+    trainer = SimpleNamespace(is_global_zero=True, default_root_dir=tmp_path)
+    budget.on_sanity_check_end(trainer, SimpleNamespace(state_dict=lambda: {"weight": 3}))
+    ends, _, _ = trained(clock, budget, step=0.5, validation=1.0, sanity=False)
+    assert ends == pytest.approx([100 - 12 + 1], abs=0.5)
+    assert not list(tmp_path.iterdir())
+
+
 def test_interrupted_time_goes_on_with_what_was_left(clock):
     budget = TimeBudget(100.0, 10, clock.now)
     ends, _, passes = trained(clock, budget, step=0.5, validation=1.0, epochs=4)

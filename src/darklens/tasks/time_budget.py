@@ -6,9 +6,11 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from statistics import median
+from tempfile import TemporaryFile
 from time import perf_counter
 from typing import Any, TypeVar
 
+import torch
 from lightning.pytorch import Callback, Trainer
 
 from darklens.data.batches import Batch
@@ -20,6 +22,10 @@ VALIDATION_SHARE = 0.2
 RECENT_STEPS = 5
 """Steps whose median is the length of the next. The first of a process warm up, and those after it may fit lenses that
 later ones find done."""
+
+KEPT = 6
+"""How many times the weights are written after a validation: checkpoints of the best and of the last epoch, each with
+the two moments that Adam has of them. Only the first epoch depends on it; after that the time is measured."""
 
 
 class TimeBudget(Callback):
@@ -113,6 +119,14 @@ class TimeBudget(Callback):
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.sanity_checking:
             self._validation = (self.elapsed() - self._mark) * len(trainer.val_dataloaders)  # type: ignore[arg-type]
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        began = self.elapsed()
+        with TemporaryFile(dir=trainer.default_root_dir) as file:
+            torch.save(pl_module.state_dict(), file)
+        self._validation += KEPT * (self.elapsed() - began)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
