@@ -18,10 +18,11 @@ from darklens.data.dataset import read_dataset
 from darklens.data.synthesis import estimate, image_dtype, simulate_cutouts, simulate_dataset, simulated_info
 from darklens.errors import DataError
 from darklens.simulation import Simulator, load_preset
+from darklens.simulation.draw import draw_block
 
 
 def digest(folder):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
 def test_simulated_folder_holds_images_and_whole_truth(dataset):
@@ -85,6 +86,28 @@ def test_interrupted_simulation_ends_with_the_same_bytes(tmp_path, often):
     assert not (tmp_path / "again.partial").exists()
     other = simulate_dataset(preset, 200, 6, out=tmp_path / "other")
     assert digest(other)["images.npy"] != digest(whole)["images.npy"]
+
+
+def test_truths_are_drawn_once_and_kept_with_their_images(tmp_path, often, monkeypatch):
+    drawn = []
+
+    def draw(preset, seed, block):
+        drawn.append(block)
+        return draw_block(preset, seed, block)
+
+    monkeypatch.setattr("darklens.simulation.simulator.draw_block", draw)
+    interrupted(tmp_path / "a")
+    assert set(drawn[:2]) == {0, 1}
+    drawn.clear()
+    resumed = simulate_dataset(load_preset("model-3-noisy"), 200, 5, out=tmp_path / "a")
+    assert sorted(drawn) == [2, 3]
+    truths = Simulator("model-3-noisy", 5).catalog(200)
+    assert read_dataset(resumed).catalog.drop("seed").equals(truths)
+    drawn.clear()
+    assert simulate_cutouts(load_preset("model-3-noisy"), 200, 5).catalog.equals(truths)
+    assert sorted(drawn) == [0, 1, 2, 3]
+    empty = simulate_dataset(load_preset("model-3-noisy"), 0, 5, out=tmp_path / "empty")
+    assert read_dataset(empty).catalog.drop("seed").schema == truths.schema
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ class Images(Protocol):
     def __getitem__(self, rows: Any, /) -> np.ndarray: ...
 
 
+ROWS = "rows"
+"""Folder of an unfinished dataset with the catalogue's rows, a file for each checkpoint."""
 NOISE_CHUNK = 256
 """Noise maps that are read and written at once, as many as images (`darklens.data.importing.CHUNK`)."""
 
@@ -543,11 +545,27 @@ class DatasetWriter:
         """Write images (n, C, H, W) from row ``start`` on; an interruption before the next `checkpoint` loses them."""
         self.images[start : start + len(images)] = images
 
-    def checkpoint(self, done: int) -> None:
-        """Record that all rows below ``done`` are written: an interrupted run is continued there."""
+    def checkpoint(self, done: int, rows: pl.DataFrame | None = None) -> None:
+        """Record that all images below ``done`` are written: an interrupted run is continued there.
+
+        Parameters
+        ----------
+        done
+            Number of images.
+        rows
+            The catalogue's rows of the images since the last checkpoint, which are kept for `kept_rows`.
+        """
         self.images.flush()
+        if rows is not None:
+            (self.partial / ROWS).mkdir(exist_ok=True)
+            rows.write_parquet(self.partial / ROWS / f"{done:012d}.parquet")
         self._progress(done)
         self.done = done
+
+    def kept_rows(self) -> pl.DataFrame:
+        """Return the catalogue's rows of all checkpoints, in order; there must be one checkpoint with rows at least."""
+        parts = [pl.read_parquet(path) for path in sorted((self.partial / ROWS).iterdir())]
+        return pl.concat(parts, how="diagonal_relaxed")
 
     def finish(
         self,
@@ -592,6 +610,7 @@ class DatasetWriter:
             info = dataclasses.replace(info, checksum=checksum(self.partial / "images.npy"), versions=versions())
             _write_text(self.partial / "dataset.json", json.dumps(dataclasses.asdict(info), indent=2) + "\n")
             check_absent(self.path)
+            shutil.rmtree(self.partial / ROWS, ignore_errors=True)
             for name in ("progress.json", LOCK, OWNER):
                 (self.partial / name).unlink(missing_ok=True)
             shutil.rmtree(self.path, ignore_errors=True)  # an empty folder gives way

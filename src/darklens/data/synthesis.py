@@ -14,6 +14,7 @@ from darklens.data.dataset import Cutouts, DatasetInfo, DatasetWriter, versions
 from darklens.data.seeds import simulation_seed
 from darklens.progress import working
 from darklens.simulation import BLOCK, Preset, Simulator
+from darklens.simulation.columns import to_frame
 
 Progress = Callable[[int, int], None]
 COMPILE_FROM = 1024
@@ -68,19 +69,22 @@ def simulate_dataset(
     dtype = image_dtype(preset, noise)
     shape = (count, 1, preset.pixels, preset.pixels)
     fingerprint = {"preset": preset.resolved, "seed": seed, "noise": noise, "versions": versions(), "device": device}
+    fingerprint |= {"rows": "at checkpoints"}  # version 0.1 drew them at the end
     writer = DatasetWriter(out, shape, dtype, fingerprint=fingerprint)
     simulator = Simulator(preset, seed, device, compile=count >= COMPILE_FROM)
-    start = writer.done
+    start, truths = writer.done, []
     for images, rows in simulator.blocks(count - start, start=start, noise=noise):
         writer.write(start, images.cpu().numpy().astype(dtype))
+        truths.append(to_frame(rows))
         start += len(rows["id"])
         if start % CHECKPOINT == 0 or start == count:
-            writer.checkpoint(start)
+            writer.checkpoint(start, pl.concat(truths, how="diagonal_relaxed"))
+            truths.clear()
             if progress:
                 progress(start, count)
     seeds = pl.lit(seed).alias("seed")
     with working("writing the truths and the checksum"):
-        catalog = simulator.catalog(count)
+        catalog = writer.kept_rows() if count else simulator.catalog(0)
         return writer.finish(catalog.with_columns(seeds), simulated_info(preset, seed, noise))
 
 
@@ -105,13 +109,15 @@ def simulate_cutouts(preset: Preset, count: int, seed: int, *, progress: Progres
     """
     simulator = Simulator(preset, seed, compile=count >= COMPILE_FROM)
     images = np.empty((count, 1, preset.pixels, preset.pixels), image_dtype(preset, noise=True))
-    done = 0
+    done, truths = 0, []
     for block, rows in simulator.blocks(count):
         images[done : done + len(rows["id"])] = block.numpy()
+        truths.append(to_frame(rows))
         done += len(rows["id"])
         if progress:
             progress(done, count)
-    return Cutouts(images, simulator.catalog(count), simulated_info(preset, seed))
+    catalog = pl.concat(truths, how="diagonal_relaxed") if count else simulator.catalog(0)
+    return Cutouts(images, catalog, simulated_info(preset, seed))
 
 
 def image_dtype(preset: Preset, noise: bool) -> np.dtype:
