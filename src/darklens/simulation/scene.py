@@ -167,7 +167,7 @@ def substructure_deflection(preset: Preset, label: str, columns: Columns, like: 
 
     Returns
     -------
-    A function of positions (1, …) in arcsec that returns the two components of the deflection (N, …), or None for a
+    A function of positions (1 or N, …) in arcsec that returns the two components of the deflection (N, …), or None for a
     class that adds nothing.
     """
     parts = substructure(preset, label, columns, like)
@@ -180,10 +180,10 @@ def substructure_deflection(preset: Preset, label: str, columns: Columns, like: 
         step = max(1, most // max(1, deflectors * x[0].numel()))
         sums = []
         for i in range(0, images, step):
-            sliced = {name: p[i : i + step] for name, p in parts.parameters.items()}
-            sums.append(
-                summed_deflection(parts.deflection, x, y, parameters=sliced, weights=parts.weights[i : i + step])
-            )
+            these = slice(i, i + step)
+            sliced = {name: p[these] for name, p in parts.parameters.items()}
+            at = (x, y) if len(x) == 1 else (x[these], y[these])
+            sums.append(summed_deflection(parts.deflection, *at, parameters=sliced, weights=parts.weights[these]))
         return torch.cat([s[0] for s in sums]), torch.cat([s[1] for s in sums])
 
     return deflect
