@@ -1,8 +1,8 @@
 """Read and write datasets: images, a catalogue with a row for each image, and a description.
 
 On disk it is a folder that any tool can read: ``images.npy`` (N, C, H, W), ``catalog.parquet`` and ``dataset.json``
-(``targets.npy`` beside them for super-resolution, ``noise.npy`` for noise maps). It is written under another name, and
-renamed when it is complete.
+(``targets.npy`` beside them for super-resolution, ``noise.npy`` for noise maps, ``psf.npy`` for PSFs). It is written under
+another name, and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,7 @@ import polars as pl
 from darklens.data.bands import chosen as chosen_bands
 from darklens.data.bands import matching
 from darklens.data.mapped import MappedImages
+from darklens.data.psfs import Psf, StoredPsfs, write_psfs
 from darklens.errors import DataError
 from darklens.paths import LOCK, OWNER, check_absent, only_one
 from darklens.schema import from_keys, known_keys, read_versioned
@@ -75,6 +76,8 @@ class DatasetInfo:
         Name of the layout that was found, a key of `darklens.data.layouts.LAYOUTS` or ``ALIASES``.
     seed, noise, preset
         Of a simulated dataset: its seed, whether it has noise, and all values of its preset.
+    psf_sizes
+        Of point-spread functions in ``psf.npy``: their height and width by band, pixels; None without.
     notes
         Sentences on what was guessed or left out in reading.
     versions, checksum
@@ -93,6 +96,7 @@ class DatasetInfo:
     seed: int | None = None
     noise: bool | None = None
     preset: dict[str, Any] | None = None
+    psf_sizes: dict[str, list[int]] | None = None
     notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     checksum: str | None = None
@@ -132,7 +136,7 @@ class Cutouts:
     targets: Images | None = None
     path: Path | None = None
     noise: Images | None = None
-    psf: Callable[[int], dict[str, np.ndarray]] | None = None
+    psf: Psf | None = None
 
     def __post_init__(self) -> None:
         if len(self.catalog) != self.images.shape[0]:
@@ -145,6 +149,11 @@ class Cutouts:
     def where(self) -> str:
         """Return what errors name: the path, or else the source."""
         return self.info.source if self.path is None else str(self.path)
+
+    @property
+    def bands(self) -> list[str]:
+        """Return the names of the bands, their numbers from 0 where they have none."""
+        return self.info.bands or [str(number) for number in range(self.images.shape[1])]
 
     @property
     def ids(self) -> list[str]:
@@ -247,11 +256,23 @@ class Cutouts:
             images=SelectedBands(self.images, places),
             noise=None if self.noise is None else SelectedBands(self.noise, places),
             info=dataclasses.replace(self.info, bands=found, zero_points=zero_points),
+            psf=None if self.psf is None else partial(_of_bands, self.psf, found),
         )
 
 
-def _renumbered(psf: Callable[[int], dict[str, np.ndarray]], rows: np.ndarray, row: int) -> dict[str, np.ndarray]:
+def _renumbered(psf: Psf, rows: np.ndarray, row: int) -> dict[str, np.ndarray]:
     return psf(int(rows[row]))
+
+
+def _of_bands(psf: Psf, bands: Sequence[str], row: int) -> dict[str, np.ndarray]:
+    kernels = psf(row)
+    return {band: kernels[band] for band in bands if band in kernels}
+
+
+def _of_shards(psfs: Sequence[Psf | None], starts: np.ndarray, row: int) -> dict[str, np.ndarray]:
+    shard = int(np.searchsorted(starts, row, side="right")) - 1
+    psf = psfs[shard]
+    return {} if psf is None else psf(row - int(starts[shard]))
 
 
 def read_window(images: Images, rows: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
@@ -426,7 +447,10 @@ def read_dataset(path: Path) -> Cutouts:
         raise DataError(f"{path / 'noise.npy'}: shape {noise.shape} where images.npy has {images.shape}")
     if info.bands and len(info.bands) != images.shape[1]:
         raise DataError(f"{path / 'dataset.json'}: names {len(info.bands)} bands; images.npy has {images.shape[1]}")
-    return Cutouts(images, catalog, info, targets, path, noise)
+    data = Cutouts(images, catalog, info, targets, path, noise)
+    if (path / "psf.npy").is_file():
+        data.psf = StoredPsfs(path / "psf.npy", len(images), data.bands, info.psf_sizes or {})
+    return data
 
 
 def _read_images(path: Path) -> MappedImages:
@@ -462,7 +486,7 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: the catalogues of the shards do not fit each other: {error}") from error
     notes = list(dict.fromkeys(note for shard in shards for note in shard.info.notes))
-    info = dataclasses.replace(shards[0].info, source=str(path), checksum=None, notes=notes)
+    info = dataclasses.replace(shards[0].info, source=str(path), checksum=None, psf_sizes=None, notes=notes)
     with_targets = [shard.targets for shard in shards if shard.targets is not None]
     if catalog["id"].is_duplicated().any():
         prefixes = [f"{shard.path.name}/" for shard in shards if shard.path is not None for _ in range(len(shard))]
@@ -475,7 +499,10 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
         note = f"noise maps of {len(maps)} of {len(shards)} shards: not used, as others lack them"
         info = dataclasses.replace(info, notes=[*info.notes, note])
     noise = ConcatenatedImages(maps) if len(maps) == len(shards) else None
-    return Cutouts(ConcatenatedImages([shard.images for shard in shards]), catalog, info, targets, path, noise)
+    starts = np.cumsum([0, *(len(shard) for shard in shards[:-1])])
+    psfs = [shard.psf for shard in shards]
+    psf = partial(_of_shards, psfs, starts) if any(psfs) else None
+    return Cutouts(ConcatenatedImages([shard.images for shard in shards]), catalog, info, targets, path, noise, psf)
 
 
 class DatasetWriter:
@@ -555,6 +582,7 @@ class DatasetWriter:
         info: DatasetInfo,
         targets: np.ndarray | None = None,
         noise: Images | None = None,
+        psf: Psf | None = None,
     ) -> Path:
         """Write catalogue and description, rename the folder, and return its path.
 
@@ -563,11 +591,13 @@ class DatasetWriter:
         catalog
             A row for each image.
         info
-            Description; versions and checksum are added.
+            Description; versions, checksum and sizes of PSFs are added.
         targets
             Images (N, C, H', W') that super-resolution is to predict; None writes none.
         noise
             Noise maps of the images' shape, which are read and written a part at a time; None writes none.
+        psf
+            Returns the point-spread functions (h, w) of an image by band; None writes none.
 
         Returns
         -------
@@ -577,19 +607,25 @@ class DatasetWriter:
         Raises
         ------
         DataError
-            If it exists by now, or cannot be written.
+            If it exists by now, or cannot be written, or a PSF does not fit.
         """
         self.images.flush()
         del self.images
         try:
             catalog.write_parquet(self.partial / "catalog.parquet")
-            for name in ("targets.npy", "noise.npy"):  # of an attempt that was interrupted
+            for name in ("targets.npy", "noise.npy", "psf.npy"):  # of an attempt that was interrupted
                 (self.partial / name).unlink(missing_ok=True)
             if targets is not None:
                 np.save(self.partial / "targets.npy", targets)
             if noise is not None:
                 self._write_noise(noise)
-            info = dataclasses.replace(info, checksum=checksum(self.partial / "images.npy"), versions=versions())
+            sizes = None
+            if psf is not None:
+                bands = info.bands or [str(number) for number in range(self.shape[1])]
+                sizes = write_psfs(self.partial / "psf.npy", psf, self.shape[0], bands)
+            info = dataclasses.replace(
+                info, checksum=checksum(self.partial / "images.npy"), versions=versions(), psf_sizes=sizes
+            )
             _write_text(self.partial / "dataset.json", json.dumps(dataclasses.asdict(info), indent=2) + "\n")
             check_absent(self.path)
             for name in ("progress.json", LOCK, OWNER):

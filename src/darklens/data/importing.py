@@ -80,10 +80,8 @@ def import_data(
             if progress:
                 progress(int(rows[-1]) + 1, len(cutouts))
         targets = None if cutouts.targets is None else np.asarray(cutouts.targets[np.arange(len(cutouts))], np.float32)
-        if cutouts.psf is not None:
-            notes.append("PSFs are not kept in a dataset folder")
         info = dataclasses.replace(cutouts.info, layout="dataset", notes=notes)
-        return writer.finish(catalog, info, targets, cutouts.noise)
+        return writer.finish(catalog, info, targets, cutouts.noise, cutouts.psf)
     except BaseException:
         writer.discard()
         raise
@@ -95,5 +93,6 @@ def _fingerprint(cutouts: Cutouts, mask: bool) -> dict[str, Any]:
     return {
         "source": info.source, "mask": mask, "bands": info.bands, "pixel_scale": info.pixel_scale, "unit": info.unit,
         "zero_points": info.zero_points, "noise": cutouts.noise is not None, "targets": cutouts.targets is not None,
+        "psf": cutouts.psf is not None,
         "ids": hashlib.sha256("\n".join(cutouts.ids).encode()).hexdigest(),
     }  # fmt: skip
