@@ -157,6 +157,40 @@ def test_nothing_and_nothing_known(tmp_path):
         open_data(tmp_path, layout="x")
 
 
+@pytest.mark.parametrize("number", ["101", "a"])
+def test_folders_of_several_datasets_name_them(tmp_path, number):
+    for band in "GRIU":
+        for label in ("lens", "nolens"):
+            folder = tmp_path / "ground" / label / f"Band_{band}"
+            folder.mkdir(parents=True)
+            for number in (101, 102):
+                fits.PrimaryHDU(RNG.normal(size=(8, 8))).writeto(folder / f"imageSDSS_{band}-{number}.fits")
+    for label in ("lens", "nolens"):
+        (tmp_path / "space" / label).mkdir(parents=True)
+        fits.PrimaryHDU(RNG.normal(size=(9, 9))).writeto(tmp_path / "space" / label / f"imageEUC_VIS-{number}.fits")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(DataError) as error:
+        open_data(tmp_path)
+    assert f"ground (bands), space (classes); name one, such as {tmp_path / 'ground'}" in str(error.value)
+    assert open_data(tmp_path / "ground").images.shape == (4, 4, 8, 8)
+
+
+def test_folders_of_several_kinds_of_files_are_no_classes(tmp_path):
+    save_images(tmp_path / "arrays", ["a", "b"])
+    (tmp_path / "pictures").mkdir()
+    for kind in ("png", "jpg"):
+        Image.new("L", (16, 16)).save(tmp_path / "pictures" / f"{kind}.{kind}")
+    with pytest.raises(
+        DataError, match=r"mixes jpeg, npy, png files; .*: arrays \(files\), pictures \(files\); name one"
+    ):
+        open_data(tmp_path)
+    (tmp_path / "pictures").rename(tmp_path / "lens")
+    (tmp_path / "arrays" / "a.npy").unlink()
+    (tmp_path / "arrays" / "b.npy").unlink()
+    Image.new("L", (16, 16)).save(tmp_path / "arrays" / "a.png")
+    assert open_data(tmp_path).images.shape == (3, 1, 16, 16)
+
+
 @pytest.mark.parametrize("labels", [[0, np.nan, 1], [0, np.inf, 1], ["a", "b", "c"]])
 def test_labels_that_are_no_numbers_are_refused(tmp_path, labels):
     np.save(tmp_path / "images.npy", np.ones((3, 1, 8, 8)))

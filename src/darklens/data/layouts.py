@@ -47,6 +47,9 @@ TRUTH_COLUMNS = {
 }  # fmt: skip
 """Columns of the Bologna challenge that are truths of the simulation: no observer knows them, and they reveal the label."""
 
+LOOKED_INTO = 10
+"""Folders inside one without a layout that are tried, to name those that can be read. A choice, not tuned."""
+
 Opener = Callable[[Path, DataOptions], Cutouts | None]
 
 
@@ -116,9 +119,8 @@ def open_data(
     if layout is not None:
         raise DataError(f"{where}: does not have the layout {layout!r}")
     sample = ", ".join(sorted(p.name for p in where.iterdir())[:5]) if where.is_dir() else where.name
-    raise DataError(
-        f"{where}: no layout recognised ({sample}); known are {', '.join(LAYOUTS)} — see 'data layouts' in the docs"
-    )
+    known = f"known are {', '.join(LAYOUTS)} — see 'data layouts' in the docs"
+    raise DataError(f"{where}: no layout recognised ({sample}); {_readable_inside(where) or known}")
 
 
 def open_with(path: str | Path, options: DataOptions) -> Cutouts:
@@ -126,6 +128,32 @@ def open_with(path: str | Path, options: DataOptions) -> Cutouts:
     chosen = options.given()
     chosen.pop("mask", None)
     return open_data(path, **chosen)
+
+
+def _readable_inside(where: Path) -> str | None:
+    """The folders in a folder that are datasets of their own, with their layouts, as part of a sentence; None without."""
+    if not where.is_dir():
+        return None
+    folders = _folders(where)
+    layouts = {folder.name: _layout_of(folder) for folder in folders[:LOOKED_INTO]}
+    found = [f"{name} ({layout})" for name, layout in layouts.items() if layout is not None]
+    if not found:
+        return None
+    others = f" (of {len(folders):,} folders, the first {LOOKED_INTO} were tried)" if len(folders) > LOOKED_INTO else ""
+    first = next(name for name, layout in layouts.items() if layout is not None)
+    return f"it holds datasets of their own: {', '.join(found)}{others}; name one, such as {where / first}"
+
+
+def _layout_of(path: Path) -> str | None:
+    """The layout of a path; None if it has none, or cannot be read."""
+    for opener in LAYOUTS.values():
+        try:
+            found = opener(path, DataOptions())
+        except DataError:
+            return None
+        if found is not None:
+            return found.info.layout
+    return None
 
 
 def _resized(found: Cutouts, crop: int | None, pad: int | None) -> Cutouts:
@@ -209,8 +237,7 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
     if not path.is_dir():
         return None
     groups: list[tuple[Path, str, str | None]] = []
-    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    for folder in folders:
+    for folder in _folders(path):
         split, _, name = folder.name.partition("_")
         if split in SPLIT_NAMES and name in ("lenses", "nonlenses"):
             groups.append((folder, name, SPLIT_NAMES[split]))
@@ -235,7 +262,8 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
         paths += files
         labels += [label] * len(files)
         splits += [split_name] * len(files)
-    if all(file_kind(p) == "fits" for p in paths):
+    _check_one_kind(path, paths)
+    if file_kind(paths[0]) == "fits":
         if options.layout is None and group_bands(path, paths, CLASS_NAMES) is not None:
             return None  # files of single bands, which the layout of bands reads, with the labels
         companions, notes = _beside(paths, others)
@@ -251,7 +279,7 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
 
 def _object_folders(path: Path, options: DataOptions) -> Cutouts | None:
     """A folder for each object, with its image in a file of that name, beside its noise map and PSF."""
-    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")] if path.is_dir() else []
+    folders = _folders(path) if path.is_dir() else []
     images = [[p for p in _files(folder) if identifier(p) == "image"] for folder in folders]
     if not folders or any(len(found) != 1 for found in images):
         return None
@@ -327,7 +355,10 @@ def _bands(path: Path, options: DataOptions) -> Cutouts | None:
     """A FITS file for each band of an object, grouped by the names of files and folders; around them folders of classes."""
     files = [p for p in sorted(path.rglob("*")) if file_kind(p) == "fits" and p.is_file()] if path.is_dir() else []
     files, others = without_auxiliary(files)
-    groups = (group_bands(path, files, CLASS_NAMES) or group_by_headers(path, files)) if len(files) > 1 else None
+    try:
+        groups = (group_bands(path, files, CLASS_NAMES) or group_by_headers(path, files)) if len(files) > 1 else None
+    except DataError as error:
+        raise DataError(f"{error}; {inside}" if (inside := _readable_inside(path)) else str(error)) from error
     if groups is None or (len(groups.objects) < 2 and len(groups.bands) > 8):
         return None
     companions, notes = _beside(files, others)
@@ -397,19 +428,26 @@ def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:
     if not path.is_dir() or not (files := _files(path)):
         return None
     files, others = without_auxiliary(files)
-    kinds = {file_kind(p) for p in files}
-    if len(kinds) > 1:
-        raise DataError(f"{path}: mixes {', '.join(sorted(k for k in kinds if k))} files; one kind to a dataset")
+    _check_one_kind(path, files)
     catalog = pl.DataFrame({"id": [identifier(p) for p in files]})
     classes: list[str] = []
     if all(identifier(p) in CLASS_NAMES for p in files):
         catalog = catalog.with_columns(pl.col("id").alias("label"))
         classes = order_classes(set(catalog["label"]))
     companions, notes = _beside(files, others)
-    layout = "fits" if kinds == {"fits"} else "files"
+    layout = "fits" if file_kind(files[0]) == "fits" else "files"
     opened = _file_images(files, catalog, path, layout, classes, options, companions)
     opened.info.notes.extend(notes)
     return opened
+
+
+def _check_one_kind(path: Path, files: Sequence[Path]) -> None:
+    kinds = sorted({kind for file in files if (kind := file_kind(file))})
+    if len(kinds) > 1 and kinds != ["jpeg", "png"]:
+        inside = _readable_inside(path)
+        raise DataError(
+            f"{path}: mixes {', '.join(kinds)} files; one kind to a dataset{f'; {inside}' if inside else ''}"
+        )
 
 
 def _single_file(path: Path, options: DataOptions) -> Cutouts | None:
@@ -458,6 +496,10 @@ def _file_images(
         images = pictures = PictureFiles(paths, size)
         info = DatasetInfo(str(where), classes, pictures.bands, layout=layout, notes=[*info.notes, *pictures.notes])
     return Cutouts(images, catalog, info)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
 
 
 def _files(folder: Path, suffix: str | None = None) -> list[Path]:
