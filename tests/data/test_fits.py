@@ -549,6 +549,50 @@ def test_noise_maps_in_files_of_their_own_go_with_their_bands(tmp_path):
     assert open_data(tmp_path).noise is None
 
 
+def test_a_psf_without_a_band_is_that_of_all_bands(tmp_path):
+    hdus(tmp_path / "o.fits", ("G", np.ones((4, 5))), ("R", np.ones((4, 5))))
+    kernel = np.arange(9.0).reshape(3, 3)
+    fits.writeto(tmp_path / "o_psf.fits", kernel)
+    psf = open_data(tmp_path).psf(0)
+    assert list(psf) == ["G", "R"]
+    for band in psf:
+        np.testing.assert_allclose(psf[band], kernel / kernel.sum(), rtol=1e-6)
+
+
+def test_a_file_read_alone_has_the_noise_map_and_psf_beside_it(tmp_path):
+    for name in ("a", "b"):
+        fits.writeto(tmp_path / f"{name}.fits", np.ones((4, 5)))
+    fits.writeto(tmp_path / "psf_a.fits", np.eye(3))
+    assert open_data(tmp_path / "b.fits").psf is None
+    fits.writeto(tmp_path / "b_rms.fits", 7 * np.ones((4, 5)))
+    one, other = open_data(tmp_path / "a.fits"), open_data(tmp_path / "b.fits")
+    assert one.noise is None
+    np.testing.assert_allclose(one.psf(0)["IMAGE"], np.eye(3) / 3, atol=1e-7)
+    assert "1 noise maps and PSFs beside the images: psf_a.fits" in one.info.notes
+    assert other.psf is None
+    assert (other.noise[:] == 7).all()
+    assert open_data(tmp_path / "psf_a.fits").psf is None
+
+
+def test_files_without_a_common_band_are_refused_with_the_commands_that_read_them(tmp_path):
+    hdus(tmp_path / "a.fits", ("G", np.ones((4, 5))))
+    hdus(tmp_path / "b.fits", ("R", np.ones((8, 10))), ("I", np.ones((8, 10))))
+    commands = rf"apart, such as by darklens look {tmp_path}/a\.fits and darklens look {tmp_path}/b\.fits"
+    with pytest.raises(DataError, match=commands):
+        open_data(tmp_path, layout="fits")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the samples are not beside this checkout")
+def test_two_telescopes_of_one_field_are_read_alone_with_their_psfs():
+    folder = SHARED / "hsc_hst_pair"
+    with pytest.raises(DataError, match=r"darklens look .*hsc\.fits and darklens look .*hst\.fits"):
+        open_data(folder)
+    shapes = [
+        {band: psf.shape for band, psf in open_data(folder / f"{name}.fits").psf(0).items()} for name in ("hsc", "hst")
+    ]
+    assert shapes == [dict.fromkeys(("IMAGE0", "IMAGE1", "IMAGE2"), (31, 31)), {"IMAGE": (179, 179)}]
+
+
 def test_bands_of_another_size_show_the_same_field_by_their_wcs(tmp_path):
     images = []
     for name, pixels, scale in (("VIS", 40, 0.1), ("NIR_H", 14, 0.3), ("STAMP", 12, 0.1)):

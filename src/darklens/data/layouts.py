@@ -22,7 +22,7 @@ from darklens.data.identifiers import file_kind, identifier
 from darklens.data.options import DataOptions
 from darklens.data.readers.band_groups import group_bands
 from darklens.data.readers.catalogs import join_catalog, read_catalog
-from darklens.data.readers.companions import Companions, find_companions, without_auxiliary
+from darklens.data.readers.companions import Companions, auxiliary_in, find_companions, is_auxiliary, without_auxiliary
 from darklens.data.readers.files import BANDS_LAST, NpyFiles, PictureFiles, is_channels_last
 from darklens.data.readers.fits import FitsObjects, NoiseMaps
 from darklens.data.readers.header_groups import group_by_headers
@@ -295,16 +295,19 @@ def _object_folders(path: Path, options: DataOptions) -> Cutouts | None:
 def _beside(images: Sequence[Path], others: Sequence[Path]) -> tuple[Companions, list[str]]:
     """The noise maps and PSFs among the other files beside images, and notes on what they are and what is left out."""
     companions = find_companions(images, others)
-    used = [path for each in companions.by_image.values() for path in (each.noise, each.psf) if path is not None]
-    notes = []
-    if used:
-        named = sorted({path.name for path in used})
-        shown = ", ".join(named[:4]) + (" and others" if len(named) > 4 else "")
-        notes.append(f"{len(used):,} noise maps and PSFs beside the images: {shown}")
+    used, notes = companions.files(), _named_beside(companions)
     if left := sorted({path.name for path in set(others) - set(used)}):
         shown = ", ".join(left[:4]) + (" and others" if len(left) > 4 else "")
         notes.append(f"{len(set(others) - set(used)):,} files beside the images left out: {shown}")
     return companions, notes
+
+
+def _named_beside(companions: Companions) -> list[str]:
+    """A note on noise maps and PSFs in files of their own, if there are any."""
+    used = companions.files()
+    named = sorted({path.name for path in used})
+    shown = ", ".join(named[:4]) + (" and others" if len(named) > 4 else "")
+    return [f"{len(used):,} noise maps and PSFs beside the images: {shown}"] if used else []
 
 
 def _halo_mass(path: Path, options: DataOptions) -> Cutouts | None:
@@ -458,7 +461,13 @@ def _single_file(path: Path, options: DataOptions) -> Cutouts | None:
         ids = [path.stem] if len(stack) == 1 else [f"{path.stem}:{i}" for i in range(len(stack))]
         return Cutouts(stack, pl.DataFrame({"id": ids}), DatasetInfo(str(path), layout="array", notes=notes))
     catalog = pl.DataFrame({"id": [identifier(path)]})
-    return _file_images([path], catalog, path, "file", [], options)
+    companions, notes = Companions(), list[str]()
+    if file_kind(path) == "fits" and not is_auxiliary(path):
+        companions = find_companions([path], auxiliary_in(path.parent, path.parent.stat().st_mtime_ns))
+        notes = _named_beside(companions)
+    opened = _file_images([path], catalog, path, "file", [], options, companions)
+    opened.info.notes.extend(notes)
+    return opened
 
 
 def _file_images(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
-from darklens.data.identifiers import identifier
+from darklens.data.identifiers import file_kind, identifier
 from darklens.data.readers.fits_headers import NoiseKind
 
 NOISE_FILES: dict[str, NoiseKind] = {
@@ -40,6 +41,10 @@ class Companions:
         """Return what belongs to an image; None if there is nothing."""
         return self.by_image.get(path)
 
+    def files(self) -> list[Path]:
+        """Return all files of noise maps and PSFs."""
+        return [path for each in self.by_image.values() for path in (each.noise, each.psf) if path is not None]
+
 
 def words(path: Path) -> list[str]:
     """Return the words of a file's name in small letters."""
@@ -55,6 +60,20 @@ def without_auxiliary(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Return the files that hold objects, and those that do not; all of them and none if no object would be left."""
     objects = [path for path in paths if not is_auxiliary(path)]
     return (objects, [path for path in paths if is_auxiliary(path)]) if objects else (list(paths), [])
+
+
+@lru_cache(maxsize=4)
+def auxiliary_in(folder: Path, changed: int) -> tuple[Path, ...]:
+    """Return the FITS files in a folder that `is_auxiliary` tells from images; it is listed again when it has changed.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    changed
+        When it last changed, nanoseconds (``st_mtime_ns``): files that are opened one by one list it once.
+    """
+    return tuple(path for path in sorted(folder.iterdir()) if file_kind(path) == "fits" and is_auxiliary(path))
 
 
 def find_companions(images: Sequence[Path], others: Sequence[Path]) -> Companions:

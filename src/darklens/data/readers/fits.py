@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from darklens.commands import command
 from darklens.data.bands import by_wavelength, chosen, matching
 from darklens.data.bounds import named_errors
 from darklens.data.readers.companions import Companions
@@ -237,7 +238,8 @@ class FitsObjects(ImageFiles):
             if self.names is not None:
                 images = [replace(images[0], name=self.names[number])]
             if (beside := self.companions.of(path)) is not None:
-                noise, psf = _planes_beside(beside.noise, images, beside.kind), _planes_beside(beside.psf, images)
+                noise = _planes_beside(beside.noise, images, kind=beside.kind)
+                psf = _planes_beside(beside.psf, images, shared=True)
                 images = [
                     replace(image, noise=noise.get(image.name, image.noise), psf=psf.get(image.name, image.psf))
                     for image in images
@@ -269,7 +271,8 @@ class FitsObjects(ImageFiles):
             odd = min(scanned, key=lambda path: len(set(scanned[path]) & set(scanned[self._first])))
             raise DataError(
                 f"no band is common to all {len(scanned):,} files: {self._first} has "
-                f"{', '.join(scanned[self._first])}, {odd.name} has {', '.join(scanned[odd])}; read each alone"
+                f"{', '.join(scanned[self._first])}, {odd.name} has {', '.join(scanned[odd])}; read those of other bands "
+                f"apart, such as by {command('look', self._first)} and {command('look', odd)}"
             )
         for band in by_wavelength([band for band in counts if band not in common]):
             self.notes.append(
@@ -597,8 +600,13 @@ def _kind_in_turns(path: Path) -> InTurns | Literal["undecided"] | None:
     return "variance" if is_variance else "deviation"
 
 
-def _planes_beside(path: Path | None, images: Sequence[BandImage], kind: NoiseKind = "deviation") -> dict[str, Plane]:
-    """The noise map or PSF of each band in a file of its own: by name, or in their order if there are as many."""
+def _planes_beside(
+    path: Path | None, images: Sequence[BandImage], *, kind: NoiseKind = "deviation", shared: bool = False
+) -> dict[str, Plane]:
+    """The noise map or PSF of each band in a file of its own: by name, or in their order if there are as many.
+
+    If it may be shared, a single one that names no band is that of all.
+    """
     if path is None:
         return {}
     hdus = read_hdus(path)
@@ -617,6 +625,8 @@ def _planes_beside(path: Path | None, images: Sequence[BandImage], kind: NoiseKi
     if len(found) == 1 and not planes:  # a cube
         (number, shape), *_ = found.items()
         planes = [Plane(path, number, i, kind) for i in range(shape[0])]
+    if shared and len(planes) == 1:
+        planes *= len(images)
     if len(planes) != len(images):
         return {}
     return {image.name: plane for image, plane in zip(images, planes, strict=True)}
