@@ -549,6 +549,37 @@ def test_noise_maps_in_files_of_their_own_go_with_their_bands(tmp_path):
     assert open_data(tmp_path).noise is None
 
 
+@pytest.mark.parametrize(
+    ("word", "power"),
+    [(word, 1) for word in ("rms", "err", "error", "errors", "sigma", "noise", "uncert")]
+    + [("var", 2), ("variance", 2), ("ivar", -2), ("invvar", -2)],
+)
+def test_words_for_noise_are_known_in_names_of_hdus_and_of_files(tmp_path, word, power):
+    flat = np.ones((4, 5))
+    noise = 5.0**power * flat
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    hdus(tmp_path / "one" / "o.fits", ("G", flat), (f"G_{word.upper()}", noise))
+    hdus(tmp_path / "two" / "o.fits", ("G", flat))
+    fits.writeto(tmp_path / "two" / f"o_{word}.fits", noise)
+    for folder in ("one", "two"):
+        data = open_data(tmp_path / folder)
+        assert data.info.bands == ["G"]
+        np.testing.assert_allclose(data.noise[:], 5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("word", ["psf", "mask", "wht", "weight", "weights", "seg", "segmentation", "flag", "flags"])
+def test_words_for_what_is_no_image_are_known_in_names_of_hdus_and_of_files(tmp_path, word):
+    flat = np.ones((4, 5))
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    hdus(tmp_path / "one" / "o.fits", ("G", flat), (f"G_{word.upper()}", flat))
+    hdus(tmp_path / "two" / "o.fits", ("G", flat))
+    fits.writeto(tmp_path / "two" / f"o_{word}.fits", flat)
+    for folder in ("one", "two"):
+        assert open_data(tmp_path / folder).images.shape == (1, 1, 4, 5)
+
+
 def test_a_psf_without_a_band_is_that_of_all_bands(tmp_path):
     hdus(tmp_path / "o.fits", ("G", np.ones((4, 5))), ("R", np.ones((4, 5))))
     kernel = np.arange(9.0).reshape(3, 3)

@@ -22,8 +22,9 @@ from darklens.data.bounds import named_errors
 from darklens.data.readers.companions import Companions
 from darklens.data.readers.files import COUNTED_FILES, ImageFiles
 from darklens.data.readers.fits_hdus import read_hdus
-from darklens.data.readers.fits_headers import SAME_SCALE, BandImage, InTurns, NoiseKind, Plane, read_bands
+from darklens.data.readers.fits_headers import SAME_SCALE, BandImage, InTurns, Plane, read_bands
 from darklens.data.readers.fits_pixels import NO_DATA, open_fits, read_deviation, read_plane
+from darklens.data.readers.words import NoiseKind
 from darklens.data.resampling import Axis, about_centre, resample, resample_noise, resample_psf
 from darklens.data.sizes import OneSize, crop_or_pad
 from darklens.errors import DamagedFileError, DataError
