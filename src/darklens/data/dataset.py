@@ -22,8 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from darklens.data.bands import chosen as chosen_bands
-from darklens.data.bands import matching
+from darklens.data.bands import find_bands
 from darklens.data.mapped import MappedImages
 from darklens.data.psfs import Psf, StoredPsfs, write_psfs
 from darklens.errors import DataError
@@ -233,21 +232,8 @@ class Cutouts:
         DataError
             If one is not there, or comes twice.
         """
-        bands, channels = self.info.bands, self.images.shape[1]
-        if bands:
-            if (places := chosen_bands(names, bands)) is None:
-                odd = next((name for name in names if matching([name], bands) is None), names[0])
-                twice = "asked for twice" if names.count(odd) > 1 or matching([odd], bands) else "not there"
-                raise DataError(f"{self.where}: band {odd} is {twice}; there are {', '.join(bands)}")
-        else:
-            numbers = [str(number) for number in range(channels)]
-            wrong = [name for name in names if name not in numbers or names.count(name) > 1]
-            if wrong:
-                raise DataError(
-                    f"{self.where}: no band {wrong[0]}: they have no names; say numbers from 0 to {channels - 1}, each once"
-                )
-            places, bands = [int(name) for name in names], numbers
-        found = [bands[place] for place in places]
+        places = find_bands(names, self.bands, self.where)
+        found = [self.bands[place] for place in places]
         if found == self.info.bands:
             return self
         zero_points = [self.info.zero_points[place] for place in places] if self.info.zero_points else []

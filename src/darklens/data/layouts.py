@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from darklens.data.bands import chosen
+from darklens.data.bands import find_bands
 from darklens.data.dataset import ConcatenatedImages, Cutouts, DatasetInfo, Images, read_dataset
 from darklens.data.identifiers import file_kind, identifier
 from darklens.data.options import DataOptions
@@ -113,7 +113,7 @@ def open_data(
                 found = replace(found, catalog=found.catalog.with_columns(named_splits(found.catalog["split"])))
             if pixel_scale is not None:
                 found = replace(found, info=replace(found.info, pixel_scale=pixel_scale))
-            if options.band_names is not None:
+            if options.band_names is not None and (own or not isinstance(found.images, FitsObjects)):
                 found = found.with_bands(options.band_names)
             return _resized(found, crop, pad)
     if layout is not None:
@@ -365,7 +365,9 @@ def _bands(path: Path, options: DataOptions) -> Cutouts | None:
     if groups is None or (len(groups.objects) < 2 and len(groups.bands) > 8):
         return None
     companions, notes = _beside(files, others)
-    names = None if options.band_names is None else _known_bands(options.band_names, groups.bands, path)
+    names = options.band_names
+    if names is not None:
+        names = [groups.bands[place] for place in find_bands(names, groups.bands, path)]
     images = FitsObjects(
         list(groups.objects.values()), groups.bands, bands=names, size=OneSize(options.crop, options.pad),
         companions=companions,
@@ -377,14 +379,6 @@ def _bands(path: Path, options: DataOptions) -> Cutouts | None:
         columns["split"] = splits
     classes = order_classes(set(labels or []))
     return _fits_cutouts(images, pl.DataFrame(columns), path, "bands", classes, [*notes, *groups.notes])
-
-
-def _known_bands(asked: Sequence[str], bands: Sequence[str], where: Path) -> list[str]:
-    """The names that bands have by those that are asked for. Raises DataError if one is not there."""
-    places = chosen(asked, bands)
-    if places is None:
-        raise DataError(f"{where}: no bands {', '.join(asked)} in all objects, each once; there are {', '.join(bands)}")
-    return [bands[place] for place in places]
 
 
 def _fits_cutouts(

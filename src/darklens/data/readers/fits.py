@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from darklens.commands import command
-from darklens.data.bands import by_wavelength, chosen, matching
+from darklens.data.bands import by_wavelength, chosen, find_bands
 from darklens.data.bounds import named_errors
 from darklens.data.readers.companions import Companions
 from darklens.data.readers.files import COUNTED_FILES, ImageFiles
@@ -256,10 +256,8 @@ class FitsObjects(ImageFiles):
                 break
         else:
             known = list(dict.fromkeys(band for found in scanned.values() for band in found))
-            if twice := [band for band in bands if list(bands).count(band) > 1]:
-                raise DataError(f"{self._first}: band {twice[0]} is asked for twice")
-            missing = [band for band in bands if matching([band], known) is None] or list(bands)
-            raise DataError(f"{self._first}: no band {', '.join(missing)}; there are {', '.join(known)}")
+            names = [known[place] for place in find_bands(bands, known, self._first)]
+            raise DataError(f"{self._first}: no object has all of the bands {', '.join(names)}; ask for fewer")
         if lacking := sum(not set(names) <= set(found) for found in scanned.values()):
             self.notes.append(f"{lacking:,} of {len(scanned):,} files lack one of the bands {', '.join(names)}")
         return names
