@@ -500,13 +500,13 @@ def test_units_are_those_of_the_headers_if_all_say_the_same(units, expected, tmp
 
 def test_files_whose_headers_were_not_read_at_first_are_read_by_the_names_of_their_bands(tmp_path, monkeypatch):
     """Two bands, in another order in the second and third file; headers of the first file alone are read at first."""
-    monkeypatch.setattr("darklens.data.readers.fits.COUNTED_FILES", 1)
+    monkeypatch.setattr("darklens.data.readers.fits_scan.COUNTED_FILES", 1)
     for number, order in enumerate(("AB", "BA", "BA")):
         values = {"A": number - 1.5, "B": 10.0 + number}
         hdus = [fits.ImageHDU(np.full((3, 4), values[name], np.float32), name=name) for name in order]
         fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / f"{number}.fits")
     images = FitsObjects([[tmp_path / f"{number}.fits"] for number in range(3)])
-    assert images.bands == ["A", "B"]
+    assert images.plan.bands == ["A", "B"]
     np.testing.assert_array_equal(images[[2, 0, 1]][:, :, 1, 2], [[0.5, 12], [-1.5, 10], [-0.5, 11]])
 
 

@@ -100,6 +100,11 @@ def find_bands(wanted: Sequence[str], given: Sequence[str], where: object) -> li
     where
         What has them, for errors.
 
+    Returns
+    -------
+    list of int
+        As many as are wanted.
+
     Raises
     ------
     DataError

@@ -370,7 +370,7 @@ def _bands(path: Path, options: DataOptions) -> Cutouts | None:
         names = [groups.bands[place] for place in find_bands(names, groups.bands, path)]
     images = FitsObjects(
         list(groups.objects.values()), groups.bands, bands=names, size=OneSize(options.crop, options.pad),
-        companions=companions,
+        companions=companions, known=groups.headers,
     )  # fmt: skip
     columns: dict[str, list[str] | list[str | None]] = {"id": list(groups.objects)}
     if labels := groups.labels():
@@ -385,12 +385,13 @@ def _fits_cutouts(
     images: FitsObjects, catalog: pl.DataFrame, where: Path, layout: str, classes: list[str], notes: Sequence[str]
 ) -> Cutouts:
     """Objects in FITS files with all that their headers say."""
+    plan = images.plan
     info = DatasetInfo(
-        str(where), classes, images.bands, images.pixel_scale, list(images.zero_points.values()), images.unit, layout,
+        str(where), classes, plan.bands, plan.pixel_scale, list(plan.zero_points.values()), plan.unit, layout,
         notes=[*notes, *images.notes],
     )  # fmt: skip
-    noise = NoiseMaps(images) if images.has_noise else None
-    return Cutouts(images, catalog, info, noise=noise, psf=images.psf_of_row if images.has_psf else None)
+    noise = NoiseMaps(images) if plan.has_noise else None
+    return Cutouts(images, catalog, info, noise=noise, psf=images.psf_of_row if plan.has_psf else None)
 
 
 def _hdf5(path: Path, options: DataOptions) -> Cutouts | None:
