@@ -49,10 +49,6 @@ class Images(Protocol):
     def __getitem__(self, rows: Any, /) -> np.ndarray: ...
 
 
-NOISE_CHUNK = 256
-"""Noise maps that are read and written at once, as many as images (`darklens.data.importing.CHUNK`)."""
-
-
 @dataclass(frozen=True)
 class DatasetInfo:
     """Description of a dataset, the content of ``dataset.json``.
@@ -507,6 +503,8 @@ class DatasetWriter:
         Type of the pixels.
     fingerprint
         All settings that the images depend on, as JSON can hold them: a partial folder of others is refused, not continued.
+    noise
+        Whether noise maps are written with the images.
 
     Raises
     ------
@@ -515,7 +513,9 @@ class DatasetWriter:
         another fingerprint.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, *, fingerprint: dict[str, Any]):
+    def __init__(
+        self, path: Path, shape: tuple[int, ...], dtype: np.dtype, *, fingerprint: dict[str, Any], noise: bool = False
+    ):
         check_absent(path)
         self.path, self.shape = path, shape
         self.partial = path.with_name(path.name + ".partial")
@@ -523,17 +523,23 @@ class DatasetWriter:
         self._lock = ExitStack()
         self._lock.enter_context(only_one(self.partial, "writing images"))
         self.done = self._resume()
-        images = self.partial / "images.npy"
         try:
-            if self.done == 0:
-                with images.open("wb") as file:
-                    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                    _allocate(file.fileno(), file.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize)
-            self.images = np.load(images, mmap_mode="r+")
+            self.images = self._array("images.npy", np.dtype(dtype))
+            self.noise = self._array("noise.npy", np.dtype(np.float32)) if noise else None
         except OSError as error:
             self.discard()
             raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+    def _array(self, name: str, dtype: np.dtype) -> np.memmap:
+        """An array of the images' shape on disk; it is made anew unless a part of it is written already."""
+        path = self.partial / name
+        if self.done == 0:
+            with path.open("wb") as file:
+                header = {"descr": dtype.str, "fortran_order": False, "shape": self.shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                _allocate(file.fileno(), file.tell() + int(np.prod(self.shape)) * dtype.itemsize)
+        array: np.memmap = np.load(path, mmap_mode="r+")
+        return array
 
     def _resume(self) -> int:
         state = self.partial / "progress.json"
@@ -552,22 +558,38 @@ class DatasetWriter:
         content = {"fingerprint": self._fingerprint, "done": done}
         _write_text(state, json.dumps(content))
 
-    def write(self, start: int, images: np.ndarray) -> None:
-        """Write images (n, C, H, W) from row ``start`` on; an interruption before the next `checkpoint` loses them."""
+    def write(self, start: int, images: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Write images (n, C, H, W) from row ``start`` on; an interruption before the next `checkpoint` loses them.
+
+        Parameters
+        ----------
+        start
+            Row of the first one.
+        images
+            Pixels (n, C, H, W).
+        noise
+            Their noise maps (n, C, H, W), where the writer has noise maps.
+        """
         self.images[start : start + len(images)] = images
+        if self.noise is not None and noise is not None:
+            self.noise[start : start + len(images)] = noise
 
     def checkpoint(self, done: int) -> None:
         """Record that all rows below ``done`` are written: an interrupted run is continued there."""
-        self.images.flush()
+        self._flush()
         self._progress(done)
         self.done = done
+
+    def _flush(self) -> None:
+        for array in (self.images, self.noise):
+            if array is not None:
+                array.flush()
 
     def finish(
         self,
         catalog: pl.DataFrame,
         info: DatasetInfo,
         targets: np.ndarray | None = None,
-        noise: Images | None = None,
         psf: Psf | None = None,
     ) -> Path:
         """Write catalogue and description, rename the folder, and return its path.
@@ -580,8 +602,6 @@ class DatasetWriter:
             Description; versions, checksum and sizes of PSFs are added.
         targets
             Images (N, C, H', W') that super-resolution is to predict; None writes none.
-        noise
-            Noise maps of the images' shape, which are read and written a part at a time; None writes none.
         psf
             Returns the point-spread functions (h, w) of an image by band; None writes none.
 
@@ -595,16 +615,14 @@ class DatasetWriter:
         DataError
             If it exists by now, or cannot be written, or a PSF does not fit.
         """
-        self.images.flush()
-        del self.images
+        self._flush()
+        del self.images, self.noise
         try:
             catalog.write_parquet(self.partial / "catalog.parquet")
-            for name in ("targets.npy", "noise.npy", "psf.npy"):  # of an attempt that was interrupted
+            for name in ("targets.npy", "psf.npy"):  # of an attempt that was interrupted
                 (self.partial / name).unlink(missing_ok=True)
             if targets is not None:
                 np.save(self.partial / "targets.npy", targets)
-            if noise is not None:
-                self._write_noise(noise)
             sizes = None
             if psf is not None:
                 bands = info.bands or [str(number) for number in range(self.shape[1])]
@@ -622,14 +640,6 @@ class DatasetWriter:
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         return self.path
-
-    def _write_noise(self, noise: Images) -> None:
-        path = self.partial / "noise.npy"
-        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(np.float32), shape=self.shape)
-        for start in range(0, self.shape[0], NOISE_CHUNK):
-            rows = np.arange(start, min(start + NOISE_CHUNK, self.shape[0]))
-            out[rows] = noise[rows]
-        out.flush()
 
     def discard(self) -> None:
         """Remove the partial folder."""
