@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -372,9 +372,12 @@ def _unit(cards: Mapping[str, Any]) -> str | None:
 def _sky(cards: Mapping[str, Any]) -> Sky | None:
     if "CTYPE1" not in cards:
         return None
-    return Sky(
-        tuple((sys.intern(key), value) for key, value in cards.items() if SKY_KEYS.fullmatch(key) and value is not None)
-    )
+    return Sky(tuple((sys.intern(key), value) for key, value in cards.items() if _is_of_sky(key) and value is not None))
+
+
+@cache
+def _is_of_sky(key: str) -> bool:
+    return SKY_KEYS.fullmatch(key) is not None
 
 
 def zero_point(header: Any) -> float | None:
