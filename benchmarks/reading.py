@@ -103,7 +103,7 @@ def measure(kind: str, folder: Path, names: list[str], rounds: int) -> None:
     ours = FitsObjects([[path] for path in paths])
     opening = time.perf_counter() - started
     with fitsio.FITS(str(paths[0])) as file:
-        hdus = [number for number in range(len(file)) if file[number].get_extname() in ours.bands]
+        hdus = [number for number in range(len(file)) if file[number].get_extname() in ours.plan.bands]
     rates = [
         (rate(lambda: bare(paths, hdus), len(paths)), rate(lambda: ours[np.arange(len(paths))], len(paths)))
         for _ in range(rounds)

@@ -272,13 +272,13 @@ def test_bands_are_chosen_by_name_or_number():
         read_window(found.images, np.array([1, 0]), window), images[[1, 0]][:, [2, 0], :1, 1:]
     )
     assert named.with_bands(["g", "r", "i"]) is named
-    for names, said in ((["z"], "band z is not there"), (["g", "g"], "band g is asked for twice")):
-        with pytest.raises(DataError, match=f"x: {said}; there are HSC-G, HSC-R, HSC-I"):
+    for names, said in ((["z"], "no band z; there are HSC-G, HSC-R, HSC-I"), (["g", "g"], "band g is asked for twice")):
+        with pytest.raises(DataError, match=f"x: {said}"):
             named.with_bands(names)
     numbered = Cutouts(images, catalog, DatasetInfo("x"))
     found = numbered.with_bands(["2", "1"])
     assert (found.info.bands, found.images.shape) == (["2", "1"], (2, 2, 2, 2))
     np.testing.assert_array_equal(found.images[[0]], images[[0]][:, [2, 1]])
-    for names in (["3"], ["g"], ["1", "1"], ["-1"]):
-        with pytest.raises(DataError, match=f"no band {names[0]}: they have no names; say numbers from 0 to 2"):
+    for names in (["3"], ["g"], ["-1"]):
+        with pytest.raises(DataError, match=f"no band {names[0]}; they have no names; say numbers from 0 to 2"):
             numbered.with_bands(names)

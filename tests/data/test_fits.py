@@ -500,13 +500,13 @@ def test_units_are_those_of_the_headers_if_all_say_the_same(units, expected, tmp
 
 def test_files_whose_headers_were_not_read_at_first_are_read_by_the_names_of_their_bands(tmp_path, monkeypatch):
     """Two bands, in another order in the second and third file; headers of the first file alone are read at first."""
-    monkeypatch.setattr("darklens.data.readers.fits.COUNTED_FILES", 1)
+    monkeypatch.setattr("darklens.data.readers.fits_scan.COUNTED_FILES", 1)
     for number, order in enumerate(("AB", "BA", "BA")):
         values = {"A": number - 1.5, "B": 10.0 + number}
         hdus = [fits.ImageHDU(np.full((3, 4), values[name], np.float32), name=name) for name in order]
         fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / f"{number}.fits")
     images = FitsObjects([[tmp_path / f"{number}.fits"] for number in range(3)])
-    assert images.bands == ["A", "B"]
+    assert images.plan.bands == ["A", "B"]
     np.testing.assert_array_equal(images[[2, 0, 1]][:, :, 1, 2], [[0.5, 12], [-1.5, 10], [-0.5, 11]])
 
 
@@ -547,6 +547,81 @@ def test_noise_maps_in_files_of_their_own_go_with_their_bands(tmp_path):
     (tmp_path / "o_rms.fits").unlink()
     fits.writeto(tmp_path / "o_rms.fits", flat)  # one map for two bands
     assert open_data(tmp_path).noise is None
+
+
+@pytest.mark.parametrize(
+    ("word", "power"),
+    [(word, 1) for word in ("rms", "err", "error", "errors", "sigma", "noise", "uncert")]
+    + [("var", 2), ("variance", 2), ("ivar", -2), ("invvar", -2)],
+)
+def test_words_for_noise_are_known_in_names_of_hdus_and_of_files(tmp_path, word, power):
+    flat = np.ones((4, 5))
+    noise = 5.0**power * flat
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    hdus(tmp_path / "one" / "o.fits", ("G", flat), (f"G_{word.upper()}", noise))
+    hdus(tmp_path / "two" / "o.fits", ("G", flat))
+    fits.writeto(tmp_path / "two" / f"o_{word}.fits", noise)
+    for folder in ("one", "two"):
+        data = open_data(tmp_path / folder)
+        assert data.info.bands == ["G"]
+        np.testing.assert_allclose(data.noise[:], 5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("word", ["psf", "mask", "wht", "weight", "weights", "seg", "segmentation", "flag", "flags"])
+def test_words_for_what_is_no_image_are_known_in_names_of_hdus_and_of_files(tmp_path, word):
+    flat = np.ones((4, 5))
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    hdus(tmp_path / "one" / "o.fits", ("G", flat), (f"G_{word.upper()}", flat))
+    hdus(tmp_path / "two" / "o.fits", ("G", flat))
+    fits.writeto(tmp_path / "two" / f"o_{word}.fits", flat)
+    for folder in ("one", "two"):
+        assert open_data(tmp_path / folder).images.shape == (1, 1, 4, 5)
+
+
+def test_a_psf_without_a_band_is_that_of_all_bands(tmp_path):
+    hdus(tmp_path / "o.fits", ("G", np.ones((4, 5))), ("R", np.ones((4, 5))))
+    kernel = np.arange(9.0).reshape(3, 3)
+    fits.writeto(tmp_path / "o_psf.fits", kernel)
+    psf = open_data(tmp_path).psf(0)
+    assert list(psf) == ["G", "R"]
+    for band in psf:
+        np.testing.assert_allclose(psf[band], kernel / kernel.sum(), rtol=1e-6)
+
+
+def test_a_file_read_alone_has_the_noise_map_and_psf_beside_it(tmp_path):
+    for name in ("a", "b"):
+        fits.writeto(tmp_path / f"{name}.fits", np.ones((4, 5)))
+    fits.writeto(tmp_path / "psf_a.fits", np.eye(3))
+    assert open_data(tmp_path / "b.fits").psf is None
+    fits.writeto(tmp_path / "b_rms.fits", 7 * np.ones((4, 5)))
+    one, other = open_data(tmp_path / "a.fits"), open_data(tmp_path / "b.fits")
+    assert one.noise is None
+    np.testing.assert_allclose(one.psf(0)["IMAGE"], np.eye(3) / 3, atol=1e-7)
+    assert "1 noise maps and PSFs beside the images: psf_a.fits" in one.info.notes
+    assert other.psf is None
+    assert (other.noise[:] == 7).all()
+    assert open_data(tmp_path / "psf_a.fits").psf is None
+
+
+def test_files_without_a_common_band_are_refused_with_the_commands_that_read_them(tmp_path):
+    hdus(tmp_path / "a.fits", ("G", np.ones((4, 5))))
+    hdus(tmp_path / "b.fits", ("R", np.ones((8, 10))), ("I", np.ones((8, 10))))
+    commands = rf"apart, such as by darklens look {tmp_path}/a\.fits and darklens look {tmp_path}/b\.fits"
+    with pytest.raises(DataError, match=commands):
+        open_data(tmp_path, layout="fits")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the samples are not beside this checkout")
+def test_two_telescopes_of_one_field_are_read_alone_with_their_psfs():
+    folder = SHARED / "hsc_hst_pair"
+    with pytest.raises(DataError, match=r"darklens look .*hsc\.fits and darklens look .*hst\.fits"):
+        open_data(folder)
+    shapes = [
+        {band: psf.shape for band, psf in open_data(folder / f"{name}.fits").psf(0).items()} for name in ("hsc", "hst")
+    ]
+    assert shapes == [dict.fromkeys(("IMAGE0", "IMAGE1", "IMAGE2"), (31, 31)), {"IMAGE": (179, 179)}]
 
 
 def test_bands_of_another_size_show_the_same_field_by_their_wcs(tmp_path):

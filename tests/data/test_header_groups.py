@@ -7,6 +7,8 @@ import pytest
 from astropy.io import fits
 
 from darklens.data.layouts import open_data
+from darklens.data.readers import fits_scan, header_groups
+from darklens.data.readers.fits_hdus import read_hdus
 from darklens.errors import DataError
 
 PLACES = {"J1": (359.99999, -30.0), "J2": (10.0, -30.001), "J3": (10.0, 89.99)}
@@ -30,6 +32,17 @@ def test_files_of_one_object_name_it(tmp_path):
     assert (data.info.layout, data.info.bands, data.ids) == ("bands", ["g", "r"], ["A B", "C"])
     assert data.images[:][:, :, 0, 0].tolist() == [[3, 0], [1, 2]]
     assert data.info.notes == ["band z left out: 1 of 2 objects lack it"]
+
+
+def test_headers_of_grouped_files_are_read_once(tmp_path, monkeypatch):
+    for number, (name, band) in enumerate([("A", "r"), ("B", "g"), ("B", "r"), ("A", "g")]):
+        write(tmp_path, f"file{number}", number, OBJECT=name, FILTER=band)
+    read = []
+    for module in (header_groups, fits_scan):
+        monkeypatch.setattr(module, "read_hdus", lambda path: read.append(path) or read_hdus(path))
+    data = open_data(tmp_path)
+    assert data.images[:][:, :, 0, 0].tolist() == [[3, 0], [1, 2]]
+    assert sorted(path.name for path in read) == [f"file{number}.fits" for number in range(4)]
 
 
 def test_files_of_one_place_are_one_object(tmp_path):

@@ -3,6 +3,8 @@
 import numpy as np
 import polars as pl
 import pytest
+from astropy.io import fits
+from conftest import SHARED
 
 from darklens.data import importing
 from darklens.data.dataset import Cutouts, DatasetInfo, read_dataset
@@ -108,12 +110,11 @@ def test_noise_maps_go_into_the_dataset_and_out_of_its_shards(tmp_path):
     images, noise = rng.normal(size=(2, 3, 1, 6, 8)).astype(np.float32)
     noise = abs(noise)
     catalog = pl.DataFrame({"id": ["a", "b", "c"]})
-    cutouts = Cutouts(images, catalog, DatasetInfo("x"), noise=noise, psf=lambda row: {})
+    cutouts = Cutouts(images, catalog, DatasetInfo("x"), noise=noise)
     for name in ("one", "two"):
         import_data(cutouts.subset(np.array([0, 2]) + (name == "two") * np.array([1, -1])), tmp_path / "set" / name)
     data = read_dataset(tmp_path / "set")
     np.testing.assert_array_equal(data.noise[:], noise[[0, 2, 1, 1]])
-    assert "PSFs are not kept in a dataset folder" in read_dataset(tmp_path / "set" / "one").info.notes
     smaller = open_data(tmp_path / "set", crop=7, pad=7)
     assert smaller.noise.shape == (4, 1, 7, 7)
     np.testing.assert_array_equal(smaller.noise[[1]][0, 0, :6], noise[2, 0, :, :7])
@@ -145,3 +146,125 @@ def test_an_interrupted_import_of_other_bands_is_not_continued(tmp_path):
         import_data(cutouts.with_bands(["r"]), tmp_path / "out")
     import_data(cutouts.with_bands(["g"]), tmp_path / "out")
     np.testing.assert_array_equal(read_dataset(tmp_path / "out").noise[:], abs(images[:, :1]))
+
+
+def assert_same_psfs(found, expected):
+    for row in range(len(expected)):
+        assert list(found.psf(row)) == list(expected.psf(row))
+        for band, kernel in expected.psf(row).items():
+            np.testing.assert_array_equal(found.psf(row)[band], kernel)
+
+
+def save_fits(path, psfs):
+    hdus = [fits.PrimaryHDU()]
+    for band in "GR":
+        hdus.append(fits.ImageHDU(RNG.normal(size=(32, 32)), name=band))
+        hdus += [fits.ImageHDU(psfs[band], name=f"{band}_PSF")] if band in psfs else []
+    fits.HDUList(hdus).writeto(path)
+
+
+def test_psfs_go_into_the_dataset_and_out_of_its_shards_and_subsets(tmp_path):
+    (tmp_path / "in").mkdir()
+    save_fits(tmp_path / "in" / "a.fits", {"G": RNG.random((5, 7)), "R": RNG.random((9, 9))})
+    save_fits(tmp_path / "in" / "b.fits", {"R": RNG.random((9, 9))})
+    save_fits(tmp_path / "in" / "c.fits", {"G": RNG.random((5, 7)), "R": RNG.random((9, 9))})
+    source = open_data(tmp_path / "in")
+    data = open_data(import_data(source, tmp_path / "out"))
+    assert np.load(tmp_path / "out" / "psf.npy").shape == (3, 2, 9, 9)
+    assert data.info.psf_sizes == {"G": [5, 7], "R": [9, 9]}
+    assert_same_psfs(data, source)
+    rows = np.array([2, 0])
+    assert_same_psfs(data.subset(rows), source.subset(rows))
+    assert list(data.with_bands(["R", "G"]).psf(0)) == ["R", "G"]
+    assert list(data.with_bands(["R"]).psf(2)) == ["R"]
+
+    import_data(source.subset(rows), tmp_path / "set" / "one")
+    import_data(source.subset(np.array([1])), tmp_path / "set" / "two")
+    joined = read_dataset(tmp_path / "set")
+    assert_same_psfs(joined, source.subset(np.array([2, 0, 1])))
+    assert_same_psfs(read_dataset(import_data(joined, tmp_path / "again")), joined)
+    (tmp_path / "set" / "one" / "psf.npy").unlink()
+    assert [list(read_dataset(tmp_path / "set").psf(row)) for row in range(3)] == [[], [], ["R"]]
+
+
+def test_a_psf_that_all_images_share_is_stored_once(tmp_path):
+    kernel = RNG.random((5, 5)).astype(np.float32)
+    catalog = pl.DataFrame({"id": ["a", "b", "c"]})
+    images = np.zeros((3, 2, 4, 4), np.float32)
+    source = Cutouts(images, catalog, DatasetInfo("x"), psf=lambda row: {"1": kernel})
+    data = read_dataset(import_data(source, tmp_path / "out"))
+    assert np.load(tmp_path / "out" / "psf.npy").shape == (1, 2, 5, 5)
+    assert_same_psfs(data, source)
+    import_data(Cutouts(images, catalog, DatasetInfo("x"), psf=lambda row: {}), tmp_path / "none")
+    assert read_dataset(tmp_path / "none").psf is None
+    assert not (tmp_path / "none" / "psf.npy").exists()
+
+
+def test_psfs_of_several_sizes_in_a_band_get_a_border_of_zeros(tmp_path):
+    kernels = [np.ones((3, 3)), np.ones((7, 5))]
+    images, catalog = np.zeros((2, 1, 4, 4), np.float32), pl.DataFrame({"id": ["a", "b"]})
+    source = Cutouts(images, catalog, DatasetInfo("x", bands=["g"]), psf=lambda row: {"g": kernels[row]})
+    data = read_dataset(import_data(source, tmp_path / "out"))
+    np.testing.assert_array_equal(data.psf(0)["g"], np.pad(kernels[0], ((2, 2), (1, 1))))
+    np.testing.assert_array_equal(data.psf(1)["g"], kernels[1])
+
+
+@pytest.mark.parametrize(
+    ("psf", "message"),
+    [({"r": np.ones((3, 3))}, "PSF of band 'r'; the bands are g"), ({"g": np.ones((3, 4))}, r"shape \(3, 4\)")],
+)
+def test_psfs_that_do_not_fit_are_refused(tmp_path, psf, message):
+    images, catalog = np.zeros((1, 1, 4, 4), np.float32), pl.DataFrame({"id": ["a"]})
+    with pytest.raises(DataError, match=message):
+        import_data(Cutouts(images, catalog, DatasetInfo("x", bands=["g"]), psf=lambda row: psf), tmp_path / "out")
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_stored_psfs_of_another_dataset_are_refused(tmp_path):
+    images, catalog = np.zeros((3, 1, 4, 4), np.float32), pl.DataFrame({"id": ["a", "b", "c"]})
+    out = import_data(
+        Cutouts(images, catalog, DatasetInfo("x", bands=["g"]), psf=lambda row: {"g": np.ones((5, 5))}),
+        tmp_path / "out",
+    )
+    description = (out / "dataset.json").read_text()
+    np.save(out / "psf.npy", np.ones((2, 1, 5, 5)))
+    with pytest.raises(
+        DataError, match=r"psf\.npy: float64 of shape \(2, 1, 5, 5\); expected floats, \(3 or 1, 1, h, w\)"
+    ):
+        read_dataset(out)
+    np.save(out / "psf.npy", np.ones((1, 1, 3, 3)))
+    with pytest.raises(DataError, match=r"psf\.npy: PSFs of band g of size \(5, 5\) are not in the middle of \(3, 3\)"):
+        read_dataset(out)
+    (out / "dataset.json").write_text(description.replace('"psf_sizes"', '"unknown"'))
+    assert read_dataset(out).psf(2)["g"].shape == (3, 3)
+
+
+@pytest.mark.skipif(not (SHARED / "euclid_q1").is_dir(), reason="needs the shared data")
+def test_psfs_of_euclid_are_those_that_the_files_have(tmp_path):
+    source = open_data(SHARED / "euclid_q1")
+    data = open_data(import_data(source, tmp_path / "out", mask=True))
+    assert data.info.psf_sizes == {"VIS": [21, 21], "NIR_Y": [33, 33], "NIR_J": [33, 33], "NIR_H": [33, 33]}
+    assert_same_psfs(data, source)
+
+
+def test_an_import_that_was_interrupted_ends_with_the_same_bytes(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        save_fits(tmp_path / "in" / f"{name}.fits", {"G": RNG.random((5, 5))})
+    source = open_data(tmp_path / "in")
+    whole = import_data(source, tmp_path / "whole")
+
+    def killed(row):
+        if row == 2:
+            raise KeyboardInterrupt
+        return source.psf(row)
+
+    interrupted = Cutouts(source.images, source.catalog, source.info, psf=killed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("darklens.data.dataset.DatasetWriter.discard", lambda self: self._lock.close())
+        with pytest.raises(KeyboardInterrupt):
+            import_data(interrupted, tmp_path / "out")
+    np.save(tmp_path / "out.partial" / "psf.npy", np.zeros(3))
+    import_data(source, tmp_path / "out")
+    for name in ("images.npy", "psf.npy", "dataset.json", "catalog.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes()

@@ -157,6 +157,40 @@ def test_nothing_and_nothing_known(tmp_path):
         open_data(tmp_path, layout="x")
 
 
+@pytest.mark.parametrize("number", ["101", "a"])
+def test_folders_of_several_datasets_name_them(tmp_path, number):
+    for band in "GRIU":
+        for label in ("lens", "nolens"):
+            folder = tmp_path / "ground" / label / f"Band_{band}"
+            folder.mkdir(parents=True)
+            for number in (101, 102):
+                fits.PrimaryHDU(RNG.normal(size=(8, 8))).writeto(folder / f"imageSDSS_{band}-{number}.fits")
+    for label in ("lens", "nolens"):
+        (tmp_path / "space" / label).mkdir(parents=True)
+        fits.PrimaryHDU(RNG.normal(size=(9, 9))).writeto(tmp_path / "space" / label / f"imageEUC_VIS-{number}.fits")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(DataError) as error:
+        open_data(tmp_path)
+    assert f"ground (bands), space (classes); name one, such as {tmp_path / 'ground'}" in str(error.value)
+    assert open_data(tmp_path / "ground").images.shape == (4, 4, 8, 8)
+
+
+def test_folders_of_several_kinds_of_files_are_no_classes(tmp_path):
+    save_images(tmp_path / "arrays", ["a", "b"])
+    (tmp_path / "pictures").mkdir()
+    for kind in ("png", "jpg"):
+        Image.new("L", (16, 16)).save(tmp_path / "pictures" / f"{kind}.{kind}")
+    with pytest.raises(
+        DataError, match=r"mixes jpeg, npy, png files; .*: arrays \(files\), pictures \(files\); name one"
+    ):
+        open_data(tmp_path)
+    (tmp_path / "pictures").rename(tmp_path / "lens")
+    (tmp_path / "arrays" / "a.npy").unlink()
+    (tmp_path / "arrays" / "b.npy").unlink()
+    Image.new("L", (16, 16)).save(tmp_path / "arrays" / "a.png")
+    assert open_data(tmp_path).images.shape == (3, 1, 16, 16)
+
+
 @pytest.mark.parametrize("labels", [[0, np.nan, 1], [0, np.inf, 1], ["a", "b", "c"]])
 def test_labels_that_are_no_numbers_are_refused(tmp_path, labels):
     np.save(tmp_path / "images.npy", np.ones((3, 1, 8, 8)))
@@ -397,3 +431,55 @@ def test_places_of_objects_without_a_row_come_from_their_wcs(tmp_path):
     catalog = open_data(tmp_path).catalog
     assert catalog["ra"].to_list() == pytest.approx([1.5, 11, 2.5])
     assert catalog["dec"].to_list() == pytest.approx([3.5, -5, 4.5])
+
+
+def one_of_each_reader(kind, folder):
+    """Images of bands G, R, I (without names in arrays) that hold 0, 1, 2; return what to open."""
+    planes = [np.full((8, 9), number, np.float32) for number in range(3)]
+    if kind == "array":
+        np.save(folder / "a.npy", np.stack(planes)[None])
+        return folder / "a.npy"
+    if kind == "files":
+        for name in "ab":
+            np.save(folder / f"{name}.npy", np.stack(planes))
+    for name in "ab":
+        if kind == "fits":
+            extensions = [fits.ImageHDU(plane, name=band) for band, plane in zip("GRI", planes, strict=True)]
+            fits.HDUList([fits.PrimaryHDU(), *extensions]).writeto(folder / f"{name}.fits")
+        if kind == "bands":
+            for band, plane in zip("GRI", planes, strict=True):
+                fits.writeto(folder / f"J{name}_{band}.fits", plane)
+        if kind == "hdf5" and name == "a":
+            with h5py.File(folder / "a.h5", "w") as file:
+                file["images"] = np.stack(planes)[None]
+    return folder / "a.h5" if kind == "hdf5" else folder
+
+
+@pytest.mark.parametrize("kind", ["array", "files", "hdf5", "fits", "bands"])
+def test_bands_are_asked_for_in_one_way_whatever_the_reader(kind, tmp_path):
+    path = one_of_each_reader(kind, tmp_path)
+    known = open_data(path).info.bands
+    numbers = [known.index(band) for band in "GRI"] if known else [0, 1, 2]
+    asked = ",".join(str(numbers[place]) for place in (2, 0))
+    assert open_data(path, bands=asked).images[[0]][0, :, 0, 0].tolist() == [2, 0]
+    if known:
+        assert open_data(path, bands="i,g").images[[0]][0, :, 0, 0].tolist() == [2, 0]
+    there = f"there are {', '.join(known)}" if known else "they have no names; say numbers from 0 to 2"
+    for bands, said in (
+        ("z", f"no band z; {there}"),
+        ("7,-8", f"no band 7, -8; {there}"),
+        ("0,0", "band 0 is asked for twice"),
+    ):
+        with pytest.raises(DataError, match=said):
+            open_data(path, bands=bands)
+    if known:
+        with pytest.raises(DataError, match="bands g, 2: give names or numbers, not both"):
+            open_data(path, bands="g,2")
+
+
+def test_bands_that_no_object_has_together_are_refused(tmp_path):
+    for name, bands in (("a", "GR"), ("b", "GI")):
+        extensions = [fits.ImageHDU(np.ones((8, 9)), name=band) for band in bands]
+        fits.HDUList([fits.PrimaryHDU(), *extensions]).writeto(tmp_path / f"{name}.fits")
+    with pytest.raises(DataError, match="no object has all of the bands R, I; ask for fewer"):
+        open_data(tmp_path, bands="r,i")

@@ -81,6 +81,20 @@ def test_noise_of_large_areas_is_kept(step):
         assert measured == pytest.approx(expected, rel=0.12)
 
 
+@pytest.mark.parametrize("covered", [0.5, 0.7, 1.0])
+def test_noise_of_pixels_that_data_cover_in_part_is_that_of_what_is_brought_to_the_whole(covered):
+    """The first column of new pixels, two old ones wide, lies in part beyond the border."""
+    images = np.random.default_rng(6).normal(size=(2000, 24, 24)) * 3
+    rows, columns = about_centre(24, 2.0), Axis(8, -0.5 + (covered - 0.5) * 2, 2.0)
+    measured = resample(images, rows, columns)[..., 0].std()
+    said = resample_noise(np.full((24, 24), 3.0), rows, columns)[:, 0]
+    np.testing.assert_allclose(said, 6 / np.sqrt(covered), rtol=1e-6)
+    assert measured == pytest.approx(float(said[0]), rel=0.04)
+    with_gap = np.where(np.arange(24) < 2 * (1 - covered), np.inf, np.full((24, 24), 3.0))
+    inside = resample_noise(with_gap, rows, about_centre(24, 2.0))[:, 0]
+    np.testing.assert_allclose(inside, 6 / np.sqrt(1 - np.ceil(2 * (1 - covered)) / 2), rtol=1e-6)
+
+
 def test_noise_of_new_pixels_is_that_of_their_area():
     axis = about_centre(10, 0.5)
     np.testing.assert_allclose(resample_noise(np.full((10, 10), 3.0), axis, axis), 1.5, rtol=1e-6)

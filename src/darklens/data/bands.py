@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from darklens.errors import DataError
+
 ORDER = ("u", "g", "r", "i", "z", "y", "j", "h", "k")
 """Letters of broad bands by wavelength, the shortest first."""
 SPACE = re.compile(r"f\d{3,4}[a-z]{1,2}")
@@ -84,3 +86,46 @@ def chosen(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:
         places = [int(name) for name in wanted]
         return places if len(set(places)) == len(places) else None
     return None
+
+
+def find_bands(wanted: Sequence[str], given: Sequence[str], where: object) -> list[int]:
+    """Return the place of each band that a user asks for, as `chosen` does, or refuse them with what there is.
+
+    Parameters
+    ----------
+    wanted
+        Names, or numbers from 0.
+    given
+        Names of the bands that there are; their numbers from 0 if they have no names.
+    where
+        What has them, for errors.
+
+    Returns
+    -------
+    list of int
+        As many as are wanted.
+
+    Raises
+    ------
+    DataError
+        If a band is not there, or is asked for twice.
+    """
+    nameless = list(given) == [str(number) for number in range(len(given))]
+    alone = [given.index(name) if name in given else None if nameless else _only(name, given) for name in wanted]
+    if missing := [name for name, place in zip(wanted, alone, strict=True) if place is None]:
+        there = (
+            f"they have no names; say numbers from 0 to {len(given) - 1}"
+            if nameless
+            else f"there are {', '.join(given)}"
+        )
+        raise DataError(f"{where}: no band {', '.join(missing)}; {there}")
+    if (places := chosen(wanted, given)) is not None:
+        return places
+    if twice := [name for name, place in zip(wanted, alone, strict=True) if alone.count(place) > 1]:
+        raise DataError(f"{where}: band {twice[0]} is asked for twice")
+    raise DataError(f"{where}: bands {', '.join(wanted)}: give names or numbers, not both")
+
+
+def _only(name: str, given: Sequence[str]) -> int | None:
+    places = chosen([name], given)
+    return places[0] if places is not None else None

@@ -1,8 +1,8 @@
 """Read and write datasets: images, a catalogue with a row for each image, and a description.
 
 On disk it is a folder that any tool can read: ``images.npy`` (N, C, H, W), ``catalog.parquet`` and ``dataset.json``
-(``targets.npy`` beside them for super-resolution, ``noise.npy`` for noise maps). It is written under another name, and
-renamed when it is complete.
+(``targets.npy`` beside them for super-resolution, ``noise.npy`` for noise maps, ``psf.npy`` for PSFs). It is written under
+another name, and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,9 +22,9 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from darklens.data.bands import chosen as chosen_bands
-from darklens.data.bands import matching
+from darklens.data.bands import find_bands
 from darklens.data.mapped import MappedImages
+from darklens.data.psfs import Psf, StoredPsfs, write_psfs
 from darklens.errors import DataError
 from darklens.paths import LOCK, OWNER, check_absent, only_one
 from darklens.schema import from_keys, known_keys, read_versioned
@@ -51,8 +51,6 @@ class Images(Protocol):
 
 ROWS = "rows"
 """Folder of an unfinished dataset with the catalogue's rows, a file for each checkpoint."""
-NOISE_CHUNK = 256
-"""Noise maps that are read and written at once, as many as images (`darklens.data.importing.CHUNK`)."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,8 @@ class DatasetInfo:
         Name of the layout that was found, a key of `darklens.data.layouts.LAYOUTS` or ``ALIASES``.
     seed, noise, preset
         Of a simulated dataset: its seed, whether it has noise, and all values of its preset.
+    psf_sizes
+        Of point-spread functions in ``psf.npy``: their height and width by band, pixels; None without.
     notes
         Sentences on what was guessed or left out in reading.
     versions, checksum
@@ -95,6 +95,7 @@ class DatasetInfo:
     seed: int | None = None
     noise: bool | None = None
     preset: dict[str, Any] | None = None
+    psf_sizes: dict[str, list[int]] | None = None
     notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     checksum: str | None = None
@@ -134,7 +135,7 @@ class Cutouts:
     targets: Images | None = None
     path: Path | None = None
     noise: Images | None = None
-    psf: Callable[[int], dict[str, np.ndarray]] | None = None
+    psf: Psf | None = None
 
     def __post_init__(self) -> None:
         if len(self.catalog) != self.images.shape[0]:
@@ -147,6 +148,11 @@ class Cutouts:
     def where(self) -> str:
         """Return what errors name: the path, or else the source."""
         return self.info.source if self.path is None else str(self.path)
+
+    @property
+    def bands(self) -> list[str]:
+        """Return the names of the bands, their numbers from 0 where they have none."""
+        return self.info.bands or [str(number) for number in range(self.images.shape[1])]
 
     @property
     def ids(self) -> list[str]:
@@ -226,21 +232,8 @@ class Cutouts:
         DataError
             If one is not there, or comes twice.
         """
-        bands, channels = self.info.bands, self.images.shape[1]
-        if bands:
-            if (places := chosen_bands(names, bands)) is None:
-                odd = next((name for name in names if matching([name], bands) is None), names[0])
-                twice = "asked for twice" if names.count(odd) > 1 or matching([odd], bands) else "not there"
-                raise DataError(f"{self.where}: band {odd} is {twice}; there are {', '.join(bands)}")
-        else:
-            numbers = [str(number) for number in range(channels)]
-            wrong = [name for name in names if name not in numbers or names.count(name) > 1]
-            if wrong:
-                raise DataError(
-                    f"{self.where}: no band {wrong[0]}: they have no names; say numbers from 0 to {channels - 1}, each once"
-                )
-            places, bands = [int(name) for name in names], numbers
-        found = [bands[place] for place in places]
+        places = find_bands(names, self.bands, self.where)
+        found = [self.bands[place] for place in places]
         if found == self.info.bands:
             return self
         zero_points = [self.info.zero_points[place] for place in places] if self.info.zero_points else []
@@ -249,11 +242,23 @@ class Cutouts:
             images=SelectedBands(self.images, places),
             noise=None if self.noise is None else SelectedBands(self.noise, places),
             info=dataclasses.replace(self.info, bands=found, zero_points=zero_points),
+            psf=None if self.psf is None else partial(_of_bands, self.psf, found),
         )
 
 
-def _renumbered(psf: Callable[[int], dict[str, np.ndarray]], rows: np.ndarray, row: int) -> dict[str, np.ndarray]:
+def _renumbered(psf: Psf, rows: np.ndarray, row: int) -> dict[str, np.ndarray]:
     return psf(int(rows[row]))
+
+
+def _of_bands(psf: Psf, bands: Sequence[str], row: int) -> dict[str, np.ndarray]:
+    kernels = psf(row)
+    return {band: kernels[band] for band in bands if band in kernels}
+
+
+def _of_shards(psfs: Sequence[Psf | None], starts: np.ndarray, row: int) -> dict[str, np.ndarray]:
+    shard = int(np.searchsorted(starts, row, side="right")) - 1
+    psf = psfs[shard]
+    return {} if psf is None else psf(row - int(starts[shard]))
 
 
 def read_window(images: Images, rows: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
@@ -428,7 +433,10 @@ def read_dataset(path: Path) -> Cutouts:
         raise DataError(f"{path / 'noise.npy'}: shape {noise.shape} where images.npy has {images.shape}")
     if info.bands and len(info.bands) != images.shape[1]:
         raise DataError(f"{path / 'dataset.json'}: names {len(info.bands)} bands; images.npy has {images.shape[1]}")
-    return Cutouts(images, catalog, info, targets, path, noise)
+    data = Cutouts(images, catalog, info, targets, path, noise)
+    if (path / "psf.npy").is_file():
+        data.psf = StoredPsfs(path / "psf.npy", len(images), data.bands, info.psf_sizes or {})
+    return data
 
 
 def _read_images(path: Path) -> MappedImages:
@@ -464,7 +472,7 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: the catalogues of the shards do not fit each other: {error}") from error
     notes = list(dict.fromkeys(note for shard in shards for note in shard.info.notes))
-    info = dataclasses.replace(shards[0].info, source=str(path), checksum=None, notes=notes)
+    info = dataclasses.replace(shards[0].info, source=str(path), checksum=None, psf_sizes=None, notes=notes)
     with_targets = [shard.targets for shard in shards if shard.targets is not None]
     if catalog["id"].is_duplicated().any():
         prefixes = [f"{shard.path.name}/" for shard in shards if shard.path is not None for _ in range(len(shard))]
@@ -477,7 +485,10 @@ def _join(shards: list[Cutouts], path: Path) -> Cutouts:
         note = f"noise maps of {len(maps)} of {len(shards)} shards: not used, as others lack them"
         info = dataclasses.replace(info, notes=[*info.notes, note])
     noise = ConcatenatedImages(maps) if len(maps) == len(shards) else None
-    return Cutouts(ConcatenatedImages([shard.images for shard in shards]), catalog, info, targets, path, noise)
+    starts = np.cumsum([0, *(len(shard) for shard in shards[:-1])])
+    psfs = [shard.psf for shard in shards]
+    psf = partial(_of_shards, psfs, starts) if any(psfs) else None
+    return Cutouts(ConcatenatedImages([shard.images for shard in shards]), catalog, info, targets, path, noise, psf)
 
 
 class DatasetWriter:
@@ -496,6 +507,8 @@ class DatasetWriter:
         Type of the pixels.
     fingerprint
         All settings that the images depend on, as JSON can hold them: a partial folder of others is refused, not continued.
+    noise
+        Whether noise maps are written with the images.
 
     Raises
     ------
@@ -504,7 +517,9 @@ class DatasetWriter:
         another fingerprint.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, *, fingerprint: dict[str, Any]):
+    def __init__(
+        self, path: Path, shape: tuple[int, ...], dtype: np.dtype, *, fingerprint: dict[str, Any], noise: bool = False
+    ):
         check_absent(path)
         self.path, self.shape = path, shape
         self.partial = path.with_name(path.name + ".partial")
@@ -512,17 +527,23 @@ class DatasetWriter:
         self._lock = ExitStack()
         self._lock.enter_context(only_one(self.partial, "writing images"))
         self.done = self._resume()
-        images = self.partial / "images.npy"
         try:
-            if self.done == 0:
-                with images.open("wb") as file:
-                    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                    _allocate(file.fileno(), file.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize)
-            self.images = np.load(images, mmap_mode="r+")
+            self.images = self._array("images.npy", np.dtype(dtype))
+            self.noise = self._array("noise.npy", np.dtype(np.float32)) if noise else None
         except OSError as error:
             self.discard()
             raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+    def _array(self, name: str, dtype: np.dtype) -> np.memmap:
+        """An array of the images' shape on disk; it is made anew unless a part of it is written already."""
+        path = self.partial / name
+        if self.done == 0:
+            with path.open("wb") as file:
+                header = {"descr": dtype.str, "fortran_order": False, "shape": self.shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                _allocate(file.fileno(), file.tell() + int(np.prod(self.shape)) * dtype.itemsize)
+        array: np.memmap = np.load(path, mmap_mode="r+")
+        return array
 
     def _resume(self) -> int:
         state = self.partial / "progress.json"
@@ -541,9 +562,21 @@ class DatasetWriter:
         content = {"fingerprint": self._fingerprint, "done": done}
         _write_text(state, json.dumps(content))
 
-    def write(self, start: int, images: np.ndarray) -> None:
-        """Write images (n, C, H, W) from row ``start`` on; an interruption before the next `checkpoint` loses them."""
+    def write(self, start: int, images: np.ndarray, noise: np.ndarray | None = None) -> None:
+        """Write images (n, C, H, W) from row ``start`` on; an interruption before the next `checkpoint` loses them.
+
+        Parameters
+        ----------
+        start
+            Row of the first one.
+        images
+            Pixels (n, C, H, W).
+        noise
+            Their noise maps (n, C, H, W), where the writer has noise maps.
+        """
         self.images[start : start + len(images)] = images
+        if self.noise is not None and noise is not None:
+            self.noise[start : start + len(images)] = noise
 
     def checkpoint(self, done: int, rows: pl.DataFrame | None = None) -> None:
         """Record that all images below ``done`` are written: an interrupted run is continued there.
@@ -555,7 +588,7 @@ class DatasetWriter:
         rows
             The catalogue's rows of the images since the last checkpoint, which are kept for `kept_rows`.
         """
-        self.images.flush()
+        self._flush()
         if rows is not None:
             (self.partial / ROWS).mkdir(exist_ok=True)
             rows.write_parquet(self.partial / ROWS / f"{done:012d}.parquet")
@@ -567,12 +600,17 @@ class DatasetWriter:
         parts = [pl.read_parquet(path) for path in sorted((self.partial / ROWS).iterdir())]
         return pl.concat(parts, how="diagonal_relaxed")
 
+    def _flush(self) -> None:
+        for array in (self.images, self.noise):
+            if array is not None:
+                array.flush()
+
     def finish(
         self,
         catalog: pl.DataFrame,
         info: DatasetInfo,
         targets: np.ndarray | None = None,
-        noise: Images | None = None,
+        psf: Psf | None = None,
     ) -> Path:
         """Write catalogue and description, rename the folder, and return its path.
 
@@ -581,11 +619,11 @@ class DatasetWriter:
         catalog
             A row for each image.
         info
-            Description; versions and checksum are added.
+            Description; versions, checksum and sizes of PSFs are added.
         targets
             Images (N, C, H', W') that super-resolution is to predict; None writes none.
-        noise
-            Noise maps of the images' shape, which are read and written a part at a time; None writes none.
+        psf
+            Returns the point-spread functions (h, w) of an image by band; None writes none.
 
         Returns
         -------
@@ -595,19 +633,23 @@ class DatasetWriter:
         Raises
         ------
         DataError
-            If it exists by now, or cannot be written.
+            If it exists by now, or cannot be written, or a PSF does not fit.
         """
-        self.images.flush()
-        del self.images
+        self._flush()
+        del self.images, self.noise
         try:
             catalog.write_parquet(self.partial / "catalog.parquet")
-            for name in ("targets.npy", "noise.npy"):  # of an attempt that was interrupted
+            for name in ("targets.npy", "psf.npy"):  # of an attempt that was interrupted
                 (self.partial / name).unlink(missing_ok=True)
             if targets is not None:
                 np.save(self.partial / "targets.npy", targets)
-            if noise is not None:
-                self._write_noise(noise)
-            info = dataclasses.replace(info, checksum=checksum(self.partial / "images.npy"), versions=versions())
+            sizes = None
+            if psf is not None:
+                bands = info.bands or [str(number) for number in range(self.shape[1])]
+                sizes = write_psfs(self.partial / "psf.npy", psf, self.shape[0], bands)
+            info = dataclasses.replace(
+                info, checksum=checksum(self.partial / "images.npy"), versions=versions(), psf_sizes=sizes
+            )
             _write_text(self.partial / "dataset.json", json.dumps(dataclasses.asdict(info), indent=2) + "\n")
             check_absent(self.path)
             shutil.rmtree(self.partial / ROWS, ignore_errors=True)
@@ -619,14 +661,6 @@ class DatasetWriter:
         except OSError as error:
             raise DataError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         return self.path
-
-    def _write_noise(self, noise: Images) -> None:
-        path = self.partial / "noise.npy"
-        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(np.float32), shape=self.shape)
-        for start in range(0, self.shape[0], NOISE_CHUNK):
-            rows = np.arange(start, min(start + NOISE_CHUNK, self.shape[0]))
-            out[rows] = noise[rows]
-        out.flush()
 
     def discard(self) -> None:
         """Remove the partial folder."""

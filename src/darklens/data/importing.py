@@ -70,20 +70,25 @@ def import_data(
         catalog = catalog.with_columns(pl.Series("split", split, dtype=pl.String))
     dtype = cutouts.images.dtype if cutouts.images.dtype.kind in "iu" else np.dtype(np.float32)
     ids = cutouts.ids
-    writer = DatasetWriter(out, tuple(cutouts.images.shape), dtype, fingerprint=_fingerprint(cutouts, mask))
+    writer = DatasetWriter(
+        out,
+        tuple(cutouts.images.shape),
+        dtype,
+        fingerprint=_fingerprint(cutouts, mask),
+        noise=cutouts.noise is not None,
+    )
     try:
         for start in range(0, len(cutouts), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(cutouts)))
             with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
                 images = cutouts.images[rows].astype(dtype)
-            writer.write(start, check_finite(images, ids[start : start + CHUNK], cutouts.where, mask=mask))
+            images = check_finite(images, ids[start : start + CHUNK], cutouts.where, mask=mask)
+            writer.write(start, images, None if cutouts.noise is None else cutouts.noise[rows])
             if progress:
                 progress(int(rows[-1]) + 1, len(cutouts))
         targets = None if cutouts.targets is None else np.asarray(cutouts.targets[np.arange(len(cutouts))], np.float32)
-        if cutouts.psf is not None:
-            notes.append("PSFs are not kept in a dataset folder")
         info = dataclasses.replace(cutouts.info, layout="dataset", notes=notes)
-        return writer.finish(catalog, info, targets, cutouts.noise)
+        return writer.finish(catalog, info, targets, cutouts.psf)
     except BaseException:
         writer.discard()
         raise
@@ -95,5 +100,6 @@ def _fingerprint(cutouts: Cutouts, mask: bool) -> dict[str, Any]:
     return {
         "source": info.source, "mask": mask, "bands": info.bands, "pixel_scale": info.pixel_scale, "unit": info.unit,
         "zero_points": info.zero_points, "noise": cutouts.noise is not None, "targets": cutouts.targets is not None,
+        "psf": cutouts.psf is not None,
         "ids": hashlib.sha256("\n".join(cutouts.ids).encode()).hexdigest(),
     }  # fmt: skip

@@ -16,13 +16,13 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from darklens.data.bands import chosen
+from darklens.data.bands import find_bands
 from darklens.data.dataset import ConcatenatedImages, Cutouts, DatasetInfo, Images, read_dataset
 from darklens.data.identifiers import file_kind, identifier
 from darklens.data.options import DataOptions
 from darklens.data.readers.band_groups import group_bands
 from darklens.data.readers.catalogs import join_catalog, read_catalog
-from darklens.data.readers.companions import Companions, find_companions, without_auxiliary
+from darklens.data.readers.companions import Companions, auxiliary_in, find_companions, is_auxiliary, without_auxiliary
 from darklens.data.readers.files import BANDS_LAST, NpyFiles, PictureFiles, is_channels_last
 from darklens.data.readers.fits import FitsObjects, NoiseMaps
 from darklens.data.readers.header_groups import group_by_headers
@@ -46,6 +46,9 @@ TRUTH_COLUMNS = {
     "n_source_im", "mag_eff", "sb_contrast", "color_diff", "halo_mass", "star_mass", "mag_lens", "n_sources",
 }  # fmt: skip
 """Columns of the Bologna challenge that are truths of the simulation: no observer knows them, and they reveal the label."""
+
+LOOKED_INTO = 10
+"""Folders inside one without a layout that are tried, to name those that can be read. A choice, not tuned."""
 
 Opener = Callable[[Path, DataOptions], Cutouts | None]
 
@@ -110,15 +113,14 @@ def open_data(
                 found = replace(found, catalog=found.catalog.with_columns(named_splits(found.catalog["split"])))
             if pixel_scale is not None:
                 found = replace(found, info=replace(found.info, pixel_scale=pixel_scale))
-            if options.band_names is not None:
+            if options.band_names is not None and (own or not isinstance(found.images, FitsObjects)):
                 found = found.with_bands(options.band_names)
             return _resized(found, crop, pad)
     if layout is not None:
         raise DataError(f"{where}: does not have the layout {layout!r}")
     sample = ", ".join(sorted(p.name for p in where.iterdir())[:5]) if where.is_dir() else where.name
-    raise DataError(
-        f"{where}: no layout recognised ({sample}); known are {', '.join(LAYOUTS)} — see 'data layouts' in the docs"
-    )
+    known = f"known are {', '.join(LAYOUTS)} — see 'data layouts' in the docs"
+    raise DataError(f"{where}: no layout recognised ({sample}); {_readable_inside(where) or known}")
 
 
 def open_with(path: str | Path, options: DataOptions) -> Cutouts:
@@ -126,6 +128,32 @@ def open_with(path: str | Path, options: DataOptions) -> Cutouts:
     chosen = options.given()
     chosen.pop("mask", None)
     return open_data(path, **chosen)
+
+
+def _readable_inside(where: Path) -> str | None:
+    """The folders in a folder that are datasets of their own, with their layouts, as part of a sentence; None without."""
+    if not where.is_dir():
+        return None
+    folders = _folders(where)
+    layouts = {folder.name: _layout_of(folder) for folder in folders[:LOOKED_INTO]}
+    found = [f"{name} ({layout})" for name, layout in layouts.items() if layout is not None]
+    if not found:
+        return None
+    others = f" (of {len(folders):,} folders, the first {LOOKED_INTO} were tried)" if len(folders) > LOOKED_INTO else ""
+    first = next(name for name, layout in layouts.items() if layout is not None)
+    return f"it holds datasets of their own: {', '.join(found)}{others}; name one, such as {where / first}"
+
+
+def _layout_of(path: Path) -> str | None:
+    """The layout of a path; None if it has none, or cannot be read."""
+    for opener in LAYOUTS.values():
+        try:
+            found = opener(path, DataOptions())
+        except DataError:
+            return None
+        if found is not None:
+            return found.info.layout
+    return None
 
 
 def _resized(found: Cutouts, crop: int | None, pad: int | None) -> Cutouts:
@@ -209,8 +237,7 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
     if not path.is_dir():
         return None
     groups: list[tuple[Path, str, str | None]] = []
-    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    for folder in folders:
+    for folder in _folders(path):
         split, _, name = folder.name.partition("_")
         if split in SPLIT_NAMES and name in ("lenses", "nonlenses"):
             groups.append((folder, name, SPLIT_NAMES[split]))
@@ -235,7 +262,8 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
         paths += files
         labels += [label] * len(files)
         splits += [split_name] * len(files)
-    if all(file_kind(p) == "fits" for p in paths):
+    _check_one_kind(path, paths)
+    if file_kind(paths[0]) == "fits":
         if options.layout is None and group_bands(path, paths, CLASS_NAMES) is not None:
             return None  # files of single bands, which the layout of bands reads, with the labels
         companions, notes = _beside(paths, others)
@@ -251,7 +279,7 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
 
 def _object_folders(path: Path, options: DataOptions) -> Cutouts | None:
     """A folder for each object, with its image in a file of that name, beside its noise map and PSF."""
-    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")] if path.is_dir() else []
+    folders = _folders(path) if path.is_dir() else []
     images = [[p for p in _files(folder) if identifier(p) == "image"] for folder in folders]
     if not folders or any(len(found) != 1 for found in images):
         return None
@@ -267,16 +295,19 @@ def _object_folders(path: Path, options: DataOptions) -> Cutouts | None:
 def _beside(images: Sequence[Path], others: Sequence[Path]) -> tuple[Companions, list[str]]:
     """The noise maps and PSFs among the other files beside images, and notes on what they are and what is left out."""
     companions = find_companions(images, others)
-    used = [path for each in companions.by_image.values() for path in (each.noise, each.psf) if path is not None]
-    notes = []
-    if used:
-        named = sorted({path.name for path in used})
-        shown = ", ".join(named[:4]) + (" and others" if len(named) > 4 else "")
-        notes.append(f"{len(used):,} noise maps and PSFs beside the images: {shown}")
+    used, notes = companions.files(), _named_beside(companions)
     if left := sorted({path.name for path in set(others) - set(used)}):
         shown = ", ".join(left[:4]) + (" and others" if len(left) > 4 else "")
         notes.append(f"{len(set(others) - set(used)):,} files beside the images left out: {shown}")
     return companions, notes
+
+
+def _named_beside(companions: Companions) -> list[str]:
+    """A note on noise maps and PSFs in files of their own, if there are any."""
+    used = companions.files()
+    named = sorted({path.name for path in used})
+    shown = ", ".join(named[:4]) + (" and others" if len(named) > 4 else "")
+    return [f"{len(used):,} noise maps and PSFs beside the images: {shown}"] if used else []
 
 
 def _halo_mass(path: Path, options: DataOptions) -> Cutouts | None:
@@ -327,14 +358,19 @@ def _bands(path: Path, options: DataOptions) -> Cutouts | None:
     """A FITS file for each band of an object, grouped by the names of files and folders; around them folders of classes."""
     files = [p for p in sorted(path.rglob("*")) if file_kind(p) == "fits" and p.is_file()] if path.is_dir() else []
     files, others = without_auxiliary(files)
-    groups = (group_bands(path, files, CLASS_NAMES) or group_by_headers(path, files)) if len(files) > 1 else None
+    try:
+        groups = (group_bands(path, files, CLASS_NAMES) or group_by_headers(path, files)) if len(files) > 1 else None
+    except DataError as error:
+        raise DataError(f"{error}; {inside}" if (inside := _readable_inside(path)) else str(error)) from error
     if groups is None or (len(groups.objects) < 2 and len(groups.bands) > 8):
         return None
     companions, notes = _beside(files, others)
-    names = None if options.band_names is None else _known_bands(options.band_names, groups.bands, path)
+    names = options.band_names
+    if names is not None:
+        names = [groups.bands[place] for place in find_bands(names, groups.bands, path)]
     images = FitsObjects(
         list(groups.objects.values()), groups.bands, bands=names, size=OneSize(options.crop, options.pad),
-        companions=companions,
+        companions=companions, known=groups.headers,
     )  # fmt: skip
     columns: dict[str, list[str] | list[str | None]] = {"id": list(groups.objects)}
     if labels := groups.labels():
@@ -345,24 +381,17 @@ def _bands(path: Path, options: DataOptions) -> Cutouts | None:
     return _fits_cutouts(images, pl.DataFrame(columns), path, "bands", classes, [*notes, *groups.notes])
 
 
-def _known_bands(asked: Sequence[str], bands: Sequence[str], where: Path) -> list[str]:
-    """The names that bands have by those that are asked for. Raises DataError if one is not there."""
-    places = chosen(asked, bands)
-    if places is None:
-        raise DataError(f"{where}: no bands {', '.join(asked)} in all objects, each once; there are {', '.join(bands)}")
-    return [bands[place] for place in places]
-
-
 def _fits_cutouts(
     images: FitsObjects, catalog: pl.DataFrame, where: Path, layout: str, classes: list[str], notes: Sequence[str]
 ) -> Cutouts:
     """Objects in FITS files with all that their headers say."""
+    plan = images.plan
     info = DatasetInfo(
-        str(where), classes, images.bands, images.pixel_scale, list(images.zero_points.values()), images.unit, layout,
+        str(where), classes, plan.bands, plan.pixel_scale, list(plan.zero_points.values()), plan.unit, layout,
         notes=[*notes, *images.notes],
     )  # fmt: skip
-    noise = NoiseMaps(images) if images.has_noise else None
-    return Cutouts(images, catalog, info, noise=noise, psf=images.psf_of_row if images.has_psf else None)
+    noise = NoiseMaps(images) if plan.has_noise else None
+    return Cutouts(images, catalog, info, noise=noise, psf=images.psf_of_row if plan.has_psf else None)
 
 
 def _hdf5(path: Path, options: DataOptions) -> Cutouts | None:
@@ -397,19 +426,26 @@ def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:
     if not path.is_dir() or not (files := _files(path)):
         return None
     files, others = without_auxiliary(files)
-    kinds = {file_kind(p) for p in files}
-    if len(kinds) > 1:
-        raise DataError(f"{path}: mixes {', '.join(sorted(k for k in kinds if k))} files; one kind to a dataset")
+    _check_one_kind(path, files)
     catalog = pl.DataFrame({"id": [identifier(p) for p in files]})
     classes: list[str] = []
     if all(identifier(p) in CLASS_NAMES for p in files):
         catalog = catalog.with_columns(pl.col("id").alias("label"))
         classes = order_classes(set(catalog["label"]))
     companions, notes = _beside(files, others)
-    layout = "fits" if kinds == {"fits"} else "files"
+    layout = "fits" if file_kind(files[0]) == "fits" else "files"
     opened = _file_images(files, catalog, path, layout, classes, options, companions)
     opened.info.notes.extend(notes)
     return opened
+
+
+def _check_one_kind(path: Path, files: Sequence[Path]) -> None:
+    kinds = sorted({kind for file in files if (kind := file_kind(file))})
+    if len(kinds) > 1 and kinds != ["jpeg", "png"]:
+        inside = _readable_inside(path)
+        raise DataError(
+            f"{path}: mixes {', '.join(kinds)} files; one kind to a dataset{f'; {inside}' if inside else ''}"
+        )
 
 
 def _single_file(path: Path, options: DataOptions) -> Cutouts | None:
@@ -420,7 +456,13 @@ def _single_file(path: Path, options: DataOptions) -> Cutouts | None:
         ids = [path.stem] if len(stack) == 1 else [f"{path.stem}:{i}" for i in range(len(stack))]
         return Cutouts(stack, pl.DataFrame({"id": ids}), DatasetInfo(str(path), layout="array", notes=notes))
     catalog = pl.DataFrame({"id": [identifier(path)]})
-    return _file_images([path], catalog, path, "file", [], options)
+    companions, notes = Companions(), list[str]()
+    if file_kind(path) == "fits" and not is_auxiliary(path):
+        companions = find_companions([path], auxiliary_in(path.parent, path.parent.stat().st_mtime_ns))
+        notes = _named_beside(companions)
+    opened = _file_images([path], catalog, path, "file", [], options, companions)
+    opened.info.notes.extend(notes)
+    return opened
 
 
 def _file_images(
@@ -458,6 +500,10 @@ def _file_images(
         images = pictures = PictureFiles(paths, size)
         info = DatasetInfo(str(where), classes, pictures.bands, layout=layout, notes=[*info.notes, *pictures.notes])
     return Cutouts(images, catalog, info)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
 
 
 def _files(folder: Path, suffix: str | None = None) -> list[Path]:

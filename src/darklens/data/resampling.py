@@ -75,14 +75,17 @@ def resample(images: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
         (…, h, w), float32; nan where pixels with data cover less than `COVERED`, and brought to the whole pixel where they
         do not cover all.
     """
-    return _applied(images, rows, columns, parabolas=True)
+    out, fraction = _applied(images, rows, columns, parabolas=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(fraction < COVERED, np.float32(np.nan), out / fraction).astype(np.float32)
 
 
 def resample_noise(noise: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
     """Resample the standard deviation of independent noise, so that sums over many pixels have the noise that they had.
 
     Noise of resampled images is correlated. Its standard deviation in a single pixel says too little of it; the result is
-    that of independent noise that is as strong on scales of several pixels.
+    that of independent noise that is as strong on scales of several pixels. Where data cover a part of a new pixel, it is
+    that of the flux that is brought to the whole pixel.
 
     Parameters
     ----------
@@ -97,8 +100,9 @@ def resample_noise(noise: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
         (…, h, w), float32; infinite where there is no data.
     """
     variance = np.where(np.isfinite(noise), np.square(noise, dtype=np.float64), np.nan)
-    out = np.sqrt(_applied(variance, rows, columns, parabolas=False))
-    return np.where(np.isnan(out), np.float32(np.inf), out)
+    summed, fraction = _applied(variance, rows, columns, parabolas=False)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(fraction < COVERED, np.float32(np.inf), np.sqrt(summed) / fraction).astype(np.float32)
 
 
 def resample_psf(kernel: np.ndarray, step: float) -> np.ndarray:
@@ -112,16 +116,15 @@ def resample_psf(kernel: np.ndarray, step: float) -> np.ndarray:
     return out / out.sum()
 
 
-def _applied(images: np.ndarray, rows: Axis, columns: Axis, *, parabolas: bool) -> np.ndarray:
+def _applied(images: np.ndarray, rows: Axis, columns: Axis, *, parabolas: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The sum over the part of each new pixel that pixels with data cover, and its fraction, at most 1."""
     height, width = images.shape[-2:]
     missing = np.isnan(images)
     filled = np.where(missing, 0, images) if missing.any() else images
     out = _product(filled, _weights(height, rows, parabolas), _weights(width, columns, parabolas))
     data = (~missing).astype(np.float32) if missing.any() else np.ones((height, width), np.float32)
     covered = _product(data, _weights(height, rows, False), _weights(width, columns, False))
-    fraction = covered / abs(rows.step * columns.step)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(fraction < COVERED, np.float32(np.nan), out / fraction.clip(max=1)).astype(np.float32)
+    return out, (covered / abs(rows.step * columns.step)).clip(max=1)
 
 
 def _product(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

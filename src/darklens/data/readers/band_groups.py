@@ -11,6 +11,7 @@ from typing import Any
 
 from darklens.data.bands import by_wavelength, is_band
 from darklens.data.identifiers import identifier
+from darklens.data.readers.fits_headers import BandImage
 from darklens.data.splits import SPLIT_NAMES
 from darklens.errors import DataError
 
@@ -29,12 +30,15 @@ class BandGroups:
         Names of the folders around each object that do not name a band, by its identifier.
     notes
         What was left out.
+    headers
+        What was read of the headers of files, by file.
     """
 
     bands: list[str]
     objects: dict[str, list[Path]]
     folders: dict[str, tuple[str, ...]]
     notes: list[str] = field(default_factory=list)
+    headers: dict[Path, BandImage] = field(default_factory=dict)
 
     def splits(self) -> list[str | None]:
         """Return the split of each object, as a folder around it says; None without."""

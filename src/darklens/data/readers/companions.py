@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
-from darklens.data.identifiers import identifier
-from darklens.data.readers.fits_headers import NoiseKind
+from darklens.data.identifiers import file_kind, identifier
+from darklens.data.readers.words import AUXILIARY, NOISE, NoiseKind, words
 
-NOISE_FILES: dict[str, NoiseKind] = {
-    "noise": "deviation", "rms": "deviation", "err": "deviation", "error": "deviation", "errors": "deviation",
-    "sigma": "deviation", "var": "variance", "variance": "variance", "ivar": "inverse variance",
-}  # fmt: skip
-"""Words in the names of files that hold noise maps, and what they hold."""
-NOT_OBJECTS = {*NOISE_FILES, "wht", "weight", "weights", "psf", "mask", "seg", "segmentation", "flag", "flags"}
-"""Words in the names of files that hold what belongs to an image: noise, weights, PSF or mask."""
 OF_IMAGES = {"image", "img", "sci", "map"}
 """Words that an image and its noise map need not share."""
 
@@ -40,21 +33,34 @@ class Companions:
         """Return what belongs to an image; None if there is nothing."""
         return self.by_image.get(path)
 
-
-def words(path: Path) -> list[str]:
-    """Return the words of a file's name in small letters."""
-    return [word for word in re.split(r"[-_. ]+", identifier(path).lower()) if word]
+    def files(self) -> list[Path]:
+        """Return all files of noise maps and PSFs."""
+        return [path for each in self.by_image.values() for path in (each.noise, each.psf) if path is not None]
 
 
 def is_auxiliary(path: Path) -> bool:
     """Return whether a file's name says that it holds noise, weights, a PSF or a mask, and no object of its own."""
-    return bool(NOT_OBJECTS & set(words(path)))
+    return bool(AUXILIARY & set(words(identifier(path))))
 
 
 def without_auxiliary(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Return the files that hold objects, and those that do not; all of them and none if no object would be left."""
     objects = [path for path in paths if not is_auxiliary(path)]
     return (objects, [path for path in paths if is_auxiliary(path)]) if objects else (list(paths), [])
+
+
+@lru_cache(maxsize=4)
+def auxiliary_in(folder: Path, changed: int) -> tuple[Path, ...]:
+    """Return the FITS files in a folder that `is_auxiliary` tells from images; it is listed again when it has changed.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    changed
+        When it last changed, nanoseconds (``st_mtime_ns``): files that are opened one by one list it once.
+    """
+    return tuple(path for path in sorted(folder.iterdir()) if file_kind(path) == "fits" and is_auxiliary(path))
 
 
 def find_companions(images: Sequence[Path], others: Sequence[Path]) -> Companions:
@@ -78,11 +84,12 @@ def find_companions(images: Sequence[Path], others: Sequence[Path]) -> Companion
         noise = psf = None
         kind: NoiseKind = "deviation"
         for path in sorted(by_name.get(_key(image), ())):
-            kinds = [kind for word, kind in NOISE_FILES.items() if word in words(path)]
+            said = words(identifier(path))
+            kinds = [NOISE[word] for word in said if word in NOISE]
             if kinds and noise is None:
                 # ``noise_var`` is a variance: of several words the one that says more.
                 noise, kind = path, next((each for each in kinds if each != "deviation"), "deviation")
-            elif "psf" in words(path) and psf is None:
+            elif "psf" in said and psf is None:
                 psf = path
         if noise is not None or psf is not None:
             found[image] = Companion(noise, psf, kind)
@@ -90,4 +97,4 @@ def find_companions(images: Sequence[Path], others: Sequence[Path]) -> Companion
 
 
 def _key(path: Path) -> tuple[Path, tuple[str, ...]]:
-    return path.parent, tuple(word for word in words(path) if word not in NOT_OBJECTS | OF_IMAGES)
+    return path.parent, tuple(word for word in words(identifier(path)) if word not in AUXILIARY | OF_IMAGES)

@@ -126,12 +126,11 @@ def _cards(text: str, path: Path) -> dict[str, Any]:
     """The known cards of a header, if those of its structure do not contradict each other."""
     found: dict[str, Any] = {}
     for start in range(0, len(text), CARD):
-        name = _known(text[start : start + 8])
+        name, value = _card(text[start : start + CARD])
         if name is None:
             continue
         if name == "END":
             break
-        value = _value(text[start + 10 : start + CARD]) if text[start + 8 : start + 10] == "= " else None
         if value is None or name in found or name.startswith("Z"):
             _check_structure(name, value, found.get(name, value), path)
             if value is None or name in ("EXTNAME", "HDUNAME"):
@@ -153,11 +152,16 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-@lru_cache(maxsize=4096)
-def _known(name: str) -> str | None:
-    """The name of a card in capitals if it is known, or END; None if it is not."""
-    name = name.rstrip().upper()
-    return name if name == "END" or KNOWN_CARDS.fullmatch(name) else None
+@lru_cache(maxsize=16384)
+def _card(card: str) -> tuple[str | None, str | bool | int | float | None]:
+    """The name of a card in capitals if it is known, or END, and its value; no name if it is not known.
+
+    Most cards of a survey are the same in all files, and are taken apart once.
+    """
+    name = card[:8].rstrip().upper()
+    if name != "END" and not KNOWN_CARDS.fullmatch(name):
+        return None, None
+    return name, _value(card[10:]) if card[8:10] == "= " else None
 
 
 def _value(text: str) -> str | bool | int | float | None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,21 +17,12 @@ import numpy as np
 
 from darklens.data.bounds import check_image
 from darklens.data.readers.fits_hdus import FILTER_KEYS, SKY_KEYS, ZERO_POINT_KEYS, Hdu
+from darklens.data.readers.words import AUXILIARY, NOISE, NoiseKind, words
 from darklens.data.resampling import Axis
 from darklens.errors import DataError
 
-NoiseKind = Literal["deviation", "variance", "inverse variance"]
 InTurns = NoiseKind | Literal["model"]
-NOISE_WORDS: dict[str, NoiseKind] = {
-    "RMS": "deviation", "ERR": "deviation", "ERROR": "deviation", "SIGMA": "deviation", "NOISE": "deviation",
-    "UNCERT": "deviation",
-    "VAR": "variance", "VARIANCE": "variance", "IVAR": "inverse variance", "INVVAR": "inverse variance",
-}  # fmt: skip
-"""Last words of the names of noise maps, and what they hold."""
-NOT_IMAGES = {
-    *NOISE_WORDS, "PSF", "MASK", "WHT", "WEIGHT", "FLAG", "SEG", "DQ", "CTX", "CON", "AREA", "WMAP",
-    "POISSON", "RNOISE", "FLAT",
-}  # fmt: skip
+NOT_IMAGES = {*AUXILIARY, "dq", "ctx", "con", "area", "wmap", "poisson", "rnoise", "flat"}
 """Words in the names of HDUs that are no bands."""
 IMAGE_SUFFIXES = ("_BGSUB", "_FLUX", "_SCI", "_IMAGE")
 UNNAMED = ("", "SCI", "IMAGE", "PRIMARY", "DATA", "COMPRESSED_IMAGE")
@@ -254,7 +245,7 @@ def read_bands(hdus: Sequence[Hdu], path: Path, *, in_turns: InTurns | None = No
     found: list[BandImage] = []
     for hdu in hdus:
         number, extension, shape, cards = hdu.number, hdu.name, hdu.shape, hdu.cards
-        if not hdu.is_image or NOT_IMAGES & set(_words(extension)):
+        if not hdu.is_image or NOT_IMAGES & set(words(extension)):
             continue
         if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[0] <= 32)):
             continue
@@ -282,14 +273,10 @@ def read_bands(hdus: Sequence[Hdu], path: Path, *, in_turns: InTurns | None = No
         if in_turns == "model":
             return [band for band, _ in named]
         return [replace(band, noise=replace(plane, kind=in_turns)) for band, plane in named]
-    if not any(NOT_IMAGES & set(_words(name)) for name in names):
+    if not any(NOT_IMAGES & set(words(name)) for name in names):
         return bands
-    plain = ["_".join(_words(name)) for name in names]
+    plain = ["_".join(words(name)) for name in names]
     return [_with_companions(band, names, plain) for band in bands]
-
-
-def _words(name: str) -> list[str]:
-    return re.split(r"[-_. ]", name.upper())
 
 
 def _shows_same_field(band: BandImage, first: BandImage) -> bool:
@@ -312,12 +299,12 @@ def _with_companions(band: BandImage, names: Sequence[str], plain: Sequence[str]
     """A band with its noise map and PSF: ``<BAND>_RMS`` and ``<BAND>_PSF``, or ``ERR`` and ``PSF`` beside ``SCI``.
 
     Of several HDUs of one name the first goes with the first band of its name, and so on. ``plain`` are the names of all
-    HDUs in capitals, with underscores between their words.
+    HDUs in small letters, with underscores between their words.
     """
     extension = names[band.plane.hdu]
-    stem = "_".join(_words(_stem(extension)))
+    stem = "_".join(words(_stem(extension)))
     prefixes = [f"{stem}_"] if stem else []
-    if extension.upper() in UNNAMED or sum(not NOT_IMAGES & set(_words(name)) for name in names if name) == 1:
+    if extension.upper() in UNNAMED or sum(not NOT_IMAGES & set(words(name)) for name in names if name) == 1:
         prefixes.append("")
     alike = [number for number, name in enumerate(names) if name == extension]
 
@@ -333,12 +320,12 @@ def _with_companions(band: BandImage, names: Sequence[str], plain: Sequence[str]
     noise = next(
         (
             Plane(band.plane.path, number, band.plane.number, kind)
-            for word, kind in NOISE_WORDS.items()
+            for word, kind in NOISE.items()
             if (number := beside(word)) is not None
         ),
         None,
     )
-    psf = beside("PSF")
+    psf = beside("psf")
     return replace(band, noise=noise, psf=None if psf is None else Plane(band.plane.path, psf))
 
 
@@ -385,9 +372,12 @@ def _unit(cards: Mapping[str, Any]) -> str | None:
 def _sky(cards: Mapping[str, Any]) -> Sky | None:
     if "CTYPE1" not in cards:
         return None
-    return Sky(
-        tuple((sys.intern(key), value) for key, value in cards.items() if SKY_KEYS.fullmatch(key) and value is not None)
-    )
+    return Sky(tuple((sys.intern(key), value) for key, value in cards.items() if _is_of_sky(key) and value is not None))
+
+
+@cache
+def _is_of_sky(key: str) -> bool:
+    return SKY_KEYS.fullmatch(key) is not None
 
 
 def zero_point(header: Any) -> float | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from darklens.data.readers.band_groups import BandGroups, common_bands, is_mostly_several
 from darklens.data.readers.fits_hdus import read_hdus
-from darklens.data.readers.fits_headers import read_bands
+from darklens.data.readers.fits_headers import BandImage, read_bands
 from darklens.errors import DataError
 from darklens.progress import progress_bar
 
@@ -24,12 +24,19 @@ SAME_OBJECT = 1.0
 
 @dataclass(frozen=True)
 class _Header:
-    path: Path
-    band: str
+    image: BandImage
     name: str | None
     position: tuple[float, float] | None
     reach: float
     """From the centre to the edge, arcsec."""
+
+    @property
+    def path(self) -> Path:
+        return self.image.plane.path
+
+    @property
+    def band(self) -> str:
+        return self.image.name
 
 
 def group_by_headers(root: Path, paths: Sequence[Path]) -> BandGroups | None:
@@ -56,18 +63,20 @@ def group_by_headers(root: Path, paths: Sequence[Path]) -> BandGroups | None:
         If no band is common to all objects.
     """
     spread = paths[:: max(1, len(paths) // LOOKED_AT)]
-    bands = set()
+    looked_at: dict[Path, _Header] = {}
     for path in spread:
         with suppress(DataError):
-            bands.add(_read(path))
-    if None in bands or len({header.band for header in bands if header is not None}) < 2:
+            if (header := _read(path)) is None:
+                return None
+            looked_at[path] = header
+    if len({header.band for header in looked_at.values()}) < 2:
         return None
     headers: list[_Header] = []
     damaged: list[Path] = []
     with progress_bar(f"reading the headers of {len(paths):,} files") as advance:
         for number, path in enumerate(paths):
             try:
-                header = _read(path)
+                header = looked_at.get(path) or _read(path)
             except DataError:
                 damaged.append(path)
                 continue
@@ -81,6 +90,7 @@ def group_by_headers(root: Path, paths: Sequence[Path]) -> BandGroups | None:
     folders = {name: next(iter(files.values())).relative_to(root).parts[:-1] for name, files in found.items()}
     keyed = {(folders[name], name): files for name, files in found.items()}
     groups = common_bands(root, keyed, Counter(band for files in found.values() for band in files))
+    groups.headers.update((header.path, header.image) for header in headers)
     if damaged:
         groups.notes.append(f"{len(damaged):,} files such as {damaged[0].name} cannot be read: left out")
     return groups
@@ -99,7 +109,7 @@ def _read(path: Path) -> _Header | None:
         with suppress(Exception):  # what astropy says of a WCS that makes no sense
             position = band.sky.position(band.shape)
     reach = max(band.shape) / 2 * band.scale if band.scale is not None else 0.0
-    return _Header(path, band.name, name.strip() or None if isinstance(name, str) else None, position, reach)
+    return _Header(band, name.strip() or None if isinstance(name, str) else None, position, reach)
 
 
 def _by_name(headers: Sequence[_Header]) -> dict[str, dict[str, Path]] | None:
