@@ -19,6 +19,7 @@ from darklens.data.synthesis import estimate, image_dtype, simulate_cutouts, sim
 from darklens.errors import DataError
 from darklens.simulation import Simulator, load_preset
 from darklens.simulation.draw import draw_block
+from darklens.simulation.library import resolve_preset
 
 
 def digest(folder):
@@ -123,6 +124,22 @@ def test_interrupted_simulation_of_other_settings_is_not_continued(tmp_path, oft
     with pytest.raises(DataError, match=r"a\.partial: left by a run with other settings"):
         simulate_dataset(preset, count, seed, out=tmp_path / "a", noise=given["noise"])
     assert digest(tmp_path / "a.partial")["images.npy"] == before["images.npy"]
+
+
+def test_interrupted_simulation_is_not_continued_with_another_psf(tmp_path, often):
+    """Of the same name: half of the images would have one, half the other."""
+    content = resolve_preset("model-3-noisy") | {"name": "own"}
+    content["instrument"] = content["instrument"] | {"psf_file": str(tmp_path / "psf.npy")}
+    np.save(tmp_path / "psf.npy", np.eye(5))
+    preset = load_preset(content)
+    assert preset.files == [tmp_path / "psf.npy"]
+    with pytest.raises(Stop):
+        simulate_dataset(preset, 100, 5, out=tmp_path / "a", progress=stop_at(64))
+    np.save(tmp_path / "psf.npy", np.ones((5, 5)))
+    with pytest.raises(DataError, match="left by a run with other settings"):
+        simulate_dataset(preset, 100, 5, out=tmp_path / "a")
+    np.save(tmp_path / "psf.npy", np.eye(5))
+    assert len(read_dataset(simulate_dataset(preset, 100, 5, out=tmp_path / "a"))) == 100
 
 
 KILLED = """

@@ -51,11 +51,12 @@ def not_compiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(compiled, "_failed", [])
     monkeypatch.setattr(compiled, "_ready", set())
-    compiled._kernel.cache_clear()
-    kernels_compile.cache_clear()
+    caches = (compiled._kernel, compiled._sum, compiled._lens, kernels_compile)
+    for cached in caches:
+        cached.cache_clear()
     yield
-    compiled._kernel.cache_clear()
-    kernels_compile.cache_clear()
+    for cached in caches:
+        cached.cache_clear()
 
 
 def preset_of(name, **changes):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from darklens.data.dataset import Cutouts, DatasetInfo, DatasetWriter, versions
+from darklens.data.dataset import Cutouts, DatasetInfo, DatasetWriter, checksum, versions
 from darklens.data.seeds import simulation_seed
 from darklens.progress import working
 from darklens.simulation import BLOCK, Preset, Simulator
@@ -69,6 +69,7 @@ def simulate_dataset(
     dtype = image_dtype(preset, noise)
     shape = (count, 1, preset.pixels, preset.pixels)
     fingerprint = {"preset": preset.resolved, "seed": seed, "noise": noise, "versions": versions(), "device": device}
+    fingerprint |= {"files": {str(path): checksum(path) for path in preset.files}}
     fingerprint |= {"rows": "at checkpoints"}  # version 0.1 drew them at the end
     writer = DatasetWriter(out, shape, dtype, fingerprint=fingerprint)
     simulator = Simulator(preset, seed, device, compile=count >= COMPILE_FROM)

@@ -19,10 +19,21 @@ from darklens.physics.deflectors import kormann_deflection
 from darklens.progress import working
 from darklens.simulation.columns import Columns, columns_of
 from darklens.simulation.presets import Preset
-from darklens.simulation.profiles import PROFILES
+from darklens.simulation.profiles import PROFILES, Substructure
 from darklens.simulation.scene import sersic_parameters, substructure, summed_deflection
 
-Kernel = Callable[..., Tensor]
+Kernel = Callable[..., Any]
+
+MAIN = {
+    "x0": "lens_x",
+    "y0": "lens_y",
+    "theta_E": "theta_E",
+    "e1": "e1",
+    "e2": "e2",
+    "gamma1": "gamma1",
+    "gamma2": "gamma2",
+}
+"""Parameters of the main deflector and the shear, and their names in a catalogue."""
 
 
 def fused_light(preset: Preset, label: str, columns: Columns, x: Tensor, y: Tensor) -> Tensor | None:
@@ -51,20 +62,76 @@ def fused_light(preset: Preset, label: str, columns: Columns, x: Tensor, y: Tens
     added = substructure(preset, label, columns, x)
     if added is not None and added.deflection not in PROFILES.values():
         return None
-    names = {"x0": "lens_x", "y0": "lens_y", "theta_E": "theta_E", "e1": "e1", "e2": "e2"}
-    names |= {"gamma1": "gamma1", "gamma2": "gamma2"}
     # What decides how to go on is looked at on the host, so that nothing waits for a device.
-    values = columns_of(columns, list(names.values()), x.dtype)
-    if all(bool((v == v[0]).all()) for v in values):
-        values = [v[:1] for v in values]
-    main = {name: value.view(-1, 1, 1).to(x.device) for name, value in zip(names, values, strict=True)}
+    values = dict(zip(MAIN, columns_of(columns, list(MAIN.values()), x.dtype), strict=True))
+    if all(bool((v == v[0]).all()) for v in values.values()):
+        values = {name: value[:1] for name, value in values.items()}
+    main = {name: value.view(-1, 1, 1).to(x.device) for name, value in values.items()}
     source = {name: value.view(-1, 1, 1) for name, value in sersic_parameters(preset, columns, x).items()}
     if exponential := bool((columns_of(columns, ["source_n_sersic"], x.dtype)[0] == 1).all()):
         del source["n_sersic"]
     ax, ay = _main(x, y, main)
     kernel = _kernel(None if added is None else added.deflection, exponential)
     parameters, weights = ({}, x.new_empty(0)) if added is None else (added.parameters, added.weights)
-    arguments = x, y, ax, ay, source, parameters, weights
+    light: Tensor | None = _called(kernel, x, y, ax, ay, source, parameters, weights)
+    return light
+
+
+def fused_deflection(added: Substructure, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return the summed deflection of the deflectors that a class adds, by a compiled kernel.
+
+    Parameters
+    ----------
+    added
+        Deflectors of N images.
+    x, y
+        Positions (1 or N, H, W), arcsec.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec, (N, H, W), or None where it cannot be compiled.
+    """
+    if added.deflection not in PROFILES.values() or not kernels_compile(x.device.type):
+        return None
+    deflection: tuple[Tensor, Tensor] | None = _called(_sum(added.deflection), x, y, added.parameters, added.weights)
+    return deflection
+
+
+def fused_lens(preset: Preset, columns: Columns, like: Tensor) -> Callable[..., Tensor | None] | None:
+    """Return a function that computes main deflection, lens equation and source light in one compiled kernel.
+
+    Parameters
+    ----------
+    preset
+        Gives deflector and source.
+    columns
+        Columns of N images.
+    like
+        Gives dtype and device.
+
+    Returns
+    -------
+    A function of positions (1 or N, H, W) in arcsec and of a further deflection there, in x and y, that returns the surface
+    brightness per arcsec², (N, H, W), or None where it cannot be compiled; None instead of it for other profiles than
+    isothermal deflectors and Sérsic sources.
+    """
+    if preset.deflector.profile != "sie" or preset.source.profile != "sersic" or not kernels_compile(like.device.type):
+        return None
+    values = zip(MAIN, columns_of(columns, list(MAIN.values()), like), strict=True)
+    main = {name: value.view(-1, 1, 1) for name, value in values}
+    source = {name: value.view(-1, 1, 1) for name, value in sersic_parameters(preset, columns, like).items()}
+
+    def light(x: Tensor, y: Tensor, bx: Tensor, by: Tensor) -> Tensor | None:
+        found: Tensor | None = _called(_lens(), x, y, bx, by, main, source)
+        return found
+
+    return light
+
+
+def _called(kernel: Kernel, *arguments: Any) -> Any:
+    """What a kernel returns, or None if it cannot be compiled."""
+    if _failed:
+        return None
     try:
         return kernel(*arguments) if kernel in _ready else _compiling(kernel, *arguments)
     except _compiler_error() as error:
@@ -88,12 +155,12 @@ def _main(x: Tensor, y: Tensor, main: Mapping[str, Tensor]) -> tuple[Tensor, Ten
 _ready: set[Kernel] = set()
 
 
-def _compiling(kernel: Kernel, *arguments: Any) -> Tensor:
+def _compiling(kernel: Kernel, *arguments: Any) -> Any:
     """Call a kernel for the first time in this process, which compiles it or reads it from the cache."""
     with working("compiling a kernel of the simulation (each once on a machine, up to a minute)"):
-        light = kernel(*arguments)
+        found = kernel(*arguments)
     _ready.add(kernel)
-    return light
+    return found
 
 
 @lru_cache
@@ -114,12 +181,36 @@ def _kernel(deflection: Callable[..., Any] | None, exponential: bool) -> Kernel:
             ax, ay = ax + bx, ay + by
         return profile(x - ax, y - ay, **source)
 
+    return _compiled(light)
+
+
+@lru_cache
+def _sum(deflection: Callable[..., Any]) -> Kernel:
+    def deflect(x: Tensor, y: Tensor, parameters: dict[str, Tensor], weights: Tensor) -> tuple[Tensor, Tensor]:
+        return summed_deflection(deflection, x, y, parameters=parameters, weights=weights)
+
+    return _compiled(deflect)
+
+
+@lru_cache
+def _lens() -> Kernel:
+    def light(
+        x: Tensor, y: Tensor, bx: Tensor, by: Tensor, main: dict[str, Tensor], source: dict[str, Tensor]
+    ) -> Tensor:
+        ax, ay = _main(x, y, main)
+        return sersic_light(x - ax - bx, y - ay - by, **source)
+
+    return _compiled(light)
+
+
+def _compiled(function: Kernel) -> Kernel:
+    """A function as a kernel, which is compiled when it is called for the first time."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "darklens" / "kernels"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # a CUDA toolkit without a GPU is no problem
     # A C++ wrapper lets go of Python's lock, so that threads run side by side. One core each, because blocks of images
     # are the unit of parallel work, not pixels.
-    return torch.compile(light, dynamic=True, options={"cpp.threads": 1, "cpp_wrapper": True})
+    return torch.compile(function, dynamic=True, options={"cpp.threads": 1, "cpp_wrapper": True})
 
 
 @lru_cache

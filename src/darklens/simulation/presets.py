@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from darklens.errors import PresetError
 from darklens.physics import Cosmology, deflection_rescaling
 from darklens.simulation.instruments import Instrument
 from darklens.simulation.priors import Constant, PowerLaw, Prior
-from darklens.usercode import is_reference
+from darklens.usercode import is_reference, references, split_reference
 
 Noise = Literal["physical", "deeplense-twice", "deeplense-doubled"]
 Distances = Literal["angular", "luminosity"]
@@ -161,6 +162,9 @@ class DarkMatter:
 class Preset:
     """All that defines a simulated data set but its seed and size. `load_preset` makes one.
 
+    Light is sampled at the centres of ``supersampling`` × ``supersampling`` sub-pixels of each pixel; with ``adaptive``,
+    at tens or hundreds of places in those sub-pixels where that is not enough (`darklens.simulation.quadrature`).
+
     With ``z_source_convention`` the Einstein radii and the shear of the preset are taken to be those for a source at
     that redshift, and are rescaled to ``z_source`` with ``convention_cosmology``: a quirk of published data.
     """
@@ -179,6 +183,7 @@ class Preset:
     z_source_convention: float | None = None
     convention_cosmology: Cosmology = Cosmology()
     supersampling: int = 1
+    adaptive: bool = False
     conserve_mass: bool = False
     resolved: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -204,6 +209,13 @@ class Preset:
     def labels(self) -> list[str]:
         """Class names, in the order of their label numbers."""
         return list(self.classes)
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that images depend on: PSF, galaxies, code of the user's own."""
+        named = [self.instrument.psf_file, self.source.images]
+        code = [split_reference(reference)[0] for reference in references(self.resolved)]
+        return sorted({Path(name) for name in named if name is not None} | set(code))
 
     @property
     def half_width(self) -> float:

@@ -29,6 +29,9 @@ PROFILES: dict[str, Deflection] = {
     "line": line_mass_deflection,
 }
 
+SMOOTH: list[Deflection] = [truncated_nfw_deflection]
+"""Deflections without jumps or poles, which polynomials through neighbouring sub-pixels reproduce."""
+
 STRENGTHS = {
     "point_mass": ("theta_E", 0.5),
     "sis": ("theta_E", 1.0),

@@ -23,6 +23,7 @@ from darklens.physics import (
     pixel_coordinates,
     pixelated_psf,
 )
+from darklens.simulation.adaptive import adaptive_light
 from darklens.simulation.columns import Columns, columns_of, from_frame, select, to_frame
 from darklens.simulation.compiled import fused_light
 from darklens.simulation.draw import BLOCK, draw_block
@@ -245,10 +246,10 @@ class Simulator:
                 continue
             rows = select(columns, chosen)
             light = None
-            if compile:
+            if compile and not preset.adaptive:
                 light = fused_light(preset, label, rows, x, y)
             if light is None:
-                light = self._light(label, rows, x, y)
+                light = self._light(label, rows, x, y, compile)
             images[torch.from_numpy(chosen).to(self.device)] = self._observe(light)
         return images
 
@@ -258,8 +259,10 @@ class Simulator:
         x, y = pixel_coordinates(preset.pixels, scale, preset.supersampling, dtype, self.device)
         return x[None], y[None]
 
-    def _light(self, label: str | None, rows: Columns, x: Tensor, y: Tensor) -> Tensor:
+    def _light(self, label: str | None, rows: Columns, x: Tensor, y: Tensor, compile: bool = False) -> Tensor:
         """Return the lensed surface brightness (N, H, W), with the deflectors of a class, or with none added."""
+        if self.preset.adaptive:
+            return adaptive_light(self.preset, label, rows, grid=(x, y), galaxies=self._galaxies, compile=compile)
         ax, ay = main_deflection(self.preset, rows, x)(x, y)
         added = None if label is None else substructure_deflection(self.preset, label, rows, x)
         if added is not None:

@@ -1,0 +1,106 @@
+"""How far are images of a preset from those of very many rays?
+
+    python benchmarks/convergence.py fair-hst fair-euclid --images 40       # half an hour on two cores
+    python benchmarks/convergence.py fair-hst --uniform 2,4,8 --images 40   # beside the same rays in every pixel
+
+The reference has REFERENCE × REFERENCE rays in every pixel, and the PSF is applied to them as they are. For each class,
+the largest difference of an image is divided by the standard deviation of the noise in that pixel; what is printed are the
+median, the 90th percentile and the largest of these, over the images.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darklens.physics import gaussian_psf_taps, pixel_coordinates
+from darklens.progress import progress_bar
+from darklens.simulation import Preset, Simulator, load_preset
+from darklens.simulation.columns import columns_of, from_frame, select
+from darklens.simulation.compiled import fused_light
+from darklens.simulation.noise import noise_sigma
+from darklens.simulation.scene import main_deflection, source_light, substructure_deflection
+from darklens.training.job import machine
+
+REFERENCE = 32
+ROWS = 64
+"""Rows of rays that are computed at once."""
+
+
+def brute_force(preset: Preset, label: str, rows: dict, factor: int) -> Tensor:
+    """Expected flux (N, H, W) in e-/s with ``factor`` × ``factor`` rays in every pixel, for a Gaussian PSF."""
+    instrument = preset.instrument
+    x, y = pixel_coordinates(preset.pixels, instrument.pixel_scale, factor)
+    taps = gaussian_psf_taps(instrument.psf_fwhm / instrument.pixel_scale * factor, instrument.psf_truncation)
+    seen = _seen(preset.pixels, factor, taps)
+    images = []
+    for i in range(len(rows["id"])):
+        row, parts = select(rows, np.array([i])), []
+        for start in range(0, len(x), ROWS):
+            at = x[None, start : start + ROWS], y[None, start : start + ROWS]
+            light = fused_light(preset, label, row, *at)
+            parts.append(_light(preset, label, row, *at) if light is None else light)
+        light = torch.cat(parts, 1)[0].double()
+        images.append(seen @ light @ seen.T * instrument.pixel_scale**2)
+    return torch.stack(images)
+
+
+def _light(preset: Preset, label: str, row: dict, x: Tensor, y: Tensor) -> Tensor:
+    ax, ay = main_deflection(preset, row, x)(x, y)
+    added = substructure_deflection(preset, label, row, x)
+    if added is not None:
+        bx, by = added(x, y)
+        ax, ay = ax + bx, ay + by
+    return source_light(preset, row, x, galaxies=None)(x - ax, y - ay)
+
+
+def _seen(pixels: int, factor: int, taps: list[float]) -> Tensor:
+    """What each pixel sees of the rays along one axis, (pixels, pixels * factor): the outermost repeat beyond the edge."""
+    rays = torch.arange(pixels * factor)
+    seen = torch.zeros(pixels, len(rays), dtype=torch.float64)
+    for offset, tap in enumerate(taps, -(len(taps) // 2)):
+        places = rays // factor, (rays + offset).clamp(0, len(rays) - 1)
+        seen.index_put_(places, torch.full((len(rays),), tap / factor, dtype=torch.float64), accumulate=True)
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("presets", nargs="+")
+    parser.add_argument("--images", type=int, default=40, help="of each class")
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--uniform", default="", help="numbers of rays along each side of a pixel to compare as well")
+    arguments = parser.parse_args()
+    uniform = [int(factor) for factor in arguments.uniform.split(",") if factor]
+    print(f"{machine()}; {arguments.images} images of each class, seed {arguments.seed}; |difference| / σ of the noise")
+    print(f"{'preset':12} {'class':8} {'rays':9} {'median':>8} {'90%':>8} {'largest':>8}")
+    for name in arguments.presets:
+        preset = load_preset(name)
+        simulator = Simulator(preset, arguments.seed)
+        catalog = from_frame(simulator.catalog(arguments.images * len(preset.labels)))
+        for label in preset.labels:
+            rows = select(catalog, np.flatnonzero(np.asarray(catalog["label"]) == label))
+            count = len(rows["id"])
+            reference, others = [], {factor: [] for factor in uniform}
+            with progress_bar(f"{name} {label}") as advance:
+                for i in range(count):
+                    row = select(rows, np.array([i]))
+                    reference.append(brute_force(preset, label, row, REFERENCE))
+                    for factor in uniform:
+                        others[factor].append(brute_force(preset, label, row, factor))
+                    advance(i + 1, count)
+            truth = torch.cat(reference)
+            sigma = noise_sigma(preset, truth, columns_of(rows, ["exposure_time"], torch.float64)[0])
+            images = {"preset": simulator.render(rows, noise=False)[:, 0].double()}
+            images |= {f"{factor} × {factor}": torch.cat(found) for factor, found in others.items()}
+            for what, found in images.items():
+                worst = ((found - truth) / sigma).abs().flatten(1).amax(1)
+                figures = (worst.median(), worst.quantile(0.9), worst.max())
+                print(f"{name:12} {label:8} {what:9} " + " ".join(f"{float(v):8.3f}" for v in figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()

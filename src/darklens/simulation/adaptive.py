@@ -1,0 +1,106 @@
+"""Render the surface brightness of presets that ask for adaptive sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from darklens.physics.psf import SIGMA_PER_FWHM
+from darklens.simulation.columns import Columns
+from darklens.simulation.compiled import fused_deflection, fused_lens
+from darklens.simulation.presets import Preset
+from darklens.simulation.profiles import SMOOTH, Substructure
+from darklens.simulation.quadrature import lagrange, near, resolve
+from darklens.simulation.scene import main_deflection, source_light, substructure, substructure_deflection
+
+Lens = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Surface brightness (N, H, W) at positions (1 or N, H, W) in arcsec, where dark matter adds a deflection in x and y."""
+
+
+def adaptive_light(
+    preset: Preset,
+    label: str | None,
+    columns: Columns,
+    *,
+    grid: tuple[Tensor, Tensor],
+    galaxies: Tensor | None,
+    compile: bool,
+) -> Tensor:
+    """Return the lensed surface brightness of sub-pixels, as the preset's PSF sees it.
+
+    Parameters
+    ----------
+    preset
+        Gives main deflector, source, PSF and the size of a sub-pixel.
+    label
+        Class whose deflectors are added; None adds none.
+    columns
+        Columns of N images.
+    grid
+        Centres of the sub-pixels in x and y, each (1, n, n), arcsec.
+    galaxies
+        Images (G, h, w) that serve as sources; None for Sérsic sources.
+    compile
+        Whether kernels are compiled, where they can be.
+
+    Returns
+    -------
+    Tensor
+        Surface brightness per arcsec², (N, n, n).
+    """
+    x, y = grid
+    added = None if label is None else substructure(preset, label, columns, x)
+    deflect = None if label is None or added is None else _deflection(preset, label, columns, added, x, compile)
+    lens = _lens(preset, columns, x, galaxies, compile)
+    beside = (x.new_zeros(1, 1, 1),) * 2 if deflect is None else deflect(x, y)
+    samples = lens(x, y, *beside)
+    width = preset.instrument.pixel_scale / preset.supersampling
+    at_x, at_y = x.flatten(), y.flatten()
+
+    def rays(cells: Tensor, offset_x: Tensor, offset_y: Tensor) -> Tensor:
+        shape = (*cells.shape, offset_y.shape[-1], offset_x.shape[-1])
+        ray_x = (at_x[cells][..., None, None] + width * offset_x[..., None, :]).expand(shape)
+        ray_y = (at_y[cells][..., None, None] + width * offset_y[..., :, None]).expand(shape)
+        if deflect is None or added is None:
+            bx, by = beside
+        elif added.deflection in SMOOTH:
+            px, py = lagrange(offset_x), lagrange(offset_y)
+            bx, by = ((py @ near(each, cells) @ px.mT).flatten(1, 2) for each in beside)
+        else:
+            bx, by = deflect(ray_x.flatten(1, 2), ray_y.flatten(1, 2))
+        return lens(ray_x.flatten(1, 2), ray_y.flatten(1, 2), bx, by).view(shape)
+
+    instrument = preset.instrument
+    sigma = None if instrument.psf_file is not None else instrument.psf_fwhm * SIGMA_PER_FWHM / width
+    return resolve(samples, rays, psf_sigma=sigma)
+
+
+def _deflection(
+    preset: Preset, label: str, columns: Columns, added: Substructure, like: Tensor, compile: bool
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The deflection of a class's dark matter, compiled where it can be."""
+    eager = substructure_deflection(preset, label, columns, like)
+    assert eager is not None
+
+    def deflect(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        found = fused_deflection(added, x, y) if compile else None
+        return eager(x, y) if found is None else found
+
+    return deflect
+
+
+def _lens(preset: Preset, columns: Columns, like: Tensor, galaxies: Tensor | None, compile: bool) -> Lens:
+    """Main deflection, lens equation and source, compiled where they can be."""
+    main = main_deflection(preset, columns, like)
+    source = source_light(preset, columns, like, galaxies=galaxies)
+    fused = fused_lens(preset, columns, like) if compile else None
+
+    def light(x: Tensor, y: Tensor, bx: Tensor, by: Tensor) -> Tensor:
+        found = None if fused is None else fused(x, y, bx, by)
+        if found is not None:
+            return found
+        ax, ay = main(x, y)
+        return source(x - ax - bx, y - ay - by)
+
+    return light

@@ -1,0 +1,126 @@
+"""Integrals over sub-pixels, against closed forms and against very many rays."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy.special import erf
+
+from darklens.physics import bin_pixels, convolve_separable, gaussian_psf_taps
+from darklens.physics.psf import SIGMA_PER_FWHM
+from darklens.simulation.quadrature import LEVELS, lagrange, near, resolve, roughness
+
+N = 24
+CENTRES = torch.arange(N, dtype=torch.float64) - (N - 1) / 2
+
+
+def sampled(light):
+    """Samples of light at the centres of sub-pixels, and what gives it elsewhere; two images, the second one mirrored."""
+    sides = torch.tensor([1.0, -1.0], dtype=torch.float64)
+
+    def rays(cells, offset_x, offset_y):
+        x = (CENTRES[cells % N][..., None] + offset_x)[..., None, :]
+        y = (CENTRES[cells // N][..., None] + offset_y)[..., :, None]
+        return light(sides[:, None, None, None] * x, y)
+
+    return light(sides[:, None, None] * CENTRES, CENTRES[:, None].expand(2, -1, -1)), rays
+
+
+def brute_force(light, factor=64):
+    """Mean light of sub-pixels from ``factor`` × ``factor`` rays in each."""
+    fine = (torch.arange(N * factor, dtype=torch.float64) + 0.5) / factor - N / 2
+    return bin_pixels(light(fine, fine[:, None]), factor)
+
+
+def seen(values, sigma):
+    """Through a Gaussian PSF, in pixels of 2 × 2 sub-pixels."""
+    return bin_pixels(convolve_separable(values, gaussian_psf_taps(sigma / SIGMA_PER_FWHM, 5)), 2)
+
+
+def truly_seen(light, sigma, factor=48):
+    """The same by very many rays, each convolved with the PSF where it is."""
+    fine = (torch.arange(N * factor, dtype=torch.float64) + 0.5) / factor - N / 2
+    edges = torch.arange(N // 2 + 1, dtype=torch.float64) * 2 - N / 2
+    steps = torch.special.erf((edges[:, None] - fine) / (sigma * 2**0.5)) / 2
+    response = (steps[1:] - steps[:-1]) / (2 * factor)
+    return response @ light(fine, fine[:, None]) @ response.T
+
+
+def cusp(x, y):
+    return 5 * torch.exp(-4 * torch.hypot(x - 1.3, 0.7 * (y + 2.2)).sqrt())
+
+
+def step(x, y):
+    return torch.where(x + 0.3 * y > 0.77, 1.0, 0.2) * torch.exp(-(x**2 + y**2) / 40)
+
+
+def hill(x, y):
+    return torch.exp(-((x - 0.4) ** 2 + (y + 0.8) ** 2) / 18)
+
+
+@pytest.mark.parametrize(("light", "before", "after"), [(cusp, 0.1, 3e-3), (step, 0.3, 1e-2), (hill, 9e-3, 1e-5)])
+def test_means_of_sub_pixels_are_those_of_very_many_rays(light, before, after):
+    samples, rays = sampled(light)
+    truth = brute_force(light)
+    assert (samples[0] - truth).abs().max() > before * truth.max()
+    means = resolve(samples, rays, psf_sigma=None)
+    assert (means[0] - truth).abs().max() < after * truth.max()
+    assert_allclose(means[1].flip(1), means[0], atol=1e-9)
+
+
+@pytest.mark.parametrize("sigma", [1.36, 1.6, 4.0])
+@pytest.mark.parametrize(("light", "after"), [(cusp, 1e-3), (step, 1e-3), (hill, 3e-5)])
+def test_light_is_convolved_where_it_is(light, after, sigma):
+    """Away from the edge, beyond which a telescope sees light that the sub-pixels do not hold."""
+    samples, rays = sampled(light)
+    inner = slice(4, -4) if sigma < 2 else slice(5, -5)
+    truth = truly_seen(light, sigma)[inner, inner]
+    found = seen(resolve(samples, rays, psf_sigma=sigma), sigma)[0, inner, inner]
+    assert (found - truth).abs().max() < after * truth.max()
+    if light is cusp:
+        means = seen(brute_force(light)[None], sigma)[0, inner, inner]
+        assert (found - truth).abs().max() < (means - truth).abs().max() / 5, "better than exact means of sub-pixels"
+
+
+def test_more_rays_go_where_the_light_is_rough():
+    asked = []
+    samples, rays = sampled(cusp)
+
+    def counted(cells, offset_x, offset_y):
+        asked.append((cells, offset_x.shape[-1]))
+        return rays(cells, offset_x, offset_y)
+
+    resolve(samples, counted, psf_sigma=1.6, levels=(50, 10, 8, 4))
+    assert [(cells.shape[1], along) for cells, along in asked] == [(50, 3), (10, 6), (8, 6), (4, 6)]
+    deepest = asked[-1][0][0]
+    column, row = deepest % N, deepest // N
+    assert (CENTRES[column] - 1.3).abs().max() < 1
+    assert (CENTRES[row] + 2.2).abs().max() < 1
+    assert LEVELS[0] > N * N, "where there are fewer sub-pixels than rays for them, all are resolved"
+
+
+def test_polynomials_through_seven_samples():
+    values = torch.arange(2 * N * N, dtype=torch.float64).view(2, N, N) ** 2
+    around = near(values, torch.tensor([[3 * N + 5], [10 * N + 7]]))
+    assert_allclose(around[0, 0], values[0, 0:7, 2:9])
+    assert_allclose(around[1, 0], values[1, 7:14, 4:11])
+    nodes = np.arange(-3, 4)
+    at = torch.tensor([-0.4, 0.0, 0.3], dtype=torch.float64)
+    found = lagrange(at) @ torch.from_numpy(nodes**6 - 2.0 * nodes**3 + 1.5)
+    assert_allclose(found, at**6 - 2 * at**3 + 1.5, atol=1e-12)
+
+
+def test_roughness_is_that_of_fourth_differences():
+    x = torch.arange(N, dtype=torch.float64)
+    field = (x**3)[None, None, :] + 2 * (x**3)[None, :, None]
+    assert_allclose(roughness(field)[0, 2:-2, 2:-2], 0, atol=1e-8)
+    field[0, 10, 12] += 1
+    assert_allclose(roughness(field)[0, 10, 10:15], [1, 4, 12, 4, 1], atol=1e-8)
+
+
+def test_gaussian_light_through_a_gaussian_psf_in_closed_form():
+    samples, rays = sampled(lambda x, y: torch.exp(-(x**2 + y**2) / (2 * 1.2**2)))
+    width = np.hypot(1.2, 1.6) * np.sqrt(2)
+    edges = np.arange(N // 2 + 1) * 2 - N / 2
+    along = np.diff(erf(edges / width)) / 2 * 1.2 * np.sqrt(2 * np.pi) / 2
+    assert_allclose(seen(resolve(samples, rays, psf_sigma=1.6), 1.6)[0], np.outer(along, along), atol=2e-5)
