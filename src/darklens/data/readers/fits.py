@@ -33,7 +33,7 @@ SAME_PIXEL = 0.05
 """Bands whose pixels lie within this fraction of a pixel of each other are not resampled, which would correlate their
 noise for a shift that no fit notices. A choice, not tuned."""
 
-PER_AREA = re.compile(r"(/\s*|\b)(sr|arcsec|arcmin|deg)\b", re.IGNORECASE)
+PER_AREA = re.compile(r"(/\s*|\b)(sr|arcsec|arcmin|deg)(?![a-z])", re.IGNORECASE)
 """In units of brightness for each area of the sky, such as MJy/sr."""
 
 

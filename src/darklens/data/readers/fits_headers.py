@@ -27,6 +27,8 @@ NOT_IMAGES = {*AUXILIARY, "dq", "ctx", "con", "area", "wmap", "poisson", "rnoise
 IMAGE_SUFFIXES = ("_BGSUB", "_FLUX", "_SCI", "_IMAGE")
 UNNAMED = ("", "SCI", "IMAGE", "PRIMARY", "DATA", "COMPRESSED_IMAGE")
 """Names of HDUs that do not tell the band; a card does, if there is one (`FILTER_KEYS`)."""
+PLAIN_SKY = re.compile(r"(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA)[12]|(CD|PC)[12]_[12]|LONPOLE|LATPOLE|RADESYS|EQUINOX")
+"""Cards of a WCS without distortions, in no frame of old."""
 NO_ZERO_POINT = 90.0
 """Zero points of this and more, and of exactly 0, stand for one that is not known: -99 is common."""
 SAME_SCALE = 0.005
@@ -91,17 +93,23 @@ class Sky:
         if self.scale is None or (cards.get("CRVAL1", 0), cards.get("CRVAL2", 0)) == (0, 0):
             return None
         y, x = ((n - 1) / 2 for n in shape)
-        in_degrees = all(str(cards.get(f"CUNIT{i}", "deg")).strip().lower() == "deg" for i in (1, 2))
-        simple = (
-            in_degrees
-            and (cards["CTYPE1"], cards.get("CTYPE2")) == ("RA---TAN", "DEC--TAN")
-            and cards.get("LONPOLE", 180) == 180
-        )
-        if simple and cards.get("RADESYS", "ICRS") in ("ICRS", "FK5") and cards.get("EQUINOX", 2000) == 2000:
+        if self._is_gnomonic():
             return self._gnomonic(x, y)
         with quiet():
             sky = self.wcs().pixel_to_world(x, y).icrs
         return float(sky.ra.deg), float(sky.dec.deg)
+
+    def _is_gnomonic(self) -> bool:
+        """Whether the WCS is a plain gnomonic projection in degrees to ICRS, or to FK5 of 2000, nearly the same."""
+        cards = dict(self.cards)
+        return (
+            all(str(cards.get(f"CUNIT{i}", "deg")).strip().lower() == "deg" for i in (1, 2))
+            and (cards.get("CTYPE1"), cards.get("CTYPE2")) == ("RA---TAN", "DEC--TAN")
+            and cards.get("LONPOLE", 180) == 180
+            and cards.get("RADESYS", "ICRS") in ("ICRS", "FK5")
+            and cards.get("EQUINOX", 2000) == 2000
+            and not any(PLAIN_SKY.fullmatch(key) is None for key in cards)
+        )
 
     def _gnomonic(self, x: float, y: float) -> tuple[float, float]:
         """The inverse of a gnomonic projection (Calabretta & Greisen 2002, section 5.1.3), without astropy's overhead."""

@@ -144,15 +144,18 @@ def make_plan(scanned: Mapping[Path, Object], *, bands: Sequence[str] | None, si
     Returns
     -------
     Plan
-        The fluxes are those of the first object that has the bands.
+        The fluxes are those of the first object that has the bands and says their zero points.
 
     Raises
     ------
     DataError
         If no object has the bands, or no band is common to all.
     """
-    first, names = _common(scanned) if bands is None else _chosen(bands, scanned)
+    names = _common(scanned) if bands is None else _chosen(bands, scanned)
     found = list(scanned.values())
+    having = [path for path, of in scanned.items() if all(band in of for band in names)]
+    known = (path for path in having if all(scanned[path][band].zero_point is not None for band in names))
+    first = next(known, having[0])
     units = {of[band].unit for of in found for band in names if band in of}
     plan = Plan(
         first,
@@ -196,19 +199,22 @@ def on_same_pixels(image: BandImage, other: BandImage) -> bool:
     return image.shape == other.shape and (image.sky == other.sky or not both_known(image, other))
 
 
-def _chosen(bands: Sequence[str], scanned: Mapping[Path, Object]) -> tuple[Path, list[str]]:
-    """The first object that has all bands that are asked for, and their names."""
-    for path, found in scanned.items():
+def _chosen(bands: Sequence[str], scanned: Mapping[Path, Object]) -> list[str]:
+    """The names of the bands that are asked for: of an object that has them all, or by the numbers of those all have."""
+    if all(name.isascii() and name.isdigit() for name in bands):
+        common = _common(scanned)
+        return [common[place] for place in find_bands(bands, common, next(iter(scanned)))]
+    for found in scanned.values():
         if (places := chosen(bands, list(found))) is not None:
-            return path, [list(found)[place] for place in places]
+            return [list(found)[place] for place in places]
     first = next(iter(scanned))
     known = list(dict.fromkeys(band for found in scanned.values() for band in found))
     names = [known[place] for place in find_bands(bands, known, first)]
     raise DataError(f"{first}: no object has all of the bands {', '.join(names)}; ask for fewer")
 
 
-def _common(scanned: Mapping[Path, Object]) -> tuple[Path, list[str]]:
-    """The first object, and those of its bands that all objects have, in its order."""
+def _common(scanned: Mapping[Path, Object]) -> list[str]:
+    """The bands that all objects have, in the order of the first."""
     first = next(iter(scanned))
     counts = Counter(band for found in scanned.values() for band in found)
     common = [band for band in scanned[first] if counts[band] == len(scanned)]
@@ -219,7 +225,7 @@ def _common(scanned: Mapping[Path, Object]) -> tuple[Path, list[str]]:
             f"{', '.join(scanned[odd])}; read those of other bands apart, such as by {command('look', first)} and "
             f"{command('look', odd)}"
         )
-    return first, common
+    return common
 
 
 def _common_scale(scales: Sequence[float | None]) -> float | None:
