@@ -66,6 +66,9 @@ def test_training_images_are_refused_by_checksum_and_by_name(run, dataset, class
     own = train(Job(load_recipe("substructure/demo", options), str(many)), tmp_path / "own")
     with pytest.raises(DataError, match="these are the images the model was trained on"):
         evaluate_run(own, many)
+    again = import_data(open_data(many), tmp_path / "again", fractions={"train": 0.6, "validation": 0.2, "test": 0.2})
+    with pytest.raises(DataError, match=r"\d of \d images with identifiers of training images are the same images, "):
+        evaluate_run(own, again)
     for path in many.rglob("*.npy"):
         path.rename(path.with_name(f"new-{path.name}"))
     assert evaluate_run(own, many)["n"] == 36, "of the same folder, but other files"

@@ -21,6 +21,7 @@ from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.data.seeds import simulation_seed
 from darklens.data.seen import how_seen
+from darklens.data.sizes import central_window
 from darklens.data.synthesis import simulate_cutouts
 from darklens.errors import DarklensError, DataError, UserCodeError
 from darklens.evaluation.bootstrap import ROUNDS, Interval, Metric, intervals
@@ -34,8 +35,12 @@ from darklens.progress import progress_bar
 from darklens.schema import read_json
 from darklens.simulation import load_preset
 from darklens.tasks.base import Gallery
+from darklens.training.job import recorded_job
 from darklens.usercode import load_function
 from darklens.workflows.options import EvaluationOptions
+
+COMPARED = 64
+"""Images of one identifier whose pixels are compared with those of training images; one that is the same is enough."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,7 @@ def _open(
             cutouts = cutouts.with_bands(options.band_names)
     else:
         cutouts = _test_rows(open_with(data, options), model, run)
+        _check_unseen(cutouts, run, trust_code=trust_code)
     cutouts.check_columns(model.task.needs.columns)
     truth = model.task.targets(cutouts)
     known = np.flatnonzero(np.isfinite(truth.reshape(len(truth), -1)).all(1))
@@ -331,6 +337,51 @@ def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:
             "with --split 0.8,0.1,0.1 and train again"
         )
     return cutouts
+
+
+def _check_unseen(cutouts: Cutouts, run: Path, *, trust_code: bool) -> None:
+    """Refuse images that have both the identifiers and the pixels of training images, in whatever folder or split they lie.
+
+    Images of one identifier are compared by their centres, `COMPARED` of them at most, as long as the training images lie
+    where they did.
+    """
+    if not (run / "split.parquet").is_file() or not (run / "run.json").is_file():
+        return
+    split = pl.read_parquet(run / "split.parquet")
+    used = set(split.filter(pl.col("split") != "test")["id"])
+    shared = [row for row, number in enumerate(cutouts.ids) if number in used]
+    if not shared:
+        return
+    try:
+        job = recorded_job(run, trust_code=trust_code)
+        training = open_with(job.data, job.options)
+    except DarklensError:
+        return
+    places = {number: place for place, number in enumerate(training.ids)}
+    compared = [row for row in shared if cutouts.ids[row] in places][:COMPARED]
+    alike = [
+        row for row in compared if _same_pixels(cutouts.images[[row]], training.images[[places[cutouts.ids[row]]]])
+    ]
+    if alike:
+        raise DataError(
+            f"{cutouts.where}: {len(alike):,} of {len(compared):,} images with identifiers of training images are the same "
+            f"images, {cutouts.ids[alike[0]]} among them; evaluate on others, or split before training (darklens import "
+            "--split)"
+        )
+
+
+def _same_pixels(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two images (1, C, H, W) agree about their centres, where both have pixels, and hold anything at all."""
+    if one.shape[1] != other.shape[1]:
+        return False
+    side = min(*one.shape[2:], *other.shape[2:])
+    first, second = (_centre(image, side).astype(np.float32) for image in (one, other))
+    return bool(np.array_equal(first, second, equal_nan=True) and np.nanmin(first) < np.nanmax(first))
+
+
+def _centre(image: np.ndarray, side: int) -> np.ndarray:
+    rows, columns = central_window(image.shape[2], image.shape[3], side)
+    return image[..., rows, columns]
 
 
 def _same_folder(cutouts: Cutouts, model: TrainedModel, run: Path) -> bool:
