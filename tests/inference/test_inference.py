@@ -16,6 +16,7 @@ from darklens.data.options import DataOptions
 from darklens.errors import DataError, ModelError
 from darklens.inference.adapt import adaptation
 from darklens.inference.model import ModelConfig, load_model
+from darklens.inference.outliers import outlier_note
 from darklens.inference.predictions import predict_cutouts
 from darklens.simulation import Simulator
 from darklens.simulation.library import resolve_preset
@@ -164,6 +165,10 @@ def test_paths_of_all_kinds_make_one_table(run, test_set, tmp_path):
     assert table["theta_E"].drop_nulls().len() == 96, "the truths of the simulated set, null for the others"
     assert table["path"][-1].endswith("102018665_VIS.fits")
     assert any("resampled from 0.1″ to the model's 0.08″" in note for note in written.notes)
+    strange = table["outlier"].sum()
+    assert strange
+    assert [note for note in written.notes if "are unlike" in note] == [outlier_note(table["outlier_score"].to_numpy())]
+    assert f"{strange} of 104 images are unlike" in written.notes[-1]
     assert_allclose(table.select("p_no_sub", "p_cdm", "p_axion").sum_horizontal(), 1, rtol=1e-6)
     predict_paths(run, [test_set], tmp_path / "out.csv")
     assert len(pl.read_csv(tmp_path / "out.csv")) == 96

@@ -75,6 +75,7 @@ def predict_paths(
     model = load_model(run, trust_code=trust_code)
     tables: list[pl.DataFrame] = []
     arrays: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
     noted: dict[str, list[Path]] = {}
     skipped: dict[str, str] = {}
     for path in paths:
@@ -87,12 +88,15 @@ def predict_paths(
         sets = model.task.prediction_sets(array, model.calibration, choices.coverage)
         tables.append(prediction_table(predicted, cutouts, model.task, sets=sets))
         arrays.append(array)
-        outliers = outlier_note(predicted.prediction.outlier_score)
+        if predicted.prediction.outlier_score is not None:
+            scores.append(predicted.prediction.outlier_score)
         reading = [] if cutouts.info.layout == "dataset" else cutouts.info.notes
-        for note in [*reading, *predicted.notes, *([outliers] if outliers else []), *model.task.notes(array)]:
+        for note in [*reading, *predicted.notes, *model.task.notes(array)]:
             noted.setdefault(note, []).append(path)
         skipped |= predicted.skipped
     notes = [f"{said[0] if len(said) == 1 else f'{len(said)} paths'}: {note}" for note, said in noted.items()]
+    if scores and (outliers := outlier_note(np.concatenate(scores))):
+        notes.append(outliers)
     try:
         table = pl.concat(tables, how="diagonal_relaxed")
     except pl.exceptions.PolarsError as error:
