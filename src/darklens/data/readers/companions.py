@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from darklens.data.identifiers import file_kind, identifier
-from darklens.data.readers.words import AUXILIARY, NOISE, NoiseKind, words
+from darklens.data.readers.words import AUXILIARY, NoiseKind, noise_kind, words
 
 OF_IMAGES = {"image", "img", "sci", "map"}
 """Words that an image and its noise map need not share."""
@@ -84,12 +84,10 @@ def find_companions(images: Sequence[Path], others: Sequence[Path]) -> Companion
         noise = psf = None
         kind: NoiseKind = "deviation"
         for path in sorted(by_name.get(_key(image), ())):
-            said = words(identifier(path))
-            kinds = [NOISE[word] for word in said if word in NOISE]
-            if kinds and noise is None:
-                # ``noise_var`` is a variance: of several words the one that says more.
-                noise, kind = path, next((each for each in kinds if each != "deviation"), "deviation")
-            elif "psf" in said and psf is None:
+            said = noise_kind(identifier(path))
+            if said is not None and noise is None:
+                noise, kind = path, said
+            elif "psf" in words(identifier(path)) and psf is None:
                 psf = path
         if noise is not None or psf is not None:
             found[image] = Companion(noise, psf, kind)

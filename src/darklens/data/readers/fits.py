@@ -89,7 +89,7 @@ def read_fits_cutout(path: Path | str) -> FitsCutout:
     bands = read_bands(read_hdus(path), path)
     bands = [band for band in bands if band.shape == bands[0].shape]
     with open_fits(path) as file:
-        images = np.stack([read_plane(file, band.plane, band.blank) for band in bands]).astype(np.float32)
+        images = np.stack([read_plane(file, band.plane) for band in bands]).astype(np.float32)
         rms = [None if band.noise is None else read_plane(file, band.noise).astype(np.float32) for band in bands]
         psf = {band.name: read_plane(file, band.psf).astype(np.float32) for band in bands if band.psf is not None}
     if any(r is not None and r.shape != images.shape[1:] for r in rms):
@@ -190,7 +190,7 @@ class FitsObjects(ImageFiles):
         """Return the bands (C, H, W) of an object, named by its first file, on the pixels and the flux scale of all."""
 
         def of_band(opened: Callable[[Path], Any], image: BandImage) -> np.ndarray:
-            pixels = read_plane(opened(image.plane.path), image.plane, image.blank)
+            pixels = read_plane(opened(image.plane.path), image.plane)
             if pixels.shape != image.shape:  # cfitsio understands the headers otherwise
                 raise DamagedFileError(f"{image.plane.path}: its headers contradict themselves; copy it again")
             return pixels

@@ -19,3 +19,12 @@ AUXILIARY = {*NOISE, "psf", "mask", "wht", "weight", "weights", "seg", "segmenta
 def words(name: str) -> list[str]:
     """Return the words of a name, in small letters."""
     return [word for word in re.split(r"[-_. ]+", name.lower()) if word]
+
+
+def noise_kind(name: str) -> NoiseKind | None:
+    """Return what a noise map of a name holds; None if no word says that it is one.
+
+    ``noise_var`` is a variance: of several words the one that says more.
+    """
+    kinds = [NOISE[word] for word in words(name) if word in NOISE]
+    return next((kind for kind in kinds if kind != "deviation"), kinds[0] if kinds else None)
