@@ -141,3 +141,79 @@ def test_blank_integers_of_a_noise_map_are_no_data(tmp_path):
     read = open_data(tmp_path).noise[[0]][0, 0]
     assert read[0, 0] == np.inf
     assert (read.ravel()[1:] == 50).all()
+
+
+@pytest.mark.parametrize("images", ["images", "cutouts"])
+def test_folders_of_noise_maps_and_psfs_go_with_the_folder_of_images(tmp_path, images):
+    for number, name in enumerate("ab", 1):
+        write(tmp_path / images / f"{name}.fits", ("", FLAT))
+        write(tmp_path / "variance_maps" / f"{name}.fits", ("", number**2 * FLAT))
+        write(tmp_path / "psfs" / f"psf_{name}.fits", ("", kernel(0.2 * number)))
+        write(tmp_path / "masks" / f"{name}.fits", ("", FLAT))
+    data = open_data(tmp_path)
+    assert (data.info.layout, data.ids) == ("fits", ["a", "b"])
+    assert data.noise[:][:, 0, 1, 1].tolist() == [1, 2]
+    assert [peaks(data, row)["IMAGE"] for row in (0, 1)] == [0.2, 0.4]
+    assert "2 files beside the images left out: masks/a.fits, masks/b.fits" in data.info.notes
+
+
+def test_folders_of_psfs_and_noise_maps_are_no_classes(tmp_path):
+    for label, names in (("lens", "ab"), ("nonlens", "bc")):
+        for name in names:
+            write(tmp_path / label / f"{name}.fits", ("", FLAT))
+            write(tmp_path / label / "rms" / f"{name}.fits", ("", 3 * FLAT))
+    for name in "abc":  # b is the name of two images
+        write(tmp_path / "psf" / f"{name}.fits", ("", kernel(0.3)))
+    data = open_data(tmp_path)
+    assert (data.info.layout, data.info.classes) == ("classes", ["nonlens", "lens"])
+    assert data.ids == ["lens/a", "lens/b", "nonlens/b", "nonlens/c"]
+    assert (data.noise[:] == 3).all()
+    assert [len(data.psf(row)) for row in range(4)] == [1, 0, 0, 1]
+    assert "1 files beside the images left out: psf/b.fits" in data.info.notes
+
+
+def test_classes_may_be_named_for_strengths_of_noise(tmp_path):
+    for path in ("high_noise/a", "low_noise/b"):
+        write(tmp_path / f"{path}.fits", ("", FLAT))
+    assert open_data(tmp_path).info.classes == ["high_noise", "low_noise"]
+
+
+@pytest.mark.parametrize("inner", ["g/noise", "noise/g", "noise_g"])
+def test_folders_of_noise_maps_within_and_around_bands(tmp_path, inner):
+    for value, band in enumerate("gr", 1):
+        for name in ("obj0", "obj1"):
+            write(tmp_path / band / f"{name}.fits", ("", FLAT))
+            write(tmp_path / inner.replace("g", band) / f"{name}.fits", ("", value * FLAT))
+    data = open_data(tmp_path)
+    assert (data.info.bands, data.ids) == (["g", "r"], ["obj0", "obj1"])
+    assert noise(data) == [1, 2]
+
+
+def test_masks_of_pictures_are_left_out_with_a_note(tmp_path):
+    for folder in ("cdm", "no_sub", "masks"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "1.npy", FLAT)
+    data = open_data(tmp_path)
+    assert data.info.classes == ["no_sub", "cdm"]
+    assert data.info.notes == ["1 files beside the images left out: masks/1.npy"]
+
+
+def test_images_beside_and_below_class_folders_are_said(tmp_path):
+    for path in ("lens/a", "nonlens/b", "c", "lens/more/d"):
+        write(tmp_path / f"{path}.fits", ("", FLAT))
+    assert "2 files beside the images left out: c.fits, lens/more/d.fits" in open_data(tmp_path).info.notes
+
+
+@pytest.mark.parametrize("names", [("J1_A", "J1_a"), ("J1-05", "J1_05")])
+def test_names_that_differ_in_case_or_separators_have_files_of_their_own(tmp_path, names):
+    for value, name in enumerate(names, 1):
+        write(tmp_path / f"{name}.fits", ("", FLAT))
+        write(tmp_path / f"{name}_rms.fits", ("", value * FLAT))
+    data = open_data(tmp_path)
+    assert dict(zip(data.ids, data.noise[:][:, 0, 1, 1].tolist(), strict=True)) == dict(zip(names, (1, 2), strict=True))
+
+
+def test_a_noise_map_whose_name_differs_in_separators_goes_with_the_only_image(tmp_path):
+    write(tmp_path / "J1-05.fits", ("", FLAT))
+    write(tmp_path / "J1_05_rms.fits", ("", 2 * FLAT))
+    assert noise(open_data(tmp_path)) == [2]

@@ -25,7 +25,7 @@ from darklens.data.readers.fits_headers import (
     read_bands,
 )
 from darklens.data.readers.fits_pixels import open_fits, read_plane
-from darklens.data.readers.words import NoiseKind, noise_kind, words
+from darklens.data.readers.words import NoiseKind, is_psf, noise_kind, words
 from darklens.errors import DataError
 from darklens.progress import progress_bar
 
@@ -176,7 +176,7 @@ def _planes_beside(
         raise DataError(f"{path}: no image in it")
     found = [hdu for hdu in hdus if hdu.is_image and len(hdu.shape) in (2, 3)]
     wanted = (noise is not None, noise is None)
-    said = [hdu for hdu in found if (noise_kind(hdu.name) is not None, "psf" in words(hdu.name)) == wanted]
+    said = [hdu for hdu in found if (noise_kind(hdu.name) is not None, is_psf(hdu.name)) == wanted]
     found = said or [hdu for hdu in found if not NOT_IMAGES & set(words(hdu.name))]
     kinds = [noise_kind(hdu.name) or noise or "deviation" for hdu in found]
     planes = [plane_of(hdu, path, kind=kind) for hdu, kind in zip(found, kinds, strict=True)]

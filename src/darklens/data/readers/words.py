@@ -12,7 +12,8 @@ NOISE: dict[str, NoiseKind] = {
     "var": "variance", "variance": "variance", "ivar": "inverse variance", "invvar": "inverse variance",
 }  # fmt: skip
 """Words for noise maps, and what they hold."""
-AUXILIARY = {*NOISE, "psf", "mask", "wht", "weight", "weights", "seg", "segmentation", "flag", "flags"}
+PSF = {"psf", "psfs"}
+AUXILIARY = {*NOISE, *PSF, "mask", "masks", "wht", "weight", "weights", "seg", "segmentation", "flag", "flags"}
 """Words for all that belongs to an image and is none."""
 
 
@@ -28,3 +29,8 @@ def noise_kind(name: str) -> NoiseKind | None:
     """
     kinds = [NOISE[word] for word in words(name) if word in NOISE]
     return next((kind for kind in kinds if kind != "deviation"), kinds[0] if kinds else None)
+
+
+def is_psf(name: str) -> bool:
+    """Return whether a name says that it is that of a PSF."""
+    return bool(PSF & set(words(name)))
