@@ -77,7 +77,7 @@ def auxiliary_in(folder: Path, changed: int) -> tuple[Path, ...]:
 
 
 def find_companions(images: Sequence[Path], others: Sequence[Path], root: Path) -> Companions:
-    """Return which noise maps and PSFs belong to which images: those of the same folder and the same name.
+    """Find which noise maps and PSFs belong to which images: those of the same folder and the same name.
 
     ``J0123_g_rms.fits`` belongs to ``J0123_g.fits``, ``noise_map.fits`` to ``image.fits``; ``noise/J0123.fits`` and
     ``images/J0123.fits`` are in one place. In a folder around those of the images, ``psf/J0123.fits`` belongs to
@@ -92,6 +92,11 @@ def find_companions(images: Sequence[Path], others: Sequence[Path], root: Path) 
         Files that `is_auxiliary` tells from them.
     root
         The folder of all.
+
+    Returns
+    -------
+    Companions
+        Without the images that have none.
     """
     beside: dict[_Key, list[Path]] = {}
     around: dict[_Key, list[Path]] = {}

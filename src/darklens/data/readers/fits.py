@@ -33,7 +33,7 @@ SAME_PIXEL = 0.05
 """Bands whose pixels lie within this fraction of a pixel of each other are not resampled, which would correlate their
 noise for a shift that no fit notices. A choice, not tuned."""
 
-PER_AREA = re.compile(r"(/\s*|\b)(sr|arcsec|arcmin|deg)\b", re.IGNORECASE)
+PER_AREA = re.compile(r"(/\s*|\b)(sr|(arcsec|arcmin|deg)(\^|\*\*)?2?)\b", re.IGNORECASE)
 """In units of brightness for each area of the sky, such as MJy/sr."""
 
 
@@ -114,7 +114,7 @@ class FitsObjects(ImageFiles):
     - bands that not all of them have are left out, unless the bands are asked for;
     - objects of another pixel scale than most are resampled to it, and bands of an object to the pixels of its first
       one, by their WCS; without a WCS, bands of another size are taken to show the same field;
-    - a band is multiplied by 10^(0.4 (zero point of the first object - its own)), where both are known;
+    - a band is multiplied by 10^(0.4 (zero point of the first object that has one - its own)), where its own is known;
     - images of several sizes are cropped or padded to the most frequent one, unless ``size`` says which.
 
     Parameters

@@ -45,6 +45,11 @@ DEGREES = {
 """Degrees in the units of a WCS."""
 WIDEST_PIXEL = 60.0
 """Pixels wider than this, arcsec, are no pixels of a telescope that sees lenses: such headers have a WCS of no meaning."""
+PLAIN_CARDS = {
+    "CTYPE", "CUNIT", "CRVAL", "CRPIX", "CDELT", "CROTA", "CD", "PC", "LONPOLE", "LATPOLE",
+    "RADESYS", "RADECSYS", "EQUINOX", "EPOCH",
+}  # fmt: skip
+"""Cards, without their numbers, of a projection without distortion."""
 SAME_PLACE = 0.2
 """Pixels by which bands may be turned against each other at the edge before they are refused. A choice, not tuned."""
 
@@ -92,17 +97,26 @@ class Sky:
         if self.scale is None or (cards.get("CRVAL1", 0), cards.get("CRVAL2", 0)) == (0, 0):
             return None
         y, x = ((n - 1) / 2 for n in shape)
-        in_degrees = all(str(cards.get(f"CUNIT{i}", "deg")).strip().lower() == "deg" for i in (1, 2))
-        simple = (
-            in_degrees
-            and (cards["CTYPE1"], cards.get("CTYPE2")) == ("RA---TAN", "DEC--TAN")
-            and cards.get("LONPOLE", 180) == 180
-        )
-        if simple and cards.get("RADESYS", "ICRS") in ("ICRS", "FK5") and cards.get("EQUINOX", 2000) == 2000:
+        if self._is_gnomonic():
             return self._gnomonic(x, y)
         with quiet():
             sky = self.wcs().pixel_to_world(x, y).icrs
         return float(sky.ra.deg), float(sky.dec.deg)
+
+    def _is_gnomonic(self) -> bool:
+        """Whether it is a gnomonic projection without distortion, in ICRS or in FK5 of J2000, 0.03″ from it at most."""
+        cards = dict(self.cards)
+        kinds = {re.sub(r"\d.*", "", key) for key in cards}
+        return (
+            (cards["CTYPE1"], cards.get("CTYPE2")) == ("RA---TAN", "DEC--TAN")
+            and kinds <= PLAIN_CARDS
+            and len(kinds & {"CD", "PC", "CROTA"}) <= 1
+            and all(str(cards.get(f"CUNIT{i}", "deg")).strip().lower() == "deg" for i in (1, 2))
+            and cards.get("LONPOLE", 180) == 180
+            and abs(cards.get("CRVAL2", 0)) < 90
+            and {cards[key] for key in ("RADESYS", "RADECSYS") if key in cards} <= {"ICRS", "FK5"}
+            and {cards[key] for key in ("EQUINOX", "EPOCH") if key in cards} <= {2000}
+        )
 
     def _gnomonic(self, x: float, y: float) -> tuple[float, float]:
         """The inverse of a gnomonic projection (Calabretta & Greisen 2002, section 5.1.3), without astropy's overhead."""
