@@ -217,3 +217,12 @@ def test_a_noise_map_whose_name_differs_in_separators_goes_with_the_only_image(t
     write(tmp_path / "J1-05.fits", ("", FLAT))
     write(tmp_path / "J1_05_rms.fits", ("", 2 * FLAT))
     assert noise(open_data(tmp_path)) == [2]
+
+
+def test_import_says_of_masked_pixels_that_their_noise_is_infinite(tmp_path):
+    image = FLAT.copy()
+    image[2, 3] = np.nan
+    write(tmp_path / "in" / "a.fits", ("SCI", image), ("ERR", 2 * FLAT))
+    data = open_data(import_data(open_data(tmp_path / "in"), tmp_path / "out", mask=True))
+    assert data.images[[0]][0, 0, 2, 3] == 0
+    np.testing.assert_array_equal(data.noise[[0]][0, 0], np.where(np.isnan(image), np.inf, 2))
