@@ -377,8 +377,8 @@ def test_training_interrupted_at_once_says_that_nothing_is_kept(verb, dataset, t
 def test_interrupted_simulation_says_what_is_kept_and_goes_on(verb, tmp_path, monkeypatch):
     checkpoint = DatasetWriter.checkpoint
 
-    def interrupt(self, done):
-        checkpoint(self, done)
+    def interrupt(self, done, rows):
+        checkpoint(self, done, rows)
         raise KeyboardInterrupt
 
     line = "simulate model-3-noisy --count 1100 --out set"

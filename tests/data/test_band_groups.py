@@ -59,6 +59,17 @@ def test_equal_numbers_in_two_classes_are_two_objects(tmp_path):
     assert labels == ["lens", "nolens"]
 
 
+@pytest.mark.parametrize("numbers", [("001", "001"), ("001", "002")])
+def test_a_name_before_the_band_and_a_number_behind_it_are_those_of_the_object(tmp_path, numbers):
+    names = [f"{name}_{band}_{number}" for name, number in zip("xy", numbers, strict=True) for band in "gr"]
+    bands, objects, _, _ = groups(tmp_path, *names)
+    assert bands == ["g", "r"]
+    assert objects == {
+        f"{name}_{number}": [f"{name}_{band}_{number}.fits" for band in "gr"]
+        for name, number in zip("xy", numbers, strict=True)
+    }
+
+
 @pytest.mark.parametrize(
     "names",
     [

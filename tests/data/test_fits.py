@@ -129,6 +129,18 @@ def test_fluxes_are_on_one_scale_whatever_the_zero_points(tmp_path):
     assert alone.info.zero_points == [27.5]
 
 
+def test_a_first_file_without_zero_point_leaves_the_others_on_one_scale(tmp_path):
+    for name, value, known in (("a", 7, None), ("b", 100, 25.0), ("c", 1000, 27.5)):
+        write_calibrated(tmp_path / f"{name}.fits", value, known)
+    data = open_data(tmp_path)
+    np.testing.assert_allclose(data.images[:][:, 0, 2, 3], [7, 100, 100], rtol=1e-6)
+    assert data.info.zero_points == [25.0]
+    assert data.info.notes == [
+        "zero points of IMAGE from 25.00 to 27.50: fluxes are brought to that of b.fits, 25.00",
+        "zero point of IMAGE unknown in 1 of 3 files: left as they are",
+    ]
+
+
 def test_fluxes_are_brought_to_the_first_zero_point_that_is_known(tmp_path):
     write_calibrated(tmp_path / "a.fits", 7.0)
     for name, value in (("b", 25.0), ("c", 27.5)):
@@ -223,7 +235,18 @@ def test_bands_that_are_turned_against_each_other_are_refused(tmp_path):
         {"CDELT1": -1e-4, "CDELT2": 1e-4, "RADESYS": "FK4", "EQUINOX": 1950.0},
         {"CDELT1": -1e-4, "CDELT2": 1e-4, "EPOCH": 1950.0},
         {"CDELT1": -1e-4, "CDELT2": 1e-4, "RADECSYS": "FK4"},
-        {"CDELT1": -1e-4, "CDELT2": 1e-4, "PV1_1": 1.01, "PV2_1": 0.99, "PV1_7": 0.1, "PV2_7": 0.2},
+        {"CDELT1": -1e-4, "CDELT2": 1e-4, "PV1_1": 1.0005, "PV2_1": 1.0005, "PV1_7": 1e-3, "PV2_7": 1e-3},
+        {"CDELT1": -1e-4, "CDELT2": 1e-4, "CRVAL2": 90.0},
+        {
+            "CD1_1": -1e-4,
+            "CD2_2": 1e-4,
+            "CD1_2": 0.0,
+            "CD2_1": 0.0,
+            "A_ORDER": 2,
+            "B_ORDER": 2,
+            "A_2_0": 1e-5,
+            "B_0_2": 1e-5,
+        },
     ],
 )
 def test_positions_are_those_of_astropy(cards, tmp_path):
@@ -514,6 +537,17 @@ def test_bands_that_are_asked_for_need_not_be_those_of_the_first(tmp_path):
         open_data(tmp_path, bands="z")
 
 
+def test_numbers_of_bands_count_those_that_are_read_without_them(tmp_path):
+    write_bands(tmp_path / "a.fits", U=np.full((5, 6), 5), G=np.full((5, 6), 1), R=np.full((5, 6), 2))
+    write_bands(tmp_path / "b.fits", R=np.full((5, 6), 4), G=np.full((5, 6), 3))
+    assert open_data(tmp_path).info.bands == ["G", "R"]
+    data = open_data(tmp_path, bands="1")
+    assert data.info.bands == ["R"]
+    assert data.images[:][:, 0, 0, 0].tolist() == [2, 4]
+    with pytest.raises(DataError, match="no band 2; there are G, R"):
+        open_data(tmp_path, bands="2")
+
+
 @pytest.mark.parametrize(
     ("units", "expected"),
     [
@@ -673,10 +707,13 @@ def test_bands_of_another_size_show_the_same_field_by_their_wcs(tmp_path):
     assert read_fits_cutout(tmp_path / "a.fits").bands == ["VIS"]
 
 
-def test_brightness_for_each_area_of_the_sky_stays_what_it_is(tmp_path):
-    write_calibrated(tmp_path / "a.fits", 1, scale=0.1, BUNIT="MJy/sr")
-    write_calibrated(tmp_path / "b.fits", 1, scale=0.1, BUNIT="MJy/sr")
-    write_calibrated(tmp_path / "c.fits", 5, scale=0.2, BUNIT="MJy/sr")
+@pytest.mark.parametrize(
+    "unit", ["MJy/sr", "MJy sr-1", "MJy/arcsec2", "MJy/arcsec^2", "MJy / arcsec**2", "mJy arcmin-2"]
+)
+def test_brightness_for_each_area_of_the_sky_stays_what_it_is(tmp_path, unit):
+    write_calibrated(tmp_path / "a.fits", 1, scale=0.1, BUNIT=unit)
+    write_calibrated(tmp_path / "b.fits", 1, scale=0.1, BUNIT=unit)
+    write_calibrated(tmp_path / "c.fits", 5, scale=0.2, BUNIT=unit)
     np.testing.assert_allclose(open_data(tmp_path).images[[2]][0, 0, 2, 2], 5, rtol=1e-5)
 
 

@@ -483,3 +483,12 @@ def test_bands_that_no_object_has_together_are_refused(tmp_path):
         fits.HDUList([fits.PrimaryHDU(), *extensions]).writeto(tmp_path / f"{name}.fits")
     with pytest.raises(DataError, match="no object has all of the bands R, I; ask for fewer"):
         open_data(tmp_path, bands="r,i")
+
+
+@pytest.mark.parametrize("folders", [("train/cdm", "Test/cdm"), ("Train/cdm", "TEST/no_sub")])
+def test_folders_of_splits_are_known_in_any_case(tmp_path, folders):
+    for folder in folders:
+        save_images(tmp_path / folder, ["1"])
+    data = open_data(tmp_path)
+    splits = dict(zip(data.ids, data.catalog["split"].to_list(), strict=True))
+    assert splits == {f"{folders[0]}/1": "train", f"{folders[1]}/1": "test"}

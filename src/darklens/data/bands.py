@@ -63,16 +63,21 @@ def matching(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:
 
     A short name that two given bands share matches neither.
     """
-    places = []
-    short = [short_name(name) for name in given]
-    for name in wanted:
-        if name in given:
-            places.append(list(given).index(name))
-        elif short.count(short_name(name)) == 1:
-            places.append(short.index(short_name(name)))
-        else:
-            return None
-    return places if len(set(places)) == len(places) else None
+    found = counterparts(wanted, given)
+    places = [place for place in found if place is not None]
+    return places if len(places) == len(found) else None
+
+
+def counterparts(wanted: Sequence[str], given: Sequence[str]) -> list[int | None]:
+    """Return the place of each band among those that are given, by name or by `short_name`, None without; none twice."""
+    exact = [list(given).index(name) if name in given else None for name in wanted]
+    short, sought = [short_name(name) for name in given], [short_name(name) for name in wanted]
+    alike = [
+        short.index(name) if sought.count(name) == short.count(name) == 1 and place is None else None
+        for name, place in zip(sought, exact, strict=True)
+    ]
+    places = [by_name if by_name is not None else by_short for by_name, by_short in zip(exact, alike, strict=True)]
+    return [place if places.count(place) == 1 else None for place in places]
 
 
 def chosen(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:

@@ -52,6 +52,12 @@ def check_finite(images: np.ndarray, ids: Sequence[str], source: str, *, mask: b
     return np.where(bad, np.zeros((), images.dtype), images)
 
 
+def noise_of_data(noise: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Return noise maps (N, C, H, W), infinite where the pixels of their images are nan or infinite."""
+    finite = np.isfinite(images)
+    return noise if finite.all() else np.where(finite, noise, np.float32(np.inf))
+
+
 def constant_images(images: np.ndarray) -> np.ndarray:
     """Return which images (N, C, H, W) hold one value only in every band, (N,) bool."""
     flat = images.reshape(len(images), images.shape[1], -1)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from darklens.data.checks import check_finite
+from darklens.data.checks import check_finite, noise_of_data
 from darklens.data.dataset import Cutouts, DatasetWriter
 from darklens.data.splits import split_rows
 
@@ -41,7 +41,7 @@ def import_data(
     out
         The folder to write.
     mask
-        Set pixels that are nan or infinite to 0 instead of refusing them.
+        Set pixels that are nan or infinite to 0, and their noise to infinity, instead of refusing them.
     fractions
         Add a stratified split, such as ``{"train": 0.8, "validation": 0.1, "test": 0.1}``; None adds none.
     seed
@@ -82,8 +82,9 @@ def import_data(
             rows = np.arange(start, min(start + CHUNK, len(cutouts)))
             with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
                 images = cutouts.images[rows].astype(dtype)
+            noise = None if cutouts.noise is None else noise_of_data(cutouts.noise[rows], images)
             images = check_finite(images, ids[start : start + CHUNK], cutouts.where, mask=mask)
-            writer.write(start, images, None if cutouts.noise is None else cutouts.noise[rows])
+            writer.write(start, images, noise)
             if progress:
                 progress(int(rows[-1]) + 1, len(cutouts))
         targets = None if cutouts.targets is None else np.asarray(cutouts.targets[np.arange(len(cutouts))], np.float32)

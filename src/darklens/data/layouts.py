@@ -7,8 +7,9 @@ them in order, or calls the one that the user names.
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,14 @@ from darklens.data.identifiers import file_kind, identifier
 from darklens.data.options import DataOptions
 from darklens.data.readers.band_groups import group_bands
 from darklens.data.readers.catalogs import join_catalog, read_catalog
-from darklens.data.readers.companions import Companions, auxiliary_in, find_companions, is_auxiliary, without_auxiliary
+from darklens.data.readers.companions import (
+    Companions,
+    auxiliary_in,
+    find_companions,
+    is_auxiliary,
+    is_auxiliary_folder,
+    without_auxiliary,
+)
 from darklens.data.readers.files import BANDS_LAST, NpyFiles, PictureFiles, is_channels_last
 from darklens.data.readers.fits import FitsObjects, NoiseMaps
 from darklens.data.readers.header_groups import group_by_headers
@@ -237,13 +245,13 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
     if not path.is_dir():
         return None
     groups: list[tuple[Path, str, str | None]] = []
-    for folder in _folders(path):
-        split, _, name = folder.name.partition("_")
+    for folder in _folders_of_images(path):
+        split, _, name = folder.name.lower().partition("_")
         if split in SPLIT_NAMES and name in ("lenses", "nonlenses"):
             groups.append((folder, name, SPLIT_NAMES[split]))
-        elif folder.name in SPLIT_NAMES:
-            inner = [p for p in sorted(folder.iterdir()) if p.is_dir() and _has_images(p)]
-            groups += [(p, p.name, SPLIT_NAMES[folder.name]) for p in inner]
+        elif folder.name.lower() in SPLIT_NAMES:
+            inner = [p for p in _folders_of_images(folder) if _has_images(p)]
+            groups += [(p, p.name, SPLIT_NAMES[folder.name.lower()]) for p in inner]
         elif _has_images(folder):
             groups.append((folder, folder.name, None))
     known = [g for g in groups if g[1] in CLASS_NAMES]
@@ -254,8 +262,7 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
     paths: list[Path] = []
     labels: list[str] = []
     splits: list[str | None] = []
-    companions, notes = Companions(), list[str]()
-    others: list[Path] = []
+    others = _files_elsewhere(path, {folder for folder, _, _ in groups})
     for folder, label, split_name in groups:
         files, beside = without_auxiliary(_files(folder))
         others += beside
@@ -263,10 +270,10 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
         labels += [label] * len(files)
         splits += [split_name] * len(files)
     _check_one_kind(path, paths)
-    if file_kind(paths[0]) == "fits":
-        if options.layout is None and group_bands(path, paths, CLASS_NAMES) is not None:
-            return None  # files of single bands, which the layout of bands reads, with the labels
-        companions, notes = _beside(paths, others)
+    is_fits = file_kind(paths[0]) == "fits"
+    if is_fits and options.layout is None and group_bands(path, paths, CLASS_NAMES) is not None:
+        return None  # files of single bands, which the layout of bands reads, with the labels
+    companions, notes = _beside(paths, others, path)
     columns = {"id": [identifier(p, path) for p in paths], "label": labels}
     if any(splits):
         columns["split"] = splits  # type: ignore[assignment]
@@ -279,26 +286,29 @@ def _class_folders(path: Path, options: DataOptions) -> Cutouts | None:
 
 def _object_folders(path: Path, options: DataOptions) -> Cutouts | None:
     """A folder for each object, with its image in a file of that name, beside its noise map and PSF."""
-    folders = _folders(path) if path.is_dir() else []
+    folders = _folders_of_images(path) if path.is_dir() else []
     images = [[p for p in _files(folder) if identifier(p) == "image"] for folder in folders]
     if not folders or any(len(found) != 1 for found in images):
         return None
     paths = [found[0] for found in images]
-    others = [p for folder, path in zip(folders, paths, strict=True) for p in _files(folder) if p != path]
-    companions, notes = _beside(paths, others)
+    others = [p for p in _files_elsewhere(path) if p not in set(paths)]
+    companions, notes = _beside(paths, others, path)
     catalog = pl.DataFrame({"id": [p.name for p in folders]})
     opened = _file_images(paths, catalog, path, "objects", [], options, companions)
     opened.info.notes.extend(notes)
     return opened
 
 
-def _beside(images: Sequence[Path], others: Sequence[Path]) -> tuple[Companions, list[str]]:
+def _beside(images: Sequence[Path], others: Sequence[Path], root: Path) -> tuple[Companions, list[str]]:
     """The noise maps and PSFs among the other files beside images, and notes on what they are and what is left out."""
-    companions = find_companions(images, others)
+    companions = Companions()
+    if file_kind(images[0]) == "fits":
+        companions = find_companions(images, [path for path in others if file_kind(path) == "fits"], root)
     used, notes = companions.files(), _named_beside(companions)
-    if left := sorted({path.name for path in set(others) - set(used)}):
+    folders, unused = {path.parent for path in images}, set(others) - set(used)
+    if left := sorted({path.name if path.parent in folders else path.relative_to(root).as_posix() for path in unused}):
         shown = ", ".join(left[:4]) + (" and others" if len(left) > 4 else "")
-        notes.append(f"{len(set(others) - set(used)):,} files beside the images left out: {shown}")
+        notes.append(f"{len(unused):,} files beside the images left out: {shown}")
     return companions, notes
 
 
@@ -357,14 +367,14 @@ def _is_one_image(shape: Sequence[int]) -> bool:
 def _bands(path: Path, options: DataOptions) -> Cutouts | None:
     """A FITS file for each band of an object, grouped by the names of files and folders; around them folders of classes."""
     files = [p for p in sorted(path.rglob("*")) if file_kind(p) == "fits" and p.is_file()] if path.is_dir() else []
-    files, others = without_auxiliary(files)
+    files, others = without_auxiliary(files, path)
     try:
         groups = (group_bands(path, files, CLASS_NAMES) or group_by_headers(path, files)) if len(files) > 1 else None
     except DataError as error:
         raise DataError(f"{error}; {inside}" if (inside := _readable_inside(path)) else str(error)) from error
     if groups is None or (len(groups.objects) < 2 and len(groups.bands) > 8):
         return None
-    companions, notes = _beside(files, others)
+    companions, notes = _beside(files, others, path)
     names = options.band_names
     if names is not None:
         names = [groups.bands[place] for place in find_bands(names, groups.bands, path)]
@@ -422,17 +432,28 @@ def _hdf5_table(stack: Hdf5Stack, split: str | None) -> pl.DataFrame:
 
 
 def _flat_files(path: Path, options: DataOptions) -> Cutouts | None:
-    """A folder of files without labels, unless the files are named for classes (as DeepLense's samples are)."""
-    if not path.is_dir() or not (files := _files(path)):
+    """A folder of files without labels, unless the files are named for classes (as DeepLense's samples are).
+
+    If it has no files, they are in its only folder that is not one of noise maps, PSFs or masks.
+    """
+    if not path.is_dir():
         return None
-    files, others = without_auxiliary(files)
+    folder = path
+    if not _files(path):
+        inside = [p for p in _folders(path) if _has_images(p)]
+        images = [p for p in inside if not is_auxiliary_folder(p.name)]
+        if len(images) != 1 or len(inside) == 1:
+            return None
+        folder = images[0]
+    files, others = without_auxiliary(_files(folder))
+    others += _files_elsewhere(path, {folder})
     _check_one_kind(path, files)
     catalog = pl.DataFrame({"id": [identifier(p) for p in files]})
     classes: list[str] = []
     if all(identifier(p) in CLASS_NAMES for p in files):
         catalog = catalog.with_columns(pl.col("id").alias("label"))
         classes = order_classes(set(catalog["label"]))
-    companions, notes = _beside(files, others)
+    companions, notes = _beside(files, others, path)
     layout = "fits" if file_kind(files[0]) == "fits" else "files"
     opened = _file_images(files, catalog, path, layout, classes, options, companions)
     opened.info.notes.extend(notes)
@@ -458,7 +479,7 @@ def _single_file(path: Path, options: DataOptions) -> Cutouts | None:
     catalog = pl.DataFrame({"id": [identifier(path)]})
     companions, notes = Companions(), list[str]()
     if file_kind(path) == "fits" and not is_auxiliary(path):
-        companions = find_companions([path], auxiliary_in(path.parent, path.parent.stat().st_mtime_ns))
+        companions = find_companions([path], auxiliary_in(path.parent, path.parent.stat().st_mtime_ns), path.parent)
         notes = _named_beside(companions)
     opened = _file_images([path], catalog, path, "file", [], options, companions)
     opened.info.notes.extend(notes)
@@ -504,6 +525,21 @@ def _file_images(
 
 def _folders(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+
+
+def _folders_of_images(folder: Path) -> list[Path]:
+    """The folders in a folder that are not those of noise maps, PSFs or masks."""
+    return [path for path in _folders(folder) if not is_auxiliary_folder(path.name)]
+
+
+def _files_elsewhere(root: Path, read: Collection[Path] = ()) -> list[Path]:
+    """The files of images below a folder, at any depth, but for those right in folders that are read."""
+    found = []
+    for name, folders, files in os.walk(root):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        if (folder := Path(name)) not in read:
+            found += [folder / file for file in sorted(files) if not file.startswith(".") and file_kind(folder / file)]
+    return found
 
 
 def _files(folder: Path, suffix: str | None = None) -> list[Path]:

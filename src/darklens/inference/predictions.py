@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from darklens.data.checks import check_finite
+from darklens.data.checks import check_finite, noise_of_data
 from darklens.data.dataset import Cutouts
 from darklens.errors import DataError
 from darklens.inference.adapt import Adaptation, adaptation
@@ -164,7 +164,7 @@ def _read(cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool) -> tup
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
         images = np.asarray(cutouts.images[rows], dtype=np.float32)
     checked = check_finite(images, [ids[row] for row in rows], cutouts.where, mask=mask)
-    return checked, None if cutouts.noise is None else cutouts.noise[rows]
+    return checked, None if cutouts.noise is None else noise_of_data(cutouts.noise[rows], images)
 
 
 def _readable(

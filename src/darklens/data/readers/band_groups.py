@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darklens.data.bands import by_wavelength, is_band
+from darklens.data.bands import by_wavelength, is_band, short_name
 from darklens.data.identifiers import identifier
 from darklens.data.readers.fits_headers import BandImage
 from darklens.data.splits import SPLIT_NAMES
@@ -59,8 +59,9 @@ class BandGroups:
 def group_bands(root: Path, paths: Sequence[Path], classes: Sequence[str]) -> BandGroups | None:
     """Return files as objects with several bands, or None if their names do not say that they are.
 
-    Tried in this order: a number of at least three digits behind the band (``imageSDSS_R-100002``), the band at the end of
-    a name (``J0123_g``), the band as a folder (``g/J0123``).
+    Tried in this order: a number of at least three digits behind the band (``imageSDSS_R-100002``), or, if two names of a
+    band would be one (``x_g_001`` and ``y_g_001``), behind the object and the band; the band at the end of a name
+    (``J0123_g``), the band as a folder (``g/J0123``).
 
     Parameters
     ----------
@@ -81,11 +82,13 @@ def group_bands(root: Path, paths: Sequence[Path], classes: Sequence[str]) -> Ba
     DataError
         If no band is common to all objects.
     """
-    for scheme in (_numbered, _suffixed, _in_folders):
+    for scheme in (_numbered, _between, _suffixed, _in_folders):
         if (found := _grouped(root, paths, scheme)) is None:
             continue
         bands = Counter(band for files in found.values() for band in files)
         if sum(is_band(band) for band in bands) * 2 <= len(bands):  # ``cosmos_100`` and ``egs_100`` are two objects
+            continue
+        if scheme is _numbered and len({short_name(band) for band in bands}) < len(bands):
             continue
         if not set(bands) & set(classes) and is_mostly_several(found):
             return common_bands(root, found, bands)
@@ -99,6 +102,11 @@ Named = tuple[str, str]
 def _numbered(folders: Sequence[str], name: str) -> Named | None:
     match = re.fullmatch(r"(?:image)?(.+?)[-_]?(\d{3,})", name)
     return (match[1], match[2]) if match else None
+
+
+def _between(folders: Sequence[str], name: str) -> Named | None:
+    match = re.fullmatch(r"(.+)[-_.]((?:nir_|NIR_)?[A-Za-z0-9']+?)[-_]?(\d{3,})", name)
+    return (match[2], f"{match[1]}_{match[3]}") if match and is_band(match[2]) else None
 
 
 def _suffixed(folders: Sequence[str], name: str) -> Named | None:

@@ -33,7 +33,7 @@ SAME_PIXEL = 0.05
 """Bands whose pixels lie within this fraction of a pixel of each other are not resampled, which would correlate their
 noise for a shift that no fit notices. A choice, not tuned."""
 
-PER_AREA = re.compile(r"(/\s*|\b)(sr|arcsec|arcmin|deg)(?![a-z])", re.IGNORECASE)
+PER_AREA = re.compile(r"(/\s*|\b)(sr|(arcsec|arcmin|deg)(\^|\*\*)?2?)\b", re.IGNORECASE)
 """In units of brightness for each area of the sky, such as MJy/sr."""
 
 
@@ -89,7 +89,7 @@ def read_fits_cutout(path: Path | str) -> FitsCutout:
     bands = read_bands(read_hdus(path), path)
     bands = [band for band in bands if band.shape == bands[0].shape]
     with open_fits(path) as file:
-        images = np.stack([read_plane(file, band.plane, band.blank) for band in bands]).astype(np.float32)
+        images = np.stack([read_plane(file, band.plane) for band in bands]).astype(np.float32)
         rms = [None if band.noise is None else read_plane(file, band.noise).astype(np.float32) for band in bands]
         psf = {band.name: read_plane(file, band.psf).astype(np.float32) for band in bands if band.psf is not None}
     if any(r is not None and r.shape != images.shape[1:] for r in rms):
@@ -114,7 +114,7 @@ class FitsObjects(ImageFiles):
     - bands that not all of them have are left out, unless the bands are asked for;
     - objects of another pixel scale than most are resampled to it, and bands of an object to the pixels of its first
       one, by their WCS; without a WCS, bands of another size are taken to show the same field;
-    - a band is multiplied by 10^(0.4 (zero point of the first object - its own)), where both are known;
+    - a band is multiplied by 10^(0.4 (zero point of the first object that has one - its own)), where its own is known;
     - images of several sizes are cropped or padded to the most frequent one, unless ``size`` says which.
 
     Parameters
@@ -190,7 +190,7 @@ class FitsObjects(ImageFiles):
         """Return the bands (C, H, W) of an object, named by its first file, on the pixels and the flux scale of all."""
 
         def of_band(opened: Callable[[Path], Any], image: BandImage) -> np.ndarray:
-            pixels = read_plane(opened(image.plane.path), image.plane, image.blank)
+            pixels = read_plane(opened(image.plane.path), image.plane)
             if pixels.shape != image.shape:  # cfitsio understands the headers otherwise
                 raise DamagedFileError(f"{image.plane.path}: its headers contradict themselves; copy it again")
             return pixels

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from darklens.data.bands import counterparts, is_band
 from darklens.data.bounds import check_image
 from darklens.data.readers.fits_hdus import FILTER_KEYS, SKY_KEYS, ZERO_POINT_KEYS, Hdu
 from darklens.data.readers.words import AUXILIARY, NOISE, NoiseKind, words
@@ -27,8 +28,6 @@ NOT_IMAGES = {*AUXILIARY, "dq", "ctx", "con", "area", "wmap", "poisson", "rnoise
 IMAGE_SUFFIXES = ("_BGSUB", "_FLUX", "_SCI", "_IMAGE")
 UNNAMED = ("", "SCI", "IMAGE", "PRIMARY", "DATA", "COMPRESSED_IMAGE")
 """Names of HDUs that do not tell the band; a card does, if there is one (`FILTER_KEYS`)."""
-PLAIN_SKY = re.compile(r"(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA)[12]|(CD|PC)[12]_[12]|LONPOLE|LATPOLE|RADESYS|EQUINOX")
-"""Cards of a WCS without distortions, in no frame of old."""
 NO_ZERO_POINT = 90.0
 """Zero points of this and more, and of exactly 0, stand for one that is not known: -99 is common."""
 SAME_SCALE = 0.005
@@ -46,6 +45,11 @@ DEGREES = {
 """Degrees in the units of a WCS."""
 WIDEST_PIXEL = 60.0
 """Pixels wider than this, arcsec, are no pixels of a telescope that sees lenses: such headers have a WCS of no meaning."""
+PLAIN_CARDS = {
+    "CTYPE", "CUNIT", "CRVAL", "CRPIX", "CDELT", "CROTA", "CD", "PC", "LONPOLE", "LATPOLE",
+    "RADESYS", "RADECSYS", "EQUINOX", "EPOCH",
+}  # fmt: skip
+"""Cards, without their numbers, of a projection without distortion."""
 SAME_PLACE = 0.2
 """Pixels by which bands may be turned against each other at the edge before they are refused. A choice, not tuned."""
 
@@ -100,15 +104,18 @@ class Sky:
         return float(sky.ra.deg), float(sky.dec.deg)
 
     def _is_gnomonic(self) -> bool:
-        """Whether the WCS is a plain gnomonic projection in degrees to ICRS, or to FK5 of 2000, nearly the same."""
+        """Whether it is a gnomonic projection without distortion, in ICRS or in FK5 of J2000, 0.03″ from it at most."""
         cards = dict(self.cards)
+        kinds = {re.sub(r"\d.*", "", key) for key in cards}
         return (
-            all(str(cards.get(f"CUNIT{i}", "deg")).strip().lower() == "deg" for i in (1, 2))
-            and (cards.get("CTYPE1"), cards.get("CTYPE2")) == ("RA---TAN", "DEC--TAN")
+            (cards["CTYPE1"], cards.get("CTYPE2")) == ("RA---TAN", "DEC--TAN")
+            and kinds <= PLAIN_CARDS
+            and len(kinds & {"CD", "PC", "CROTA"}) <= 1
+            and all(str(cards.get(f"CUNIT{i}", "deg")).strip().lower() == "deg" for i in (1, 2))
             and cards.get("LONPOLE", 180) == 180
-            and cards.get("RADESYS", "ICRS") in ("ICRS", "FK5")
-            and cards.get("EQUINOX", 2000) == 2000
-            and not any(PLAIN_SKY.fullmatch(key) is None for key in cards)
+            and abs(cards.get("CRVAL2", 0)) < 90
+            and {cards[key] for key in ("RADESYS", "RADECSYS") if key in cards} <= {"ICRS", "FK5"}
+            and {cards[key] for key in ("EQUINOX", "EPOCH") if key in cards} <= {2000}
         )
 
     def _gnomonic(self, x: float, y: float) -> tuple[float, float]:
@@ -176,12 +183,15 @@ class Plane:
         Index on the first axis of a cube; None if the HDU holds one plane.
     kind
         Of a noise map, what it holds.
+    blank
+        Of integers, the value that marks pixels without data.
     """
 
     path: Path
     hdu: int
     number: int | None = None
     kind: NoiseKind = "deviation"
+    blank: float | None = None
 
 
 @dataclass(frozen=True)
@@ -198,8 +208,6 @@ class BandImage:
         (H, W).
     zero_point
         AB magnitude of one unit of flux; None if unknown.
-    blank
-        Of integers, the value that marks pixels without data.
     sky
         Where its pixels lie on the sky; None without a WCS.
     noise, psf
@@ -214,7 +222,6 @@ class BandImage:
     plane: Plane
     shape: tuple[int, int]
     zero_point: float | None = None
-    blank: float | None = None
     sky: Sky | None = None
     noise: Plane | None = None
     psf: Plane | None = None
@@ -262,9 +269,9 @@ def read_bands(hdus: Sequence[Hdu], path: Path, *, in_turns: InTurns | None = No
             sky = found[-1].sky
         taken = {band.name for band in found}
         name = _band_name(extension, cards, primary, number, taken)
-        plane = Plane(path, number, None if len(shape) == 2 else 0)
+        plane = Plane(path, number, None if len(shape) == 2 else 0, blank=_blank(cards))
         band = BandImage(
-            name, plane, (shape[-2], shape[-1]), zero_point({**primary, **cards}), _blank(cards), sky,
+            name, plane, (shape[-2], shape[-1]), zero_point({**primary, **cards}), sky,
             named=extension.upper() not in UNNAMED or name == _filter(cards, primary),
             unit=_unit({**primary, **cards}),
         )  # fmt: skip
@@ -275,7 +282,7 @@ def read_bands(hdus: Sequence[Hdu], path: Path, *, in_turns: InTurns | None = No
         )
     bands = [band for band in found if band.shape == found[0].shape or _shows_same_field(band, found[0])]
     check_image(path, len(bands) * math.prod(found[0].shape) * 4)
-    if in_turns is not None:
+    if in_turns is not None and not any(is_named(band) for band in bands):
         pairs = zip(bands[::2], bands[1::2], strict=False)
         named = [(replace(band, name=f"IMAGE{n}"), other.plane) for n, (band, other) in enumerate(pairs, 1)]
         if in_turns == "model":
@@ -283,8 +290,12 @@ def read_bands(hdus: Sequence[Hdu], path: Path, *, in_turns: InTurns | None = No
         return [replace(band, noise=replace(plane, kind=in_turns)) for band, plane in named]
     if not any(NOT_IMAGES & set(words(name)) for name in names):
         return bands
-    plain = ["_".join(words(name)) for name in names]
-    return [_with_companions(band, names, plain) for band in bands]
+    return [_with_companions(band, hdus) for band in bands]
+
+
+def is_named(band: BandImage) -> bool:
+    """Return whether a band is told from others by its header, or as a plane of a cube."""
+    return band.named or band.plane.number is not None
 
 
 def _shows_same_field(band: BandImage, first: BandImage) -> bool:
@@ -303,12 +314,13 @@ def _planes_of(band: BandImage, count: int, taken: set[str]) -> list[BandImage]:
     return [replace(band, name=f"{stem}{i}", plane=plane, named=False) for i, plane in enumerate(planes)]
 
 
-def _with_companions(band: BandImage, names: Sequence[str], plain: Sequence[str]) -> BandImage:
+def _with_companions(band: BandImage, hdus: Sequence[Hdu]) -> BandImage:
     """A band with its noise map and PSF: ``<BAND>_RMS`` and ``<BAND>_PSF``, or ``ERR`` and ``PSF`` beside ``SCI``.
 
-    Of several HDUs of one name the first goes with the first band of its name, and so on. ``plain`` are the names of all
-    HDUs in small letters, with underscores between their words.
+    Of several HDUs of one name the first goes with the first band of its name, and so on. A single ``PSF`` is that of all.
     """
+    names = [hdu.name for hdu in hdus]
+    plain = ["_".join(words(name)) for name in names]
     extension = names[band.plane.hdu]
     stem = "_".join(words(_stem(extension)))
     prefixes = [f"{stem}_"] if stem else []
@@ -316,9 +328,9 @@ def _with_companions(band: BandImage, names: Sequence[str], plain: Sequence[str]
         prefixes.append("")
     alike = [number for number, name in enumerate(names) if name == extension]
 
-    def beside(word: str) -> int | None:
+    def beside(word: str) -> Hdu | None:
         for prefix in prefixes:
-            found = [number for number, name in enumerate(plain) if name == prefix + word]
+            found = [hdu for hdu, name in zip(hdus, plain, strict=True) if name == prefix + word]
             if len(found) == len(alike):
                 return found[alike.index(band.plane.hdu)]
             if len(found) == 1 and extension == "":  # the primary HDU has no name, as others may
@@ -327,14 +339,73 @@ def _with_companions(band: BandImage, names: Sequence[str], plain: Sequence[str]
 
     noise = next(
         (
-            Plane(band.plane.path, number, band.plane.number, kind)
+            plane_of(hdu, band.plane.path, kind=kind, number=band.plane.number)
             for word, kind in NOISE.items()
-            if (number := beside(word)) is not None
+            if (hdu := beside(word)) is not None
         ),
         None,
     )
     psf = beside("psf")
-    return replace(band, noise=noise, psf=None if psf is None else Plane(band.plane.path, psf))
+    if psf is None and plain.count("psf") == 1:
+        shared = hdus[plain.index("psf")]
+        said = band_of(shared, hdus[0].cards, [band.name])
+        psf = shared if said is None or counterparts([band.name], [said])[0] is not None else None
+    return replace(
+        band, noise=noise, psf=None if psf is None else plane_of(psf, band.plane.path, number=band.plane.number)
+    )
+
+
+def plane_of(hdu: Hdu, path: Path, *, kind: NoiseKind = "deviation", number: int | None = None) -> Plane | None:
+    """Return where the pixels of a noise map or PSF are.
+
+    Parameters
+    ----------
+    hdu
+        Its HDU: an image (h, w), or a cube of several.
+    path
+        The file.
+    kind
+        Of a noise map, what it holds.
+    number
+        Of several planes, the one to read; None reads the only one.
+
+    Returns
+    -------
+    Plane or None
+        None if it is no image, or does not have the plane.
+    """
+    blank = _blank(hdu.cards)
+    if not hdu.is_image or len(hdu.shape) not in (2, 3):
+        return None
+    if len(hdu.shape) == 2:
+        return Plane(path, hdu.number, None, kind, blank)
+    if hdu.shape[0] == 1:
+        number = 0
+    return Plane(path, hdu.number, number, kind, blank) if number is not None and number < hdu.shape[0] else None
+
+
+def band_of(hdu: Hdu, primary: Mapping[str, Any], bands: Sequence[str]) -> str | None:
+    """Return the band that the header of a noise map or PSF names.
+
+    Parameters
+    ----------
+    hdu
+        Its HDU.
+    primary
+        Cards of the primary HDU.
+    bands
+        Those of the image. ``STAMP_PSF`` names a band only if the image has a band ``STAMP``.
+
+    Returns
+    -------
+    str or None
+        None if it names none.
+    """
+    parts = [part for part in re.split(r"[-_. ]+", hdu.name) if part and part.lower() not in NOT_IMAGES]
+    stem = _stem("_".join(parts))
+    said = [name for name in (None if stem.upper() in UNNAMED else stem, _filter(hdu.cards, primary)) if name]
+    known = [name for name in said if any(place is not None for place in counterparts(bands, [name]))]
+    return next(iter([*known, *(name for name in said if name != stem or is_band(name))]), None)
 
 
 def _stem(extension: str) -> str:

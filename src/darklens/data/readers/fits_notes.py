@@ -15,6 +15,7 @@ from darklens.data.readers.fits_plan import (
     has_noise,
     is_same_scale,
     on_same_pixels,
+    zero_point_of,
 )
 from darklens.data.readers.fits_scan import Object
 from darklens.data.sizes import OneSize
@@ -64,13 +65,13 @@ def _left_out(plan: Plan, scanned: Mapping[Path, Object]) -> Iterator[str]:
 def _zero_points(plan: Plan, scanned: Mapping[Path, Object]) -> Iterator[str]:
     """How far zero points differ, and how many are not known."""
     for band in plan.bands:
-        reference = plan.zero_points[band]
+        file, reference = zero_point_of(band, plan.first, scanned)
         found = [bands[band].zero_point for bands in scanned.values() if band in bands]
         known = [value for value in found if value is not None]
         if reference is not None and max(known) - min(known) > SAME_ZERO_POINT:
             yield (
                 f"zero points of {band} from {min(known):.2f} to {max(known):.2f}: fluxes are brought to that of "
-                f"{plan.first.name}, {reference:.2f}"
+                f"{file.name}, {reference:.2f}"
             )
         if known and len(known) < len(found):
             unknown = len(found) - len(known)

@@ -50,7 +50,7 @@ def open_fits(path: Path) -> Iterator[Any]:
         yield file
 
 
-def read_plane(file: Any, plane: Plane, blank: float | None = None) -> np.ndarray:
+def read_plane(file: Any, plane: Plane) -> np.ndarray:
     """Read the pixels of an image.
 
     Parameters
@@ -59,8 +59,6 @@ def read_plane(file: Any, plane: Plane, blank: float | None = None) -> np.ndarra
         Of `open_fits`.
     plane
         Where the pixels are.
-    blank
-        The value of pixels without data; None if there is none.
 
     Returns
     -------
@@ -82,7 +80,9 @@ def read_plane(file: Any, plane: Plane, blank: float | None = None) -> np.ndarra
     if plane.number is not None and pixels.ndim == 3:
         file.cubes[plane.hdu] = pixels
         pixels = pixels[plane.number]
-    return pixels if blank is None else np.where(pixels == blank, np.float32(np.nan), pixels.astype(np.float32))
+    if plane.blank is None:
+        return pixels
+    return np.where(pixels == plane.blank, np.float32(np.nan), pixels.astype(np.float32))
 
 
 def read_deviation(file: Any, plane: Plane) -> np.ndarray:

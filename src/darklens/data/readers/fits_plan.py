@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from darklens.commands import command
-from darklens.data.bands import chosen, find_bands
+from darklens.data.bands import find_bands, matching
 from darklens.data.bounds import named_errors
 from darklens.data.readers.fits_headers import SAME_SCALE, BandImage
 from darklens.data.readers.fits_scan import Object
@@ -29,7 +29,7 @@ class Plan:
     Parameters
     ----------
     first
-        The object to whose fluxes those of all are brought, by its first file.
+        The first object that has the bands, by its first file.
     bands
         Names of the bands that are read; the pixels of the first one are those of all.
     zero_points
@@ -144,23 +144,20 @@ def make_plan(scanned: Mapping[Path, Object], *, bands: Sequence[str] | None, si
     Returns
     -------
     Plan
-        The fluxes are those of the first object that has the bands and says their zero points.
+        The fluxes of a band are those of the first object that has the bands, or else of the first with a zero point.
 
     Raises
     ------
     DataError
         If no object has the bands, or no band is common to all.
     """
-    names = _common(scanned) if bands is None else _chosen(bands, scanned)
+    first, names = _common(scanned) if bands is None else _chosen(bands, scanned)
     found = list(scanned.values())
-    having = [path for path, of in scanned.items() if all(band in of for band in names)]
-    known = (path for path in having if all(scanned[path][band].zero_point is not None for band in names))
-    first = next(known, having[0])
     units = {of[band].unit for of in found for band in names if band in of}
     plan = Plan(
         first,
         names,
-        zero_points={band: scanned[first][band].zero_point for band in names},
+        zero_points={band: zero_point_of(band, first, scanned)[1] for band in names},
         pixel_scale=_common_scale([of[names[0]].scale for of in found if names[0] in of]),
         unit=next(iter(units)) if len(units) == 1 else None,
         has_noise=all(has_noise(of, names) for of in found),
@@ -172,6 +169,29 @@ def make_plan(scanned: Mapping[Path, Object], *, bands: Sequence[str] | None, si
         return plan
     _, side = max((count, max(shape)) for shape, count in counts.items())
     return replace(plan, size=OneSize(side, side))
+
+
+def zero_point_of(band: str, first: Path, scanned: Mapping[Path, Object]) -> tuple[Path, float | None]:
+    """Return the file to whose fluxes of a band those of all are brought, and its zero point, AB magnitudes.
+
+    Parameters
+    ----------
+    band
+        Name of the band.
+    first
+        The first object that has all bands, by its first file.
+    scanned
+        Bands of the objects that were looked at, by their first file.
+
+    Returns
+    -------
+    tuple of Path and float
+        Those of the first object if it has a zero point, or else of the first one that has; None if none has.
+    """
+    for path in (first, *scanned):
+        if band in scanned[path] and (zero_point := scanned[path][band].zero_point) is not None:
+            return path, zero_point
+    return first, None
 
 
 def counted_shapes(plan: Plan, scanned: Mapping[Path, Object]) -> Counter[tuple[int, int]]:
@@ -199,22 +219,22 @@ def on_same_pixels(image: BandImage, other: BandImage) -> bool:
     return image.shape == other.shape and (image.sky == other.sky or not both_known(image, other))
 
 
-def _chosen(bands: Sequence[str], scanned: Mapping[Path, Object]) -> list[str]:
-    """The names of the bands that are asked for: of an object that has them all, or by the numbers of those all have."""
-    if all(name.isascii() and name.isdigit() for name in bands):
-        common = _common(scanned)
-        return [common[place] for place in find_bands(bands, common, next(iter(scanned)))]
-    for found in scanned.values():
-        if (places := chosen(bands, list(found))) is not None:
-            return [list(found)[place] for place in places]
+def _chosen(bands: Sequence[str], scanned: Mapping[Path, Object]) -> tuple[Path, list[str]]:
+    """The first object that has all bands that are asked for, and their names."""
+    for path, found in scanned.items():
+        if (places := matching(bands, list(found))) is not None:
+            return path, [list(found)[place] for place in places]
     first = next(iter(scanned))
+    if all(name.isdigit() for name in bands):  # of the bands that are there if none is asked for
+        first, common = _common(scanned)
+        return first, [common[place] for place in find_bands(bands, common, first)]
     known = list(dict.fromkeys(band for found in scanned.values() for band in found))
     names = [known[place] for place in find_bands(bands, known, first)]
     raise DataError(f"{first}: no object has all of the bands {', '.join(names)}; ask for fewer")
 
 
-def _common(scanned: Mapping[Path, Object]) -> list[str]:
-    """The bands that all objects have, in the order of the first."""
+def _common(scanned: Mapping[Path, Object]) -> tuple[Path, list[str]]:
+    """The first object, and those of its bands that all objects have, in its order."""
     first = next(iter(scanned))
     counts = Counter(band for found in scanned.values() for band in found)
     common = [band for band in scanned[first] if counts[band] == len(scanned)]
@@ -225,7 +245,7 @@ def _common(scanned: Mapping[Path, Object]) -> list[str]:
             f"{', '.join(scanned[odd])}; read those of other bands apart, such as by {command('look', first)} and "
             f"{command('look', odd)}"
         )
-    return common
+    return first, common
 
 
 def _common_scale(scales: Sequence[float | None]) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,12 +10,22 @@ from typing import Literal
 
 import numpy as np
 
+from darklens.data.bands import counterparts
 from darklens.data.readers.companions import Companions
 from darklens.data.readers.files import COUNTED_FILES
 from darklens.data.readers.fits_hdus import read_hdus
-from darklens.data.readers.fits_headers import BandImage, InTurns, Plane, read_bands
+from darklens.data.readers.fits_headers import (
+    NOT_IMAGES,
+    BandImage,
+    InTurns,
+    Plane,
+    band_of,
+    is_named,
+    plane_of,
+    read_bands,
+)
 from darklens.data.readers.fits_pixels import open_fits, read_plane
-from darklens.data.readers.words import NoiseKind
+from darklens.data.readers.words import NoiseKind, is_psf, noise_kind, words
 from darklens.errors import DataError
 from darklens.progress import progress_bar
 
@@ -111,26 +120,30 @@ class Headers:
                 images = [self.known[path]]
             else:
                 images = read_bands(read_hdus(path), path, in_turns=self._in_turns)
-            if self.names is not None:
+            bands = [[image.name for image in images]]
+            if self.names is not None:  # files beside may call the band as its header does, or as the names of files do
                 images = [replace(images[0], name=self.names[number])]
+                bands = [bands[0][:1], [self.names[number]]]
             if (beside := self.companions.of(path)) is not None:
-                noise = _planes_beside(beside.noise, images, kind=beside.kind)
-                psf = _planes_beside(beside.psf, images, shared=True)
+                noise = _planes_beside(beside.noise, images, bands, noise=beside.kind)
+                psf = _planes_beside(beside.psf, images, bands)
                 images = [
-                    replace(image, noise=noise.get(image.name, image.noise), psf=psf.get(image.name, image.psf))
-                    for image in images
+                    replace(image, noise=own_noise or image.noise, psf=own_psf or image.psf)
+                    for image, own_noise, own_psf in zip(images, noise, psf, strict=True)
                 ]
             found |= {image.name: image for image in images}
         return found
 
 
 def _kind_in_turns(path: Path) -> InTurns | Literal["undecided"] | None:
-    """What every second image of a file holds, if none has a name; None if these are bands, by their names or values."""
+    """What every second image of a file without names holds; None if they are bands, undecided if nothing tells."""
     bands = read_bands(read_hdus(path), path)
-    if len(bands) % 2 or any(band.named or band.plane.number is not None for band in bands):
+    if any(is_named(band) for band in bands):
+        return "undecided"
+    if len(bands) % 2:
         return None
     with open_fits(path) as file:
-        planes = [read_plane(file, band.plane, band.blank) for band in bands]
+        planes = [read_plane(file, band.plane) for band in bands]
     negative = [bool((plane < 0).any()) for plane in planes]
     zero = [float((plane == 0).mean()) >= EMPTY for plane in planes]
     if all(zero[1::2]) and not any(zero[::2]):
@@ -148,32 +161,35 @@ def _kind_in_turns(path: Path) -> InTurns | Literal["undecided"] | None:
 
 
 def _planes_beside(
-    path: Path | None, images: Sequence[BandImage], *, kind: NoiseKind = "deviation", shared: bool = False
-) -> dict[str, Plane]:
-    """The noise map or PSF of each band in a file of its own: by name, or in their order if there are as many.
+    path: Path | None, images: Sequence[BandImage], bands: Sequence[Sequence[str]], *, noise: NoiseKind | None = None
+) -> list[Plane | None]:
+    """The noise map or PSF of each image in a file of its own: by the names of bands, or in their order without names.
 
-    If it may be shared, a single one that names no band is that of all.
+    ``bands`` are the names of the images' bands, in one or several forms. Words in the names of HDUs decide before those of
+    the file, which ``noise`` says. A single PSF without a name is that of all images.
     """
+    nothing: list[Plane | None] = [None] * len(images)
     if path is None:
-        return {}
+        return nothing
     hdus = read_hdus(path)
-    found = {hdu.number: hdu.shape for hdu in hdus if hdu.is_image and hdu.shape}
-    if not found:
+    if not any(hdu.is_image and hdu.shape for hdu in hdus):
         raise DataError(f"{path}: no image in it")
-    named = {
-        image.name: Plane(path, number, kind=kind)
-        for image in images
-        for number in found
-        if re.fullmatch(rf"{re.escape(image.name.upper())}([-_. ].*)?", hdus[number].name.upper())
-    }
-    if named:
-        return named
-    planes = [Plane(path, number, kind=kind) for number, shape in found.items() if len(shape) == 2]
-    if len(found) == 1 and not planes:  # a cube
-        (number, shape), *_ = found.items()
-        planes = [Plane(path, number, i, kind) for i in range(shape[0])]
-    if shared and len(planes) == 1:
+    found = [hdu for hdu in hdus if hdu.is_image and len(hdu.shape) in (2, 3)]
+    wanted = (noise is not None, noise is None)
+    said = [hdu for hdu in found if (noise_kind(hdu.name) is not None, is_psf(hdu.name)) == wanted]
+    found = said or [hdu for hdu in found if not NOT_IMAGES & set(words(hdu.name))]
+    kinds = [noise_kind(hdu.name) or noise or "deviation" for hdu in found]
+    planes = [plane_of(hdu, path, kind=kind) for hdu, kind in zip(found, kinds, strict=True)]
+    if any(is_named(image) for image in images):
+        for form in bands:
+            names = [band_of(hdu, hdus[0].cards, form) or "" for hdu in found]
+            places = counterparts(form, names)
+            if any(place is not None for place in places):
+                return [None if place is None else planes[place] for place in places]
+        if any(names):
+            return nothing
+    if len(found) == 1 and len(found[0].shape) == 3:
+        planes = [plane_of(found[0], path, kind=kinds[0], number=number) for number in range(found[0].shape[0])]
+    if noise is None and len(planes) == 1:
         planes *= len(images)
-    if len(planes) != len(images):
-        return {}
-    return {image.name: plane for image, plane in zip(images, planes, strict=True)}
+    return planes if len(planes) == len(images) else nothing
