@@ -226,3 +226,14 @@ def test_import_says_of_masked_pixels_that_their_noise_is_infinite(tmp_path):
     data = open_data(import_data(open_data(tmp_path / "in"), tmp_path / "out", mask=True))
     assert data.images[[0]][0, 0, 2, 3] == 0
     np.testing.assert_array_equal(data.noise[[0]][0, 0], np.where(np.isnan(image), np.inf, 2))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -9.0])
+def test_a_psf_that_cannot_be_used_is_said(tmp_path, value):
+    bad = kernel(0.3)
+    bad[0, 0] = value
+    write(tmp_path / "a.fits", ("G", FLAT), ("R", FLAT), ("G_PSF", bad), ("R_PSF", kernel(0.2)))
+    data = open_data(tmp_path)
+    assert peaks(data) == {"R": 0.2}
+    (note,) = data.info.notes
+    assert note.startswith("PSF of G in a.fits is not used: it has pixels that are nan or infinite, or no flux;")

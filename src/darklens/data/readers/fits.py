@@ -164,6 +164,7 @@ class FitsObjects(ImageFiles):
         self._numbers = {path: number for number, path in enumerate(paths)}
         shape = (len(plan.bands), *plan.shape(scanned[plan.first]))
         super().__init__(paths, shape, np.dtype(np.float32), size=plan.size)
+        self.notes += self._unusable_psfs()
 
     def shape_of(self, path: Path) -> tuple[int, ...]:
         """Return the shape (C, H, W) of the bands in a file, from its headers."""
@@ -219,7 +220,10 @@ class FitsObjects(ImageFiles):
         return self._read(path, of_band, resample_noise)
 
     def psf(self, path: Path) -> dict[str, np.ndarray]:
-        """Return the PSF (h, w) of each band of an object that has one, on the pixels of all, with sum 1."""
+        """Return the PSF (h, w) of each band of an object, on the pixels of all, with sum 1.
+
+        Bands without a PSF are left out, and those whose PSF has pixels that are nan or infinite, or no flux.
+        """
         found, kernels = self._found(path), {}
         reference = found[self.plan.bands[0]]
         for band in self.plan.bands:
@@ -229,9 +233,21 @@ class FitsObjects(ImageFiles):
                 rows, columns = self.plan.axes(found[band], reference, path)
                 kernel = kernel[:: 1 if rows.step > 0 else -1, :: 1 if columns.step > 0 else -1]
                 step = float(np.sqrt(abs(rows.step * columns.step)))
-                if kernel.sum() > 0:
+                if 0 < kernel.sum() < np.inf:
                     kernels[band] = resample_psf(kernel, step if abs(step - 1) > SAME_SCALE else 1.0)
         return kernels
+
+    def _unusable_psfs(self) -> list[str]:
+        """A note if the first object that has all bands has a PSF that `psf` leaves out."""
+        path = self.plan.first
+        having = {band for band in self.plan.bands if self._scanned[path][band].psf is not None}
+        with suppress(DataError):  # a damaged file is named when it is read
+            if left_out := sorted(having - set(self.psf(path))):
+                return [
+                    f"PSF of {', '.join(left_out)} in {path.name} is not used: it has pixels that are nan or infinite, or "
+                    "no flux; PSFs of other files like it are left out too"
+                ]
+        return []
 
     def psf_of_row(self, row: int) -> dict[str, np.ndarray]:
         """Return what `psf` does for the object of a number."""
