@@ -141,16 +141,6 @@ def test_a_first_file_without_zero_point_leaves_the_others_on_one_scale(tmp_path
     ]
 
 
-def test_fluxes_are_brought_to_the_first_zero_point_that_is_known(tmp_path):
-    write_calibrated(tmp_path / "a.fits", 7.0)
-    for name, value in (("b", 25.0), ("c", 27.5)):
-        write_calibrated(tmp_path / f"{name}.fits", 10 ** (0.4 * (value - 20)), value)
-    data = open_data(tmp_path)
-    np.testing.assert_allclose(data.images[:][:, 0, 2, 3], [7, 100, 100], rtol=1e-6)
-    assert data.info.zero_points == [25.0]
-    assert "zero point of IMAGE unknown in 1 of 3 files: left as they are" in data.info.notes
-
-
 @pytest.mark.parametrize(
     ("unit", "factor"), [("MJy/arcsec2", 1), ("MJy/sr", 1), ("nJy arcsec^-2", 1), ("nJy", 4), ("degC", 4)]
 )
@@ -160,17 +150,6 @@ def test_surface_brightness_is_no_flux(tmp_path, unit, factor):
         write_calibrated(tmp_path / f"{name}.fits", 3.0, 25.0, scale, BUNIT=unit)
     images = open_data(tmp_path).images[:]
     assert images[2, 0, 3, 2] == pytest.approx(3 * factor, rel=1e-6)
-
-
-def test_numbers_of_bands_count_those_that_all_files_have(tmp_path):
-    write_bands(tmp_path / "a.fits", U=np.full((5, 6), 9), G=np.full((5, 6), 1), R=np.full((5, 6), 2))
-    write_bands(tmp_path / "b.fits", R=np.full((5, 6), 4), G=np.full((5, 6), 3))
-    assert open_data(tmp_path).info.bands == ["G", "R"]
-    data = open_data(tmp_path, bands="1")
-    assert data.info.bands == ["R"]
-    assert data.images[:][:, 0, 0, 0].tolist() == [2, 4]
-    with pytest.raises(DataError, match="no band 2; there are G, R"):
-        open_data(tmp_path, bands="2")
 
 
 def test_objects_of_another_pixel_scale_are_resampled_to_that_of_most(tmp_path):
