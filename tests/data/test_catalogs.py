@@ -77,6 +77,13 @@ def test_columns_are_recognised_by_their_usual_names(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["TARGETID", "Lens_Name", "objectId", "lens_id"])
+def test_surveys_names_of_identifiers_are_known(tmp_path, name):
+    table, mapping = read_catalog(write(tmp_path / "a.csv", **{"z": [0.5], name: ["007"]}))
+    assert mapping == {name: "id"}
+    assert table["id"].to_list() == ["007"]
+
+
 def test_the_first_of_several_names_is_taken(tmp_path):
     path = write(tmp_path / "a.csv", filename=["f", "g"], object_id=[7, 8], lens=[0, 1], target=["t", "u"])
     table, mapping = read_catalog(path)
@@ -89,7 +96,7 @@ def test_the_first_of_several_names_is_taken(tmp_path):
 
 
 def test_tables_without_or_with_repeated_identifiers_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"a\.csv: no column for the identifier .*; it has \['z', 'y'\]"):
+    with pytest.raises(DataError, match=r"a\.csv: no column for the identifier .*; rename one of \['z', 'y'\] to id"):
         read_catalog(write(tmp_path / "a.csv", z=[1], y=[2]))
     with pytest.raises(DataError, match=r"b\.csv: 3 rows share their id with another, the first is 'p'"):
         read_catalog(write(tmp_path / "b.csv", id=["o", "p", "q", "p ", " p"]))

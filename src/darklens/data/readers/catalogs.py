@@ -16,11 +16,14 @@ _KEY = " key"  # no column of a table has such a name
 SUFFIXES = (".csv", ".parquet", ".fits", ".fit", ".ecsv", ".vot", ".xml")
 
 ALIASES = {
-    "id": ("id", "object_id", "source_id", "sourceid", "objid", "obj_id", "name", "filename", "file"),
+    "id": (
+        "id", "object_id", "objectid", "objid", "obj_id", "source_id", "sourceid", "target_id", "targetid", "lens_id",
+        "name", "lens_name", "lensname", "filename", "file",
+    ),
     "ra": ("ra", "right_ascension", "raj2000", "ra_j2000", "alpha_j2000", "ra_deg", "ramean"),
     "dec": ("dec", "declination", "dej2000", "dec_j2000", "delta_j2000", "dec_deg", "decmean"),
     "label": ("label", "class", "target", "is_lens", "lens"),
-}
+}  # fmt: skip
 
 
 def read_catalog(path: Path, images: pl.Series | None = None) -> tuple[pl.DataFrame, dict[str, str]]:
@@ -56,7 +59,9 @@ def read_catalog(path: Path, images: pl.Series | None = None) -> tuple[pl.DataFr
         if found := next((by_lower[name] for name in names if name in by_lower), None):
             mapping[found] = ours
     if "id" not in mapping.values():
-        raise DataError(f"{path}: no column for the identifier ({', '.join(ALIASES['id'])}); it has {frame.columns}")
+        raise DataError(
+            f"{path}: no column for the identifier ({', '.join(ALIASES['id'])}); rename one of {frame.columns} to id"
+        )
     taken = [c for c in frame.columns if c in mapping.values() and c not in mapping]
     kept = {name: f"catalog_{name}" for name in taken if f"catalog_{name}" not in frame.columns}
     frame = frame.drop([name for name in taken if name not in kept]).rename(kept | mapping)
