@@ -321,6 +321,15 @@ def write_bands(path, **planes):
     return path
 
 
+def test_models_and_residuals_are_no_bands(tmp_path):
+    names = ("G", "G_MODEL", "G_STD", "G_CHI", "R", "R_RESIDUAL", "R_STD")
+    write_bands(tmp_path / "a.fits", **{name: np.full((5, 6), number) for number, name in enumerate(names, 1)})
+    data = open_data(tmp_path)
+    assert data.info.bands == ["G", "R"]
+    assert data.images[:][0, :, 0, 0].tolist() == [1, 5]
+    assert data.noise[:][0, :, 0, 0].tolist() == [3, 7]
+
+
 def test_position_and_scale_of_a_turned_image_that_is_not_square(tmp_path):
     """The scale is the root of the pixel's area; the position that of the centre, whatever pixel the header refers to."""
     turn, (across, up) = np.deg2rad(30), (-2e-5, 5e-5)

@@ -23,7 +23,10 @@ from darklens.data.resampling import Axis
 from darklens.errors import DataError
 
 InTurns = NoiseKind | Literal["model"]
-NOT_IMAGES = {*AUXILIARY, "dq", "ctx", "con", "area", "wmap", "poisson", "rnoise", "flat"}
+NOT_IMAGES = {
+    *AUXILIARY, "dq", "ctx", "con", "area", "wmap", "poisson", "rnoise", "flat", "model", "models", "chi", "chi2", "resid",
+    "residual", "residuals",
+}  # fmt: skip
 """Words in the names of HDUs that are no bands."""
 IMAGE_SUFFIXES = ("_BGSUB", "_FLUX", "_SCI", "_IMAGE")
 UNNAMED = ("", "SCI", "IMAGE", "PRIMARY", "DATA", "COMPRESSED_IMAGE")

@@ -8,7 +8,7 @@ from typing import Literal
 NoiseKind = Literal["deviation", "variance", "inverse variance"]
 NOISE: dict[str, NoiseKind] = {
     "rms": "deviation", "err": "deviation", "error": "deviation", "errors": "deviation", "sigma": "deviation",
-    "noise": "deviation", "uncert": "deviation",
+    "noise": "deviation", "uncert": "deviation", "std": "deviation", "stddev": "deviation",
     "var": "variance", "variance": "variance", "ivar": "inverse variance", "invvar": "inverse variance",
 }  # fmt: skip
 """Words for noise maps, and what they hold."""
