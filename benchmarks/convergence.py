@@ -22,7 +22,7 @@ from darklens.simulation import Preset, Simulator, load_preset
 from darklens.simulation.columns import columns_of, from_frame, select
 from darklens.simulation.compiled import fused_light
 from darklens.simulation.noise import noise_sigma
-from darklens.simulation.scene import main_deflection, source_light, substructure_deflection
+from darklens.simulation.scene import lensed_light
 from darklens.training.job import machine
 
 REFERENCE = 32
@@ -42,19 +42,10 @@ def brute_force(preset: Preset, label: str, rows: dict, factor: int) -> Tensor:
         for start in range(0, len(x), ROWS):
             at = x[None, start : start + ROWS], y[None, start : start + ROWS]
             light = fused_light(preset, label, row, *at)
-            parts.append(_light(preset, label, row, *at) if light is None else light)
+            parts.append(lensed_light(preset, label, row, *at, galaxies=None) if light is None else light)
         light = torch.cat(parts, 1)[0].double()
         images.append(seen @ light @ seen.T * instrument.pixel_scale**2)
     return torch.stack(images)
-
-
-def _light(preset: Preset, label: str, row: dict, x: Tensor, y: Tensor) -> Tensor:
-    ax, ay = main_deflection(preset, row, x)(x, y)
-    added = substructure_deflection(preset, label, row, x)
-    if added is not None:
-        bx, by = added(x, y)
-        ax, ay = ax + bx, ay + by
-    return source_light(preset, row, x, galaxies=None)(x - ax, y - ay)
 
 
 def _seen(pixels: int, factor: int, taps: list[float]) -> Tensor:

@@ -12,7 +12,7 @@ from darklens.simulation.compiled import fused_deflection, fused_lens
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import SMOOTH, Substructure
 from darklens.simulation.quadrature import lagrange, near, resolve
-from darklens.simulation.scene import main_deflection, source_light, substructure, substructure_deflection
+from darklens.simulation.scene import Deflect, deflection_of, main_deflection, source_light, substructure
 
 Lens = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Surface brightness (N, H, W) at positions (1 or N, H, W) in arcsec, where dark matter adds a deflection in x and y."""
@@ -51,7 +51,7 @@ def adaptive_light(
     """
     x, y = grid
     added = None if label is None else substructure(preset, label, columns, x)
-    deflect = None if label is None or added is None else _deflection(preset, label, columns, added, x, compile)
+    deflect = None if added is None else _deflection(added, compile)
     lens = _lens(preset, columns, x, galaxies, compile)
     beside = (x.new_zeros(1, 1, 1),) * 2 if deflect is None else deflect(x, y)
     samples = lens(x, y, *beside)
@@ -76,12 +76,9 @@ def adaptive_light(
     return resolve(samples, rays, psf_sigma=sigma)
 
 
-def _deflection(
-    preset: Preset, label: str, columns: Columns, added: Substructure, like: Tensor, compile: bool
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _deflection(added: Substructure, compile: bool) -> Deflect:
     """The deflection of a class's dark matter, compiled where it can be."""
-    eager = substructure_deflection(preset, label, columns, like)
-    assert eager is not None
+    eager = deflection_of(added)
 
     def deflect(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         found = fused_deflection(added, x, y) if compile else None

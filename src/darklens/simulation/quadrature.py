@@ -79,6 +79,8 @@ def resolve(samples: Tensor, rays: Rays, *, psf_sigma: float | None, levels: Seq
         coarse, fine = rule(depth, 1), rule(depth, 2)
         finer = fine.rays(rays, cells, column, row)
         _add(deposited, cells, fine.shared(finer, column, row) - coarse.shared(light, column, row), n)
+        if depth + 2 == len(levels):
+            break
         expected = _both(_quarters().to(samples), light).flatten(1)
         light = finer.view(*chosen.shape, 2, RAYS, 2, RAYS).transpose(-3, -2).flatten(1, 3)
         error = (coarse.means(light) - expected).abs()

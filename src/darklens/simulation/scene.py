@@ -171,8 +171,11 @@ def substructure_deflection(preset: Preset, label: str, columns: Columns, like: 
     class that adds nothing.
     """
     parts = substructure(preset, label, columns, like)
-    if parts is None:
-        return None
+    return None if parts is None else deflection_of(parts)
+
+
+def deflection_of(parts: Substructure) -> Deflect:
+    """Return the summed deflection of the deflectors of N images, in bounded memory, as a function of positions."""
     most = CPU_ELEMENTS if parts.weights.device.type == "cpu" else DEVICE_ELEMENTS
 
     def deflect(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -265,6 +268,36 @@ def sersic_parameters(preset: Preset, columns: Columns, like: torch.dtype | Tens
     names = {"x0": "x", "y0": "y", "R_sersic": "R_sersic", "n_sersic": "n_sersic", "e1": "e1", "e2": "e2"}
     values = columns_of(columns, [f"source_{name}" for name in names.values()], like)
     return dict(zip(names, values, strict=True)) | {"amp": source_amplitude(preset, columns, like)}
+
+
+def lensed_light(
+    preset: Preset, label: str | None, columns: Columns, x: Tensor, y: Tensor, *, galaxies: Tensor | None
+) -> Tensor:
+    """Return the lensed surface brightness at positions in the image.
+
+    Parameters
+    ----------
+    preset
+        Gives main deflector and source.
+    label
+        Class whose deflectors are added; None adds none.
+    columns
+        Columns of N images.
+    x, y
+        Positions (1, H, W), arcsec.
+    galaxies
+        Images (G, h, w) that serve as sources; None for Sérsic sources.
+
+    Returns
+    -------
+    Surface brightness per arcsec², (N, H, W).
+    """
+    ax, ay = main_deflection(preset, columns, x)(x, y)
+    added = None if label is None else substructure_deflection(preset, label, columns, x)
+    if added is not None:
+        bx, by = added(x, y)
+        ax, ay = ax + bx, ay + by
+    return source_light(preset, columns, x, galaxies=galaxies)(x - ax, y - ay)
 
 
 def source_light(preset: Preset, columns: Columns, like: torch.dtype | Tensor, *, galaxies: Tensor | None) -> Light:

@@ -30,13 +30,7 @@ from darklens.simulation.draw import BLOCK, draw_block
 from darklens.simulation.noise import add_noise, expected_image, noise_sigma
 from darklens.simulation.preset_files import load_preset
 from darklens.simulation.presets import Preset
-from darklens.simulation.scene import (
-    main_columns,
-    main_deflection,
-    source_light,
-    substructure_columns,
-    substructure_deflection,
-)
+from darklens.simulation.scene import lensed_light, main_columns, substructure_columns
 
 
 class Simulator:
@@ -263,12 +257,7 @@ class Simulator:
         """Return the lensed surface brightness (N, H, W), with the deflectors of a class, or with none added."""
         if self.preset.adaptive:
             return adaptive_light(self.preset, label, rows, grid=(x, y), galaxies=self._galaxies, compile=compile)
-        ax, ay = main_deflection(self.preset, rows, x)(x, y)
-        added = None if label is None else substructure_deflection(self.preset, label, rows, x)
-        if added is not None:
-            bx, by = added(x, y)
-            ax, ay = ax + bx, ay + by
-        return source_light(self.preset, rows, x, galaxies=self._galaxies)(x - ax, y - ay)
+        return lensed_light(self.preset, label, rows, x, y, galaxies=self._galaxies)
 
     def _observe(self, light: Tensor) -> Tensor:
         flux = light * self.preset.instrument.pixel_scale**2

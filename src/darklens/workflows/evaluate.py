@@ -21,7 +21,7 @@ from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.data.seeds import simulation_seed
 from darklens.data.seen import how_seen
-from darklens.data.sizes import central_window
+from darklens.data.sizes import crop_or_pad
 from darklens.data.synthesis import simulate_cutouts
 from darklens.errors import DarklensError, DataError, UserCodeError
 from darklens.evaluation.bootstrap import ROUNDS, Interval, Metric, intervals
@@ -375,13 +375,8 @@ def _same_pixels(one: np.ndarray, other: np.ndarray) -> bool:
     if one.shape[1] != other.shape[1]:
         return False
     side = min(*one.shape[2:], *other.shape[2:])
-    first, second = (_centre(image, side).astype(np.float32) for image in (one, other))
+    first, second = (crop_or_pad(image, side).astype(np.float32) for image in (one, other))
     return bool(np.array_equal(first, second, equal_nan=True) and np.nanmin(first) < np.nanmax(first))
-
-
-def _centre(image: np.ndarray, side: int) -> np.ndarray:
-    rows, columns = central_window(image.shape[2], image.shape[3], side)
-    return image[..., rows, columns]
 
 
 def _same_folder(cutouts: Cutouts, model: TrainedModel, run: Path) -> bool:
