@@ -8,11 +8,12 @@ from torch import Tensor
 
 from darklens.physics.psf import SIGMA_PER_FWHM
 from darklens.simulation.columns import Columns
-from darklens.simulation.compiled import fused_deflection, fused_lens
+from darklens.simulation.compiled import deflection_sum, fused_lens
+from darklens.simulation.multilevel import sum_on_grid
 from darklens.simulation.presets import Preset
-from darklens.simulation.profiles import SMOOTH, Substructure
+from darklens.simulation.profiles import SMOOTH
 from darklens.simulation.quadrature import lagrange, near, resolve
-from darklens.simulation.scene import Deflect, deflection_of, main_deflection, source_light, substructure
+from darklens.simulation.scene import main_deflection, source_light, substructure
 
 Lens = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Surface brightness (N, H, W) at positions (1 or N, H, W) in arcsec, where dark matter adds a deflection in x and y."""
@@ -51,9 +52,13 @@ def adaptive_light(
     """
     x, y = grid
     added = None if label is None else substructure(preset, label, columns, x)
-    deflect = None if added is None else _deflection(added, compile)
+    smooth = added is not None and added.deflection in SMOOTH
+    deflect = None if added is None else deflection_sum(added, compile=compile)
     lens = _lens(preset, columns, x, galaxies, compile)
-    beside = (x.new_zeros(1, 1, 1),) * 2 if deflect is None else deflect(x, y)
+    if added is None or deflect is None:
+        beside = (x.new_zeros(1, 1, 1),) * 2
+    else:
+        beside = sum_on_grid(added, x, y, compile=compile) if smooth else deflect(x, y)
     samples = lens(x, y, *beside)
     width = preset.instrument.pixel_scale / preset.supersampling
     at_x, at_y = x.flatten(), y.flatten()
@@ -62,9 +67,9 @@ def adaptive_light(
         shape = (*cells.shape, offset_y.shape[-1], offset_x.shape[-1])
         ray_x = (at_x[cells][..., None, None] + width * offset_x[..., None, :]).expand(shape)
         ray_y = (at_y[cells][..., None, None] + width * offset_y[..., :, None]).expand(shape)
-        if deflect is None or added is None:
+        if deflect is None:
             bx, by = beside
-        elif added.deflection in SMOOTH:
+        elif smooth:
             px, py = lagrange(offset_x), lagrange(offset_y)
             bx, by = ((py @ near(each, cells) @ px.mT).flatten(1, 2) for each in beside)
         else:
@@ -74,17 +79,6 @@ def adaptive_light(
     instrument = preset.instrument
     sigma = None if instrument.psf_file is not None else instrument.psf_fwhm * SIGMA_PER_FWHM / width
     return resolve(samples, rays, psf_sigma=sigma)
-
-
-def _deflection(added: Substructure, compile: bool) -> Deflect:
-    """The deflection of a class's dark matter, compiled where it can be."""
-    eager = deflection_of(added)
-
-    def deflect(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        found = fused_deflection(added, x, y) if compile else None
-        return eager(x, y) if found is None else found
-
-    return deflect
 
 
 def _lens(preset: Preset, columns: Columns, like: Tensor, galaxies: Tensor | None, compile: bool) -> Lens:

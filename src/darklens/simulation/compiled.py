@@ -19,8 +19,15 @@ from darklens.physics.deflectors import kormann_deflection
 from darklens.progress import working
 from darklens.simulation.columns import Columns, columns_of
 from darklens.simulation.presets import Preset
-from darklens.simulation.profiles import PROFILES, Substructure
-from darklens.simulation.scene import sersic_parameters, substructure, summed_deflection
+from darklens.simulation.profiles import PROFILES, Deflection, Substructure
+from darklens.simulation.scene import (
+    Deflect,
+    deflection_of,
+    sersic_parameters,
+    single_deflections,
+    substructure,
+    summed_deflection,
+)
 
 Kernel = Callable[..., Any]
 
@@ -77,23 +84,58 @@ def fused_light(preset: Preset, label: str, columns: Columns, x: Tensor, y: Tens
     return light
 
 
-def fused_deflection(added: Substructure, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return the summed deflection of the deflectors that a class adds, by a compiled kernel.
+def deflection_sum(added: Substructure, *, compile: bool) -> Deflect:
+    """Return the summed deflection of the deflectors that a class adds.
 
     Parameters
     ----------
     added
         Deflectors of N images.
-    x, y
-        Positions (1 or N, H, W), arcsec.
+    compile
+        Whether kernels are compiled, where they can be.
 
     Returns
     -------
-    Deflection in x and y, arcsec, (N, H, W), or None where it cannot be compiled.
+    A function of positions (1 or N, H, W) in arcsec that returns the two components of the deflection, (N, H, W).
     """
+    eager = deflection_of(added)
+
+    def deflect(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        found = _fused(_sum, added, x, y) if compile else None
+        return eager(x, y) if found is None else found
+
+    return deflect
+
+
+def deflection_of_each(added: Substructure, x: Tensor, y: Tensor, *, compile: bool) -> tuple[Tensor, Tensor]:
+    """Return the deflection of each deflector that a class adds, at positions of its own.
+
+    Parameters
+    ----------
+    added
+        Flat: M deflectors.
+    x, y
+        Positions (M or 1, 1, w) and (M or 1, h, 1), arcsec.
+    compile
+        Whether kernels are compiled, where they can be.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec, (M, h, w).
+    """
+    found = _fused(_each, added, x, y) if compile else None
+    if found is not None:
+        return found
+    return single_deflections(added.deflection, x, y, parameters=added.parameters, weights=added.weights)
+
+
+def _fused(
+    kernel: Callable[[Deflection], Kernel], added: Substructure, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """The deflection by a compiled kernel, or None where it cannot be compiled."""
     if added.deflection not in PROFILES.values() or not kernels_compile(x.device.type):
         return None
-    deflection: tuple[Tensor, Tensor] | None = _called(_sum(added.deflection), x, y, added.parameters, added.weights)
+    deflection: tuple[Tensor, Tensor] | None = _called(kernel(added.deflection), x, y, added.parameters, added.weights)
     return deflection
 
 
@@ -188,6 +230,14 @@ def _kernel(deflection: Callable[..., Any] | None, exponential: bool) -> Kernel:
 def _sum(deflection: Callable[..., Any]) -> Kernel:
     def deflect(x: Tensor, y: Tensor, parameters: dict[str, Tensor], weights: Tensor) -> tuple[Tensor, Tensor]:
         return summed_deflection(deflection, x, y, parameters=parameters, weights=weights)
+
+    return _compiled(deflect)
+
+
+@lru_cache
+def _each(deflection: Callable[..., Any]) -> Kernel:
+    def deflect(x: Tensor, y: Tensor, parameters: dict[str, Tensor], weights: Tensor) -> tuple[Tensor, Tensor]:
+        return single_deflections(deflection, x, y, parameters=parameters, weights=weights)
 
     return _compiled(deflect)
 

@@ -45,12 +45,33 @@ STRENGTHS = {
 class Substructure:
     """Hold the deflectors of N images: parameters (N, K) by name, and weights (N, K), 0 where an image has fewer.
 
-    A weight is a factor on the deflection.
+    A weight is a factor on the deflection. Deflectors can also be flat: (M,) of them, whatever images they belong to.
     """
 
     deflection: Deflection
     parameters: dict[str, Tensor]
     weights: Tensor
+
+    def flat(self) -> tuple[Substructure, Tensor]:
+        """Return the M deflectors of all images, one after the other, and the number of the image of each, (M,).
+
+        Those that are not there are left out on a CPU alone: another device would have to wait for their number.
+        """
+        images, deflectors = self.weights.shape
+        owners = torch.arange(images, device=self.weights.device).repeat_interleave(deflectors)
+        flat = Substructure(
+            self.deflection, {k: v.flatten() for k, v in self.parameters.items()}, self.weights.flatten()
+        )
+        if self.weights.device.type != "cpu":
+            return flat, owners
+        there = flat.weights.nonzero()[:, 0]
+        parameters = {name: values[there] for name, values in flat.parameters.items()}
+        return Substructure(self.deflection, parameters, flat.weights[there]), owners[there]
+
+    def slice(self, start: int, stop: int) -> Substructure:
+        """Return some of flat deflectors."""
+        parameters = {name: values[start:stop] for name, values in self.parameters.items()}
+        return Substructure(self.deflection, parameters, self.weights[start:stop])
 
 
 def deflection_function(profile: str) -> Deflection:

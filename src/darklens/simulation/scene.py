@@ -176,7 +176,7 @@ def substructure_deflection(preset: Preset, label: str, columns: Columns, like: 
 
 def deflection_of(parts: Substructure) -> Deflect:
     """Return the summed deflection of the deflectors of N images, in bounded memory, as a function of positions."""
-    most = CPU_ELEMENTS if parts.weights.device.type == "cpu" else DEVICE_ELEMENTS
+    most = most_elements(parts.weights)
 
     def deflect(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         images, deflectors = parts.weights.shape
@@ -190,6 +190,41 @@ def deflection_of(parts: Substructure) -> Deflect:
         return torch.cat([s[0] for s in sums]), torch.cat([s[1] for s in sums])
 
     return deflect
+
+
+def most_elements(like: Tensor) -> int:
+    """Return the number of elements of the largest intermediate tensor on the device of a tensor."""
+    return CPU_ELEMENTS if like.device.type == "cpu" else DEVICE_ELEMENTS
+
+
+def single_deflections(
+    deflection: Callable[..., tuple[Tensor, Tensor]],
+    x: Tensor,
+    y: Tensor,
+    *,
+    parameters: Mapping[str, Tensor],
+    weights: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return the deflection by each of several deflectors at positions of its own.
+
+    Parameters
+    ----------
+    deflection
+        Function of positions and of the named parameters, like `point_mass_deflection`.
+    x, y
+        Positions (M or 1, 1, w) and (M or 1, h, 1), arcsec.
+    parameters
+        Parameters (M,) of the deflectors.
+    weights
+        Factor on each deflection, (M,); 0 for one that is not there, as in `summed_deflection`.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec, (M, h, w).
+    """
+    ax, ay = deflection(x, y, **{name: p[:, None, None] for name, p in parameters.items()})
+    w = weights[:, None, None]
+    return torch.where(w != 0, w * ax, 0.0), torch.where(w != 0, w * ay, 0.0)
 
 
 def summed_deflection(
