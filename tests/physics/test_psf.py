@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
-from darklens.physics import convolve, convolve_separable, gaussian_psf_taps, pixelated_psf
+from darklens.physics import bin_pixels, convolve, convolve_separable, gaussian_psf_taps, pixel_response, pixelated_psf
 
 
 def t(value):
@@ -43,3 +43,11 @@ def test_psf_keeps_flux_away_from_the_edge(fwhm, x, y):
 def test_psf_without_a_central_pixel_or_flux_is_refused(kernel):
     with pytest.raises(ValueError, match="PSF"):
         pixelated_psf(kernel)
+
+
+def test_response_of_pixels_is_binning_after_convolution():
+    image = torch.from_numpy(np.random.default_rng(3).normal(size=(2, 12, 12)))
+    taps = [0.1, 0.5, 0.2, 0.15, 0.05]
+    response = pixel_response(4, 3, taps)
+    wanted = bin_pixels(convolve_separable(image, taps), 3)
+    assert_allclose(response @ image @ response.mT, wanted, atol=1e-14)

@@ -51,7 +51,7 @@ def not_compiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(compiled, "_failed", [])
     monkeypatch.setattr(compiled, "_ready", set())
-    caches = (compiled._kernel, compiled._sum, compiled._lens, kernels_compile)
+    caches = (compiled._kernel, compiled._sum, compiled._each, compiled._lens, kernels_compile)
     for cached in caches:
         cached.cache_clear()
     yield

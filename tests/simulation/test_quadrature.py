@@ -8,7 +8,7 @@ from scipy.special import erf
 
 from darklens.physics import bin_pixels, convolve_separable, gaussian_psf_taps
 from darklens.physics.psf import SIGMA_PER_FWHM
-from darklens.simulation.quadrature import LEVELS, lagrange, near, resolve, roughness
+from darklens.simulation.quadrature import LEVELS, Places, _rule, bordered, lagrange, resolve, roughness
 
 N = 24
 CENTRES = torch.arange(N, dtype=torch.float64) - (N - 1) / 2
@@ -18,9 +18,9 @@ def sampled(light):
     """Samples of light at the centres of sub-pixels, and what gives it elsewhere; two images, the second one mirrored."""
     sides = torch.tensor([1.0, -1.0], dtype=torch.float64)
 
-    def rays(cells, offset_x, offset_y):
-        x = (CENTRES[cells % N][..., None] + offset_x)[..., None, :]
-        y = (CENTRES[cells // N][..., None] + offset_y)[..., :, None]
+    def rays(places):
+        x = (CENTRES[places.cells % N][..., None] + places.x)[..., None, :]
+        y = (CENTRES[places.cells // N][..., None] + places.y)[..., :, None]
         return light(sides[:, None, None, None] * x, y)
 
     return light(sides[:, None, None] * CENTRES, CENTRES[:, None].expand(2, -1, -1)), rays
@@ -86,9 +86,9 @@ def test_more_rays_go_where_the_light_is_rough():
     asked = []
     samples, rays = sampled(cusp)
 
-    def counted(cells, offset_x, offset_y):
-        asked.append((cells, offset_x.shape[-1]))
-        return rays(cells, offset_x, offset_y)
+    def counted(places):
+        asked.append((places.cells, places.x.shape[-1]))
+        return rays(places)
 
     resolve(samples, counted, psf_sigma=1.6, levels=(50, 10, 8, 4))
     assert [(cells.shape[1], along) for cells, along in asked] == [(50, 3), (10, 6), (8, 6), (4, 6)]
@@ -100,10 +100,17 @@ def test_more_rays_go_where_the_light_is_rough():
 
 
 def test_polynomials_through_seven_samples():
-    values = torch.arange(2 * N * N, dtype=torch.float64).view(2, N, N) ** 2
-    around = near(values, torch.tensor([[3 * N + 5], [10 * N + 7]]))
-    assert_allclose(around[0, 0], values[0, 0:7, 2:9])
-    assert_allclose(around[1, 0], values[1, 7:14, 4:11])
+    """A field that is a polynomial along both axes, whole and in quarters of quarters, two images with other sub-pixels."""
+    x, y = torch.arange(N, dtype=torch.float64) / N, torch.arange(N, dtype=torch.float64)[:, None] / N
+    fields = torch.stack([x**5 * y**2 - 3 * x, y**6 + x * y**3])
+    cells = torch.tensor([[3 * N + 5, 9 * N + 20], [10 * N + 7, 4 * N + 3]])
+    for depth in (0, 2):
+        column, row = (cells % N) * 2**depth + min(depth, 1), (cells // N) * 2**depth + depth
+        places = Places(cells, N, _rule(depth, 2, 1.6, torch.float64, cells.device), column, row)
+        at_x, at_y = (places.x + cells[..., None] % N) / N, (places.y + cells[..., None] // N) / N
+        at_x, at_y = at_x[..., None, :], at_y[..., :, None]
+        wanted = torch.stack([(at_x**5 * at_y**2 - 3 * at_x)[0], (at_y**6 + at_x * at_y**3)[1]])
+        assert_allclose(places.interpolate(bordered(fields)), wanted, atol=1e-12)
     nodes = np.arange(-3, 4)
     at = torch.tensor([-0.4, 0.0, 0.3], dtype=torch.float64)
     found = lagrange(at) @ torch.from_numpy(nodes**6 - 2.0 * nodes**3 + 1.5)

@@ -32,7 +32,7 @@ from darklens.physics.noise import (
     gaussian_noise,
     poisson,
 )
-from darklens.physics.psf import convolve, convolve_separable, gaussian_psf_taps, pixelated_psf
+from darklens.physics.psf import convolve, convolve_separable, gaussian_psf_taps, pixel_response, pixelated_psf
 
 __all__ = [
     "Cosmology",
@@ -56,6 +56,7 @@ __all__ = [
     "nfw_scale_radius",
     "pixel_coordinates",
     "pixelated_light",
+    "pixel_response",
     "pixelated_psf",
     "point_mass_deflection",
     "poisson",

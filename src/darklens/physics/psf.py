@@ -39,6 +39,28 @@ def convolve_separable(image: Tensor, taps: Sequence[float]) -> Tensor:
     return out
 
 
+def pixel_response(pixels: int, factor: int, taps: Sequence[float]) -> Tensor:
+    """Return the share of each sub-pixel in each pixel along one axis, (pixels, pixels * factor), in float64.
+
+    ``response @ image @ response.mT`` is `bin_pixels` of `convolve_separable`, and for many taps faster.
+
+    Parameters
+    ----------
+    pixels
+        Side of the image in pixels.
+    factor
+        Sub-pixels along each side of a pixel.
+    taps
+        Weights of the convolution, in sub-pixels; an odd number.
+    """
+    count = pixels * factor
+    places = torch.arange(count)[:, None] + torch.arange(len(taps)) - len(taps) // 2
+    blur = torch.zeros(count, count, dtype=torch.float64)
+    weights = torch.tensor(taps, dtype=torch.float64).expand(count, -1)
+    blur.scatter_add_(1, places.clamp(0, count - 1), weights)
+    return blur.view(pixels, factor, count).mean(1)
+
+
 def pixelated_psf(kernel: Tensor) -> Tensor:
     """Return the kernel of a PSF, (h, w), normalised to sum 1.
 

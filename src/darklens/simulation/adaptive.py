@@ -12,7 +12,7 @@ from darklens.simulation.compiled import deflection_sum, fused_lens
 from darklens.simulation.multilevel import sum_on_grid
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import SMOOTH
-from darklens.simulation.quadrature import lagrange, near, resolve
+from darklens.simulation.quadrature import Places, bordered, resolve
 from darklens.simulation.scene import main_deflection, source_light, substructure
 
 Lens = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -55,26 +55,27 @@ def adaptive_light(
     smooth = added is not None and added.deflection in SMOOTH
     deflect = None if added is None else deflection_sum(added, compile=compile)
     lens = _lens(preset, columns, x, galaxies, compile)
+    width = preset.instrument.pixel_scale / preset.supersampling
     if added is None or deflect is None:
         beside = (x.new_zeros(1, 1, 1),) * 2
     else:
-        beside = sum_on_grid(added, x, y, compile=compile) if smooth else deflect(x, y)
+        beside = sum_on_grid(added, x.shape[-1], width, compile=compile) if smooth else deflect(x, y)
     samples = lens(x, y, *beside)
-    width = preset.instrument.pixel_scale / preset.supersampling
     at_x, at_y = x.flatten(), y.flatten()
 
-    def rays(cells: Tensor, offset_x: Tensor, offset_y: Tensor) -> Tensor:
-        shape = (*cells.shape, offset_y.shape[-1], offset_x.shape[-1])
-        ray_x = (at_x[cells][..., None, None] + width * offset_x[..., None, :]).expand(shape)
-        ray_y = (at_y[cells][..., None, None] + width * offset_y[..., :, None]).expand(shape)
+    borders = [bordered(each) for each in beside] if smooth else []
+
+    def rays(places: Places) -> Tensor:
+        shape = (*places.cells.shape, places.y.shape[-1], places.x.shape[-1])
+        ray_x = (at_x[places.cells][..., None, None] + width * places.x[..., None, :]).expand(shape).flatten(1, 2)
+        ray_y = (at_y[places.cells][..., None, None] + width * places.y[..., :, None]).expand(shape).flatten(1, 2)
         if deflect is None:
             bx, by = beside
         elif smooth:
-            px, py = lagrange(offset_x), lagrange(offset_y)
-            bx, by = ((py @ near(each, cells) @ px.mT).flatten(1, 2) for each in beside)
+            bx, by = (places.interpolate(each).flatten(1, 2) for each in borders)
         else:
-            bx, by = deflect(ray_x.flatten(1, 2), ray_y.flatten(1, 2))
-        return lens(ray_x.flatten(1, 2), ray_y.flatten(1, 2), bx, by).view(shape)
+            bx, by = deflect(ray_x, ray_y)
+        return lens(ray_x, ray_y, bx, by).view(shape)
 
     instrument = preset.instrument
     sigma = None if instrument.psf_file is not None else instrument.psf_fwhm * SIGMA_PER_FWHM / width

@@ -30,32 +30,31 @@ FEWEST = 8 * NEAR
 
 @dataclass(frozen=True)
 class _Grid:
-    """Places ``x + i * spacing`` and ``y + i * spacing`` along either axis; ``count`` of them, an even number."""
+    """Places ``corner + i * spacing`` along either axis; ``count`` of them, an even number."""
 
-    x: float
-    y: float
+    corner: float
     spacing: float
     count: int
 
     def coarser(self) -> _Grid:
         """A grid of twice the spacing, each of its places amid four of these, with the neighbours that polynomials need."""
-        beside = (0.5 - 2 * REACH) * self.spacing
-        return _Grid(self.x + beside, self.y + beside, 2 * self.spacing, _even(self.count // 2 + 2 * REACH))
+        corner = self.corner + (0.5 - 2 * REACH) * self.spacing
+        return _Grid(corner, 2 * self.spacing, _even(self.count // 2 + 2 * REACH))
 
 
 def _even(number: int) -> int:
     return number + number % 2
 
 
-def sum_on_grid(added: Substructure, x: Tensor, y: Tensor, *, compile: bool) -> tuple[Tensor, Tensor]:
+def sum_on_grid(added: Substructure, pixels: int, pixel_scale: float, *, compile: bool) -> tuple[Tensor, Tensor]:
     """Return the deflection by all deflectors of each image at the places of a grid.
 
     Parameters
     ----------
     added
         Deflectors of N images, smooth but for their centres.
-    x, y
-        Positions of equal spacing, as of `pixel_coordinates`, (1, n, n), arcsec.
+    pixels, pixel_scale
+        Number n of places along each side and their spacing in arcsec, as of `pixel_coordinates`.
     compile
         Whether kernels are compiled, where they can be.
 
@@ -63,22 +62,21 @@ def sum_on_grid(added: Substructure, x: Tensor, y: Tensor, *, compile: bool) -> 
     -------
     Deflection in x and y, arcsec, (N, n, n).
     """
-    n = x.shape[-1]
-    spacing = float(x[0, 0, -1] - x[0, 0, 0]) / max(1, n - 1)
-    grids = [_Grid(float(x[0, 0, 0]), float(y[0, 0, 0]), spacing, _even(n))]
+    corner = -(pixels - 1) / 2 * pixel_scale
+    grids = [_Grid(corner, pixel_scale, _even(pixels))]
     while grids[-1].count >= FEWEST:
         grids.append(grids[-1].coarser())
-    images = len(added.weights)
-    sums = [tuple(x.new_zeros(images, grid.count, grid.count) for _ in range(2)) for grid in grids]
+    like, images = added.weights, len(added.weights)
+    sums = [tuple(like.new_zeros(images, grid.count, grid.count) for _ in range(2)) for grid in grids]
     flat, owners = added.flat()
-    step = max(1, most_elements(x) // grids[-1].count ** 2)
+    step = max(1, most_elements(like) // grids[-1].count ** 2)
     for i in range(0, len(owners), step):
         _add(flat.slice(i, i + step), owners[i : i + step], grids, sums, compile)
     total = sums[-1]
     for own in sums[-2::-1]:
-        matrix = _between(own[0].shape[-1], total[0].shape[-1], x.dtype, x.device)
+        matrix = _between(own[0].shape[-1], total[0].shape[-1], like.dtype, like.device)
         total = tuple(near + matrix @ rest @ matrix.mT for near, rest in zip(own, total, strict=True))
-    return total[0][:, :n, :n], total[1][:, :n, :n]
+    return total[0][:, :pixels, :pixels], total[1][:, :pixels, :pixels]
 
 
 def _add(
@@ -96,8 +94,8 @@ def _add(
     for grid, fields in zip(grids[-2::-1], sums[-2::-1], strict=True):
         matrices = _parts(known[0].shape[-1], owners.device, centres[0].dtype)
         chosen = []
-        for axis, (centre, origin) in enumerate(zip(centres, (coarse.x, coarse.y), strict=True)):
-            nearest = ((centre - origin) / coarse.spacing).round().clamp(0, coarse.count).long()
+        for axis, centre in enumerate(centres):
+            nearest = ((centre - coarse.corner) / coarse.spacing).round().clamp(0, coarse.count).long()
             # Of the places where the deflector is known, those around it, with the neighbours that polynomials need.
             last = ((grid.count - SIDE) // 2 - first[axis]).clamp_max(len(matrices) - 1)
             part = (nearest - NEAR - REACH - first[axis]).clamp_min(0).minimum(last)
@@ -114,7 +112,7 @@ def _add(
 
 def _deflection(added: Substructure, grid: _Grid, column: Tensor, row: Tensor, compile: bool) -> tuple[Tensor, Tensor]:
     """Deflection of M deflectors at columns (M or 1, w) and rows (M or 1, h) of a grid, (M, h, w)."""
-    x, y = (at + grid.spacing * number for at, number in ((grid.x, column), (grid.y, row)))
+    x, y = (grid.corner + grid.spacing * number for number in (column, row))
     return deflection_of_each(added, x.to(added.weights)[:, None, :], y.to(added.weights)[:, :, None], compile=compile)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -17,10 +17,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from darklens.physics import convolve_separable
-
-Rays = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Surface brightness in some sub-pixels of each image: of their numbers (N, K), row by row, and of offsets (N, K, Q) from
-their centres along x and along y, in sub-pixels: (N, K, Q, Q), first along y, then along x."""
 
 LEVELS = (1024, 256, 256, 64)
 """Sub-pixels of each image that get `RAYS` × `RAYS` rays; then how many of them, and of their quarters, are cut in four,
@@ -34,6 +30,59 @@ NEIGHBOURS = range(-REACH, REACH + 1)
 WIDEST = 3.0
 """Standard deviation of a PSF, in sub-pixels, from which on light is shared as if it were this: the equations for a wider
 one are singular in float64."""
+
+
+class Places:
+    """Places in some sub-pixels of each image: Q × Q in each of K.
+
+    Attributes
+    ----------
+    cells
+        Numbers of the sub-pixels, row by row, (N, K).
+    x, y
+        Offsets of the places from the centres of their sub-pixels along either axis, in sub-pixels, (N, K, Q).
+    """
+
+    def __init__(self, cells: Tensor, n: int, rule: _Rule, column: Tensor, row: Tensor):
+        self.cells, self._n, self._rule = cells, n, rule
+        self._column, self._row = column & rule.last, row & rule.last
+        self.x, self.y = rule.offsets[self._column], rule.offsets[self._row]
+
+    def interpolate(self, field: Tensor) -> Tensor:
+        """Return a field, of which `bordered` returned the values, by polynomials through neighbours, (N, K, Q, Q)."""
+        values = field.expand(len(self.cells), -1).gather(1, self._around.flatten(1)).view(*self.cells.shape, 7, 7)
+        return self._both(self._rule.polynomials, values)
+
+    def shared(self, light: Tensor) -> tuple[Tensor, Tensor]:
+        """Return light at the places as shares of sub-pixels, (N, K·49 or K), and the numbers of these.
+
+        Numbers are those on a grid with a border of `REACH`, but where all light stays in its own sub-pixel.
+        """
+        shares = self._both(self._rule.shares, light).flatten(1)
+        return (self.cells if self._rule.shares.shape[1] == 1 else self._around).flatten(1), shares
+
+    @cached_property
+    def _around(self) -> Tensor:
+        """The numbers of sub-pixels and their neighbours on a grid with a border, (N, K, 7, 7)."""
+        wide = self._n + 2 * REACH
+        steps = torch.arange(2 * REACH + 1, device=self.cells.device)
+        corner = torch.div(self.cells, self._n, rounding_mode="floor") * wide + self.cells % self._n
+        return corner[..., None, None] + steps[:, None] * wide + steps
+
+    def _both(self, matrices: Tensor, values: Tensor) -> Tensor:
+        """Apply the matrices (parts, Q, P) of the places' parts along the last two axes of values (N, K, P, P)."""
+        if len(matrices) == 1:
+            return _along_both(matrices[0], values)
+        return matrices[self._row] @ values @ matrices[self._column].mT
+
+
+Rays = Callable[[Places], Tensor]
+"""Surface brightness at places, (N, K, Q, Q), first along y, then along x."""
+
+
+def bordered(field: Tensor) -> Tensor:
+    """Return a field (N, n, n), with its outermost values repeated `REACH` times beyond its edges, flat, (N, ·)."""
+    return pad(field[:, None], (REACH,) * 4, mode="replicate")[:, 0].flatten(1)
 
 
 def resolve(samples: Tensor, rays: Rays, *, psf_sigma: float | None, levels: Sequence[int] = LEVELS) -> Tensor:
@@ -60,34 +109,36 @@ def resolve(samples: Tensor, rays: Rays, *, psf_sigma: float | None, levels: Seq
     images, n, _ = samples.shape
     means = convolve_separable(samples, _shares((0.0,), psf_sigma)[0])
     edge = 0 if psf_sigma is None else REACH
-    deposited = samples.new_zeros(images, n + 2 * edge, n + 2 * edge)
+    deposited = samples.new_zeros(images, (n + 2 * edge) ** 2)
 
     def rule(depth: int, pieces: int) -> _Rule:
         return _rule(depth, pieces, psf_sigma, samples.dtype, samples.device)
 
     cells = roughness(samples).flatten(1).topk(min(levels[0], n * n), sorted=False).indices
     column, row = cells % n, torch.div(cells, n, rounding_mode="floor")
-    light = rule(0, 1).rays(rays, cells, column, row)
+    places = Places(cells, n, rule(0, 1), column, row)
+    light = rays(places)
     # What the polynomials through the samples, whose integrals the means are, do not hold.
-    beyond = light - _both(lagrange(rule(0, 1).offsets[0]), near(samples, cells))
-    _add(deposited, cells, rule(0, 1).shared(beyond, column, row), n)
+    beyond = light - places.interpolate(bordered(samples))
+    deposited.scatter_add_(1, *places.shared(beyond))
     error = rule(0, 1).means(beyond).abs()
     for depth, count in enumerate(levels[1:]):
         chosen = error.topk(min(count, error.shape[1]), sorted=False).indices
         column, row, light = column.gather(1, chosen), row.gather(1, chosen), _rows(light, chosen)
         cells = (row >> depth) * n + (column >> depth)
-        coarse, fine = rule(depth, 1), rule(depth, 2)
-        finer = fine.rays(rays, cells, column, row)
-        _add(deposited, cells, fine.shared(finer, column, row) - coarse.shared(light, column, row), n)
+        coarse, fine = (Places(cells, n, rule(depth, pieces), column, row) for pieces in (1, 2))
+        finer = rays(fine)
+        number, more = fine.shared(finer)
+        deposited.scatter_add_(1, number, more - coarse.shared(light)[1])
         if depth + 2 == len(levels):
             break
-        expected = _both(_quarters().to(samples), light).flatten(1)
+        expected = _along_both(_quarters().to(samples), light).flatten(1)
         light = finer.view(*chosen.shape, 2, RAYS, 2, RAYS).transpose(-3, -2).flatten(1, 3)
-        error = (coarse.means(light) - expected).abs()
+        error = (rule(depth, 1).means(light) - expected).abs()
         half = torch.arange(2, device=row.device)
         column = (2 * column[..., None, None] + half).expand(*column.shape, 2, 2).flatten(1)
         row = (2 * row[..., None, None] + half[:, None]).expand(*row.shape, 2, 2).flatten(1)
-    return means + deposited[:, edge : edge + n, edge : edge + n]
+    return means + deposited.view(images, n + 2 * edge, -1)[:, edge : edge + n, edge : edge + n]
 
 
 def roughness(samples: Tensor) -> Tensor:
@@ -101,14 +152,6 @@ def roughness(samples: Tensor) -> Tensor:
     return total
 
 
-def near(field: Tensor, cells: Tensor) -> Tensor:
-    """Return the values of a field (N or 1, n, n) around sub-pixels (N, K): (N, K, 7, 7)."""
-    n, side = field.shape[-1], 2 * REACH + 1
-    padded = pad(field[:, None], (REACH,) * 4, mode="replicate")[:, 0].flatten(1)
-    places = _around(cells, n, REACH).flatten(1)
-    return padded.expand(len(cells), -1).gather(1, places).view(*cells.shape, side, side)
-
-
 def lagrange(at: Tensor) -> Tensor:
     """Return at offsets (…) the polynomials that are 1 at one of seven sub-pixels and 0 at the others, (…, 7)."""
     values = [
@@ -120,33 +163,34 @@ def lagrange(at: Tensor) -> Tensor:
 class _Rule:
     """Nodes and weights for parts of sub-pixels, which are cut ``depth`` times along each axis; each in so many pieces.
 
-    Parts are counted along each axis of the image, with (N, K) of them chosen.
+    Attributes
+    ----------
+    last
+        Number of the last part along an axis.
+    offsets
+        Nodes of each part, in sub-pixels from the centre of the whole, (parts, Q).
+    polynomials
+        Those through seven neighbours at the nodes, (parts, Q, 7).
+    shares
+        Weight of each node in each of seven neighbours, or in its own sub-pixel alone, (parts, 7 or 1, Q).
     """
 
     def __init__(self, depth: int, pieces: int, psf_sigma: float | None, dtype: torch.dtype, device: torch.device):
         self.depth, parts = depth, 2**depth
-        self._last = parts - 1
+        self.last = parts - 1
         nodes, weights = _gauss()
         centres = (torch.arange(pieces * parts, dtype=torch.float64) + 0.5) / (pieces * parts) - 0.5
         offsets = (centres[:, None] + nodes / (pieces * parts)).view(parts, -1)
         shares = torch.tensor(_shares(tuple(offsets.flatten().tolist()), psf_sigma), dtype=torch.float64)
         shares = shares.view(*offsets.shape, -1).mT * weights.repeat(pieces) / (pieces * parts)
-        self.offsets, self._shares = offsets.to(device, dtype), shares.to(device, dtype)
+        self.offsets, self.polynomials, self.shares = (
+            each.to(device, dtype).contiguous() for each in (offsets, lagrange(offsets), shares)
+        )
         self._weights = (weights.repeat(pieces) / pieces).to(device, dtype)
-
-    def rays(self, rays: Rays, cells: Tensor, column: Tensor, row: Tensor) -> Tensor:
-        """Light at the nodes, (N, K, Q, Q), of parts of the sub-pixels ``cells``."""
-        return rays(cells, self.offsets[column & self._last], self.offsets[row & self._last])
 
     def means(self, light: Tensor) -> Tensor:
         """Means over the parts, (N, K), of light at the nodes."""
-        return (light * self._weights * self._weights[:, None]).sum((-2, -1))
-
-    def shared(self, light: Tensor, column: Tensor, row: Tensor) -> Tensor:
-        """Light at the nodes as shares of neighbouring sub-pixels, (N, K, 7, 7)."""
-        if self.depth == 0:
-            return _both(self._shares[0], light)
-        return self._shares[row & self._last] @ light @ self._shares[column & self._last].mT
+        return light.flatten(2) @ torch.outer(self._weights, self._weights).flatten()
 
 
 @lru_cache
@@ -195,22 +239,10 @@ def _shares(at: tuple[float, ...], psf_sigma: float | None) -> list[list[float]]
     return shares
 
 
-def _both(matrix: Tensor, values: Tensor) -> Tensor:
+def _along_both(matrix: Tensor, values: Tensor) -> Tensor:
     """Apply a matrix (Q, P) along the last two axes of values (…, P, P)."""
-    return ((values @ matrix.T).mT @ matrix.T).mT
-
-
-def _around(cells: Tensor, n: int, reach: int) -> Tensor:
-    """The numbers of sub-pixels (N, K) and their neighbours on a grid with a border of ``reach``, (N, K, side, side)."""
-    steps = torch.arange(2 * reach + 1, device=cells.device)
-    corner = torch.div(cells, n, rounding_mode="floor") * (n + 2 * reach) + cells % n
-    return corner[..., None, None] + steps[:, None] * (n + 2 * reach) + steps
-
-
-def _add(deposited: Tensor, cells: Tensor, added: Tensor, n: int) -> None:
-    """Add values (N, K, side, side) around sub-pixels (N, K)."""
-    places = _around(cells, n, added.shape[-1] // 2)
-    deposited.flatten(1).scatter_add_(1, places.flatten(1), added.flatten(1))
+    flat = values.flatten(-2) @ torch.kron(matrix, matrix).mT
+    return flat.view(*values.shape[:-2], len(matrix), len(matrix))
 
 
 def _rows(values: Tensor, which: Tensor) -> Tensor:

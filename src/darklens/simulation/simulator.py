@@ -21,6 +21,7 @@ from darklens.physics import (
     convolve_separable,
     gaussian_psf_taps,
     pixel_coordinates,
+    pixel_response,
     pixelated_psf,
 )
 from darklens.simulation.adaptive import adaptive_light
@@ -261,10 +262,12 @@ class Simulator:
 
     def _observe(self, light: Tensor) -> Tensor:
         flux = light * self.preset.instrument.pixel_scale**2
-        factor = self.preset.supersampling
-        if isinstance(self._psf, Tensor):
-            return convolve(bin_pixels(flux, factor), self._psf.to(flux))
-        return bin_pixels(convolve_separable(flux, self._psf), factor)
+        if isinstance(self._psf, list):
+            return convolve_separable(flux, self._psf)
+        if self.preset.instrument.psf_file is None:
+            response = self._psf.to(flux)
+            return response @ flux @ response.mT
+        return convolve(bin_pixels(flux, self.preset.supersampling), self._psf.to(flux))
 
 
 def _check_columns(columns: Mapping[str, Any], needed: Sequence[str]) -> None:
@@ -304,7 +307,7 @@ def _as_text(value: Any) -> str:
 
 
 def _psf(preset: Preset, device: torch.device) -> Tensor | list[float]:
-    """Return the kernel of a pixelated PSF, or the weights of a Gaussian one in (sub-)pixels."""
+    """Return the kernel of a pixelated PSF, or of a Gaussian one the weights in pixels or the response of pixels."""
     instrument = preset.instrument
     if instrument.psf_file is not None:
         try:
@@ -312,7 +315,9 @@ def _psf(preset: Preset, device: torch.device) -> Tensor | list[float]:
         except ValueError as error:
             raise PresetError(f"{instrument.psf_file}: {error}") from error
     fwhm = instrument.psf_fwhm / instrument.pixel_scale * preset.supersampling
-    return gaussian_psf_taps(fwhm, instrument.psf_truncation)
+    taps = gaussian_psf_taps(fwhm, instrument.psf_truncation)
+    # A few taps are fastest as they are, and published images keep their last digits.
+    return taps if preset.supersampling == 1 else pixel_response(preset.pixels, preset.supersampling, taps).to(device)
 
 
 @contextmanager
