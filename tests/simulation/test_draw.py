@@ -1,8 +1,10 @@
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from astropy.cosmology import FlatLambdaCDM
 from lenstronomy.Cosmo.lens_cosmo import LensCosmo
 from lenstronomy.LensModel.Profiles.tnfw import TNFW
@@ -126,21 +128,24 @@ def test_rescaled_halos_and_power_laws_deflect_by_the_factor():
     """The deflection of a halo goes as alpha_Rs, that of a power law as the Einstein radius to the slope less one."""
     content = resolve_preset("fair-hst") | {"conserve_mass": False}
     content["deflector"] = content["deflector"] | {"profile": "epl", "gamma": {"uniform": [1.7, 2.4]}}
-    before = draw_block(load_preset(content), 2, 0)
-    after = draw_block(load_preset(content | CONVENTION), 2, 0)
+    before, after = (draw_block(preset, 2, 0) for preset in with_and_without_convention(content))
     assert_allclose(flat(after["subhalo_alpha_Rs"]), flat(before["subhalo_alpha_Rs"]) * published_scale(), rtol=1e-9)
     assert_allclose(flat(after["subhalo_Rs"]), flat(before["subhalo_Rs"]), rtol=0)
     assert_allclose((after["theta_E"] / before["theta_E"]) ** (before["gamma"] - 1), published_scale(), rtol=1e-9)
 
 
-CONVENTION = {"z_source_convention": 2.5, "convention_cosmology": {"H0": 69.7, "Om0": 0.2814, "Ob0": 0.0464}}
+def with_and_without_convention(content):
+    """Two presets that draw the same lenses, the second one rescaled."""
+    own = {"z_source_convention": 2.5, "convention_cosmology": {"H0": 69.7, "Om0": 0.2814, "Ob0": 0.0464}}
+    plain, rescaled = (load_preset(each, trust_code=True) for each in (content, content | own))
+    return plain, replace(rescaled, resolved=plain.resolved)
 
 
 def test_rescaled_isothermal_spheres_deflect_by_the_factor():
     """Their deflection is their Einstein radius, not its square."""
     spheres = {"profile": "sis", "count": 3, "mass": {"log_uniform": [1e7, 1e9]}}
     content = resolve_preset("fair-hst") | {"conserve_mass": False, "classes": {"a": {}, "b": {"subhalos": spheres}}}
-    before, after = (draw_block(load_preset(c), 2, 0) for c in (content, content | CONVENTION))
+    before, after = (draw_block(preset, 2, 0) for preset in with_and_without_convention(content))
     assert_allclose(flat(after["subhalo_theta_E"]), flat(before["subhalo_theta_E"]) * published_scale(), rtol=1e-9)
 
 
@@ -176,7 +181,7 @@ def test_rescaled_populations_of_ones_own_deflect_by_the_factor(name, power, tmp
     }
     x, y = torch.tensor([[0.3, -1.1, 2.0]]).double(), torch.tensor([[0.7, 0.2, -1.6]]).double()
     found = []
-    for preset in (load_preset(each, trust_code=True) for each in (content, content | CONVENTION)):
+    for preset in with_and_without_convention(content):
         block = draw_block(preset, 2, 0)
         found.append((block, torch.stack(substructure_deflection(preset, "a", block, torch.float64)(x, y))))
     (before, alpha), (after, rescaled) = found
@@ -217,7 +222,28 @@ def test_images_of_galaxies_are_turned_and_chosen_evenly(tmp_path):
 
 def test_stream_of_a_block_is_that_of_stored_datasets():
     """The checksum of the preset's name, the seed, 0 for truths, and the block; Einstein radii are drawn first."""
-    content = resolve_preset("fair-hst") | {"name": "mine", "conserve_mass": False}
-    content["deflector"] = {"theta_E": {"uniform": [1, 2]}}
-    expected = np.random.default_rng(np.random.SeedSequence([zlib.crc32(b"mine"), 3, 0, 2])).uniform(1, 2, 64)
-    assert_allclose(draw_block(load_preset(content), 3, 2)["theta_E"], expected, rtol=0)
+    preset = load_preset("model-3-noisy")
+    expected = np.random.default_rng(np.random.SeedSequence([zlib.crc32(b"model-3-noisy"), 3, 0, 2]))
+    drawn = [getattr(preset.deflector, name).sample(expected, 64) for name in ("mass", "e1", "e2", "x", "y", "gamma1")]
+    assert_allclose(draw_block(preset, 3, 2)["gamma1"], drawn[-1] * preset.deflection_scale)
+
+
+def own_preset(folder, name="mine", **changes):
+    """A preset of a user's own with a PSF from a file, as a YAML file in a folder."""
+    folder.mkdir()
+    np.save(folder / "psf.npy", np.ones((3, 3)))
+    content = {"extends": "fair-hst", "conserve_mass": False, "instrument": {"psf_file": "psf.npy"}} | changes
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return load_preset(folder / f"{name}.yaml")
+
+
+def test_presets_of_one_name_do_not_share_their_lenses(tmp_path):
+    one = own_preset(tmp_path / "a")
+    moved = own_preset(tmp_path / "b", description="in another folder")
+    other = own_preset(tmp_path / "c", source={"magnitude": 22})
+    usurper = own_preset(tmp_path / "d", name="fair-hst")
+    first, again, unlike, named = (draw_block(p, 3, 0)["source_x"] for p in (one, moved, other, usurper))
+    assert_allclose(first, again, rtol=0)
+    assert np.abs(first - unlike).min() > 0
+    assert np.abs(draw_block(load_preset("fair-hst"), 3, 0)["source_x"] - named).min() > 0
+    assert load_preset("model-1:axion").key == (zlib.crc32(b"model-1:axion"),)

@@ -262,10 +262,9 @@ def test_galaxies_are_read_from_numpy_or_fits_one_or_many(tmp_path):
     np.save(tmp_path / "one.npy", image)
     np.save(tmp_path / "stack.npy", image[None])
     fits.writeto(tmp_path / "one.fits", image)
+    rows = Simulator(small(source=galaxies(tmp_path / "one.npy"))).catalog(2)
     found = [
-        Simulator(small(source=galaxies(tmp_path / name))).render(
-            Simulator(small(source=galaxies(tmp_path / name))).catalog(2), noise=False
-        )
+        Simulator(small(source=galaxies(tmp_path / name))).render(rows, noise=False)
         for name in ("one.npy", "stack.npy", "one.fits")
     ]
     assert torch.equal(found[0], found[1])

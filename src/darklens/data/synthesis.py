@@ -70,7 +70,8 @@ def simulate_dataset(
     shape = (count, 1, preset.pixels, preset.pixels)
     fingerprint = {"preset": preset.resolved, "seed": seed, "noise": noise, "versions": versions(), "device": device}
     fingerprint |= {"files": {str(path): checksum(path) for path in preset.files}}
-    fingerprint |= {"rows": "at checkpoints"}  # version 0.1 drew them at the end
+    # Version 0.1 drew rows at the end, and noise from seeds of 32 bits.
+    fingerprint |= {"rows": "at checkpoints", "streams": "of names and contents, 128 bits"}
     writer = DatasetWriter(out, shape, dtype, fingerprint=fingerprint)
     simulator = Simulator(preset, seed, device, compile=count >= COMPILE_FROM)
     start, truths = writer.done, []

@@ -5,7 +5,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Tensor
 
 Seconds = TypeVar("Seconds", float, NDArray[np.float64])
 
@@ -49,7 +49,7 @@ def background_rms(
     return np.sqrt(exposures * read_noise**2 + sky) / total
 
 
-def gaussian_noise(image: Tensor, sigma: Tensor | float, generator: Generator) -> Tensor:
+def gaussian_noise(image: Tensor, sigma: Tensor | float, generator: np.random.Generator) -> Tensor:
     """Draw Gaussian noise of mean zero.
 
     Parameters
@@ -59,16 +59,18 @@ def gaussian_noise(image: Tensor, sigma: Tensor | float, generator: Generator) -
     sigma
         Standard deviation, broadcast to ``image``, in its unit.
     generator
-        Of the device of ``image``.
+        Gives the same numbers whatever the device of ``image``. They are drawn on the host.
 
     Returns
     -------
     Noise of the shape of ``image``.
     """
-    return sigma * torch.randn(image.shape, dtype=image.dtype, device=image.device, generator=generator)
+    dtype = np.float32 if image.dtype == torch.float32 else np.float64
+    normal = torch.from_numpy(generator.standard_normal(image.shape, dtype=dtype))
+    return sigma * normal.to(image)
 
 
-def poisson(mean: Tensor, generator: Generator) -> Tensor:
+def poisson(mean: Tensor, generator: np.random.Generator) -> Tensor:
     """Draw photon noise: Poisson numbers, in the dtype of their means; negative means count as 0.
 
     Parameters
@@ -76,7 +78,7 @@ def poisson(mean: Tensor, generator: Generator) -> Tensor:
     mean
         Means of any shape, finite.
     generator
-        Of the device of ``mean``. One state gives other numbers on a CPU than on a GPU.
+        Gives the same numbers whatever the device of ``mean``. They are drawn on the host.
 
     Returns
     -------
@@ -85,12 +87,9 @@ def poisson(mean: Tensor, generator: Generator) -> Tensor:
     Raises
     ------
     ValueError
-        If a mean on a CPU is infinite or not a number. On another device, where a check would wait, the number is nan.
+        If a mean is infinite or not a number.
     """
-    if mean.device.type != "cpu":
-        numbers = torch.poisson(mean.nan_to_num(0, 0, 0).clamp_min(0), generator=generator)
-        return torch.where(mean.isfinite(), numbers, torch.nan)
     from darklens.physics.poisson_tables import poisson_numbers
 
-    seed = int(torch.randint(2**62, (1,), generator=generator))
-    return torch.from_numpy(poisson_numbers(mean.detach().reshape(-1).numpy(), seed)).reshape(mean.shape)
+    numbers = poisson_numbers(mean.detach().cpu().reshape(-1).numpy(), int(generator.integers(2**62)))
+    return torch.from_numpy(numbers).reshape(mean.shape).to(mean.device)

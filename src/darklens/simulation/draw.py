@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import numpy as np
@@ -41,8 +40,7 @@ def seed_sequence(preset: Preset, seed: int, purpose: int, number: int = 0) -> n
     Parameters
     ----------
     preset
-        Its name enters as a CRC-32, a number that is the same in every process, which Python's ``hash`` is not: with one
-        seed, presets of different names draw different lenses.
+        Gives its `Preset.key`: with one seed, presets of different names or contents draw different lenses.
     seed
         Seed of the simulation, zero or above.
     purpose
@@ -52,9 +50,9 @@ def seed_sequence(preset: Preset, seed: int, purpose: int, number: int = 0) -> n
 
     Returns
     -------
-    A sequence that is independent of that of any other preset name, seed, purpose and number.
+    A sequence that is independent of that of any other preset, seed, purpose and number.
     """
-    return np.random.SeedSequence([zlib.crc32(preset.name.encode()), seed, purpose, number])
+    return np.random.SeedSequence([*preset.key, seed, purpose, number])
 
 
 def draw_block(preset: Preset, seed: int, block: int) -> Truths:

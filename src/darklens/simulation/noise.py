@@ -112,10 +112,9 @@ def add_noise(preset: Preset, seed: int, flux: Tensor, *, times: Tensor, ids: np
         if twice:
             return batched_poisson(counts + gaussian, seeds)
         return batched_poisson(counts, seeds) / totals[:, None, None] + gaussian
-    noisy, generator = torch.empty_like(flux), torch.Generator()
+    noisy = torch.empty_like(flux)
     for i, number in enumerate(ids):
-        state = seed_sequence(preset, seed, NOISE, int(number)).generate_state(1, np.uint64)
-        generator.manual_seed(int(state[0]))
+        generator = np.random.default_rng(seed_sequence(preset, seed, NOISE, int(number)))
         if twice:  # quirk 4 of the published Model I: a Poisson draw on top of a Gaussian that stands for one
             noisy[i] = poisson(counts[i] + gaussian_noise(counts[i], sigma[i], generator), generator)
         else:

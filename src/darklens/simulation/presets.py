@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from darklens.errors import PresetError
 from darklens.physics import Cosmology, deflection_rescaling
 from darklens.simulation.instruments import Instrument
+from darklens.simulation.library import builtin_names, resolve_preset
 from darklens.simulation.priors import Constant, PowerLaw, Prior
 from darklens.usercode import is_reference, references, split_reference
 
@@ -217,6 +223,22 @@ class Preset:
         code = [split_reference(reference)[0] for reference in references(self.resolved)]
         return sorted({Path(name) for name in named if name is not None} | set(code))
 
+    @cached_property
+    def key(self) -> tuple[int, ...]:
+        """Numbers that the preset's random streams start from.
+
+        Those of darklens's own presets follow from the name alone, so that they stay when a later version adds to them;
+        those of others follow from the content too, so that two that share a name do not share their lenses. Folders of
+        files do not count, nor does the description.
+        """
+        name = zlib.crc32(self.name.encode())  # the same in every process, which Python's hash is not
+        own = self.name.partition(":")[0] in builtin_names()
+        if not self.resolved or (own and self.resolved == resolve_preset(self.name)):
+            return (name,)
+        content = {key: _without_folders(value) for key, value in self.resolved.items() if key != "description"}
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).digest()
+        return (name, int.from_bytes(digest[:8], "little"))
+
     @property
     def half_width(self) -> float:
         """From the centre of the image to its edge, arcsec."""
@@ -233,6 +255,14 @@ class Preset:
     def unit(self) -> str:
         """Unit of a pixel."""
         return "counts" if self.noise == "deeplense-twice" else "e-/s"
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_folders(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(each) for each in value]
+    return re.split(r"[/\\]", value)[-1] if isinstance(value, str) else value
 
 
 def _one_of(value: str, allowed: tuple[str, ...], where: str) -> None:
