@@ -12,6 +12,7 @@ from darklens.physics import (
     einstein_radius,
     einstein_radius_luminosity_distance,
     kpc_per_arcsec,
+    nfw_concentration,
     nfw_scale_radius,
 )
 
@@ -49,17 +50,19 @@ def test_rescaling_to_a_source_redshift_agrees_with_lenstronomy():
     assert_allclose(deflection_rescaling(0.5, 1.0, 2.5), expected, rtol=1e-10)
 
 
-def test_scale_radius_is_that_of_the_concentration():
-    mass = np.array([1e8, 1e10])
-    radius = nfw_scale_radius(mass, 0.5)
-    assert_allclose(kpc_per_arcsec(0.5), COSMO.kpc_proper_per_arcmin(0.5).value / 60, rtol=1e-12)
-    # Dutton & Macciò (2014), table 3 and eq. 7, between z = 0.5's neighbours: c200 of 1e12 / h is about 6.5.
-    density = COSMO.critical_density(0.5).to_value("Msun/kpc3")
-    r200 = (3 * mass / (800 * np.pi * density)) ** (1 / 3)
-    concentration = r200 / (radius * kpc_per_arcsec(0.5))
-    slope = np.diff(np.log10(concentration))[0] / 2
-    assert_allclose(slope, -0.088, atol=1e-12)
+def test_concentration_is_that_of_dutton_and_maccio():
+    """Table 3 and eq. 7 at their neighbours of z = 0.5: c200 of 1e12 / h is about 6.5."""
+    concentration = nfw_concentration(np.array([1e8, 1e10]), 0.5)
+    assert_allclose(np.diff(np.log10(concentration))[0] / 2, -0.088, atol=1e-12)
     assert_allclose(concentration[1] * (0.7 * 1e-2) ** 0.088, 10**0.8146, rtol=2e-3)
+
+
+def test_scale_radius_is_that_of_the_concentration():
+    mass, concentration = np.array([1e8, 1e10]), np.array([12.0, 9.0])
+    radius = nfw_scale_radius(mass, concentration, 0.5)
+    assert_allclose(kpc_per_arcsec(0.5), COSMO.kpc_proper_per_arcmin(0.5).value / 60, rtol=1e-12)
+    density = COSMO.critical_density(0.5).to_value("Msun/kpc3")
+    assert_allclose(800 / 3 * np.pi * density * (concentration * radius * kpc_per_arcsec(0.5)) ** 3, mass, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("z_lens", "z_source"), [(1.0, 0.5), (0.5, 0.5), (0.0, 1.0)])

@@ -9,8 +9,9 @@ from astropy.cosmology import FlatLambdaCDM
 from lenstronomy.Cosmo.lens_cosmo import LensCosmo
 from lenstronomy.LensModel.Profiles.tnfw import TNFW
 from numpy.testing import assert_allclose
-from scipy import stats
+from scipy import integrate, stats
 
+from darklens.physics import nfw_concentration
 from darklens.simulation import Simulator, load_preset
 from darklens.simulation.draw import draw_block
 from darklens.simulation.library import resolve_preset
@@ -122,6 +123,35 @@ def test_rescaled_masses_deflect_by_the_factor():
     assert_allclose(theta_E, 1.2814905676 * np.sqrt(flat(block["subhalo_mass"]) / 1e12 * scale), rtol=1e-9)
     vortex = block["vortex_theta_E"][~np.isnan(block["vortex_theta_E"])]
     assert_allclose(vortex, 1.2814905676 * np.sqrt(0.03 * scale), rtol=1e-9)
+
+
+def test_mass_of_a_truncated_halo_is_its_total_and_its_concentration_that_of_the_whole_halo():
+    """By integrals over the density, with M200 inside a mean of 200 critical densities."""
+    preset = load_preset("fair-hst")
+    block = draw_block(preset, 5, 0)
+    names = ("mass", "M200", "concentration", "Rs", "r_trunc")
+    halos = np.stack([flat([v for v in block[f"subhalo_{name}"] if v is not None]) for name in names], 1)
+    cosmology = FlatLambdaCDM(H0=70, Om0=0.3)
+    kpc = cosmology.kpc_proper_per_arcmin(0.5).value / 60
+    for mass, m200, concentration, scale, cut in halos[:: len(halos) // 8]:
+        tau = cut / scale
+        whole = integrate.quad(lambda x: x / (1 + x) ** 2, 0, concentration)[0]
+        truncated = integrate.quad(lambda x, t=tau: x / (1 + x) ** 2 * t**2 / (t**2 + x**2), 0, np.inf)[0]
+        assert_allclose(mass / m200, truncated / whole, rtol=1e-7)
+        inside = (
+            800 / 3 * np.pi * cosmology.critical_density(0.5).to_value("Msun/kpc3") * (concentration * scale * kpc) ** 3
+        )
+        assert_allclose(inside, m200, rtol=1e-9)
+    mass, m200, concentration, *_ = halos.T
+    assert mass.min() > 0.99e8, "the mass function is that of the total mass"
+    off = np.log10(concentration / nfw_concentration(m200, 0.5))
+    assert abs(off.mean()) < 4 * 0.16 / np.sqrt(len(off))
+    assert abs(off.std() / 0.16 - 1) < 4 / np.sqrt(2 * len(off))
+    content = resolve_preset("fair-hst")
+    del content["classes"]["cdm"]["subhalos"]["concentration_scatter"]
+    block = draw_block(load_preset(content | {"conserve_mass": False}), 5, 0)
+    m200, concentration = (flat([v for v in block[f"subhalo_{n}"] if v is not None]) for n in ("M200", "concentration"))
+    assert_allclose(concentration, nfw_concentration(m200, 0.5), rtol=1e-12)
 
 
 def test_rescaled_halos_and_power_laws_deflect_by_the_factor():

@@ -13,6 +13,7 @@ from darklens.physics.cosmology import (
     einstein_radius,
     einstein_radius_luminosity_distance,
     kpc_per_arcsec,
+    nfw_concentration,
     nfw_scale_radius,
 )
 from darklens.physics.deflectors import (
@@ -25,7 +26,12 @@ from darklens.physics.deflectors import (
     vortex_point_masses,
 )
 from darklens.physics.light import exponential_light, pixelated_light, sersic_light, sersic_total_flux
-from darklens.physics.nfw import truncated_nfw_deflection, truncated_nfw_mass, truncated_nfw_scale_deflection
+from darklens.physics.nfw import (
+    nfw_mass_before_truncation,
+    truncated_nfw_deflection,
+    truncated_nfw_mass,
+    truncated_nfw_scale_deflection,
+)
 from darklens.physics.noise import (
     background_rms,
     counts_per_second,
@@ -53,6 +59,8 @@ __all__ = [
     "gaussian_psf_taps",
     "kpc_per_arcsec",
     "line_mass_deflection",
+    "nfw_concentration",
+    "nfw_mass_before_truncation",
     "nfw_scale_radius",
     "pixel_coordinates",
     "pixelated_light",

@@ -137,13 +137,40 @@ def kpc_per_arcsec(redshift: float, cosmology: Cosmology = Cosmology()) -> float
     return float(distance / ARCSEC_PER_RADIAN)
 
 
-def nfw_scale_radius(mass: np.ndarray, redshift: float, cosmology: Cosmology = Cosmology()) -> np.ndarray:
-    """Return the scale radius of NFW halos of median concentration.
+def nfw_concentration(mass: Mass, redshift: float, cosmology: Cosmology = Cosmology()) -> Mass:
+    """Return the median concentration of NFW halos.
 
     Parameters
     ----------
     mass
-        Virial mass in M☉ (M200 with respect to the critical density), of any shape.
+        M200 with respect to the critical density, M☉.
+    redshift
+        Redshift of the halos.
+    cosmology
+        Gives the Hubble constant.
+
+    Returns
+    -------
+    r200 / Rs, of the shape of ``mass``.
+
+    Source: Dutton & Macciò (2014, MNRAS 441, 3359), eqs. 8, 10 and 11.
+    """
+    slope = -0.101 + 0.026 * redshift
+    offset = 0.520 + (0.905 - 0.520) * math.exp(-0.617 * redshift**1.21)
+    return 10**offset * (mass * (cosmology.H0 / 100 / 1e12)) ** slope
+
+
+def nfw_scale_radius(
+    mass: Mass, concentration: Mass | float, redshift: float, cosmology: Cosmology = Cosmology()
+) -> Mass:
+    """Return the scale radius of NFW halos.
+
+    Parameters
+    ----------
+    mass
+        M200 with respect to the critical density, M☉.
+    concentration
+        r200 / Rs, of the shape of ``mass``.
     redshift
         Redshift of the halos.
     cosmology
@@ -152,14 +179,9 @@ def nfw_scale_radius(mass: np.ndarray, redshift: float, cosmology: Cosmology = C
     Returns
     -------
     Scale radius in arcsec, of the shape of ``mass``.
-
-    Source of the concentration: Dutton & Macciò (2014, MNRAS 441, 3359), eqs. 8, 10 and 11.
     """
     density = _astropy(cosmology).critical_density(redshift).to_value("Msun/kpc3")
-    virial_radius = (3 * mass / (4 * math.pi * 200 * density)) ** (1 / 3)
-    slope = -0.101 + 0.026 * redshift
-    offset = 0.520 + (0.905 - 0.520) * math.exp(-0.617 * redshift**1.21)
-    concentration = 10 ** (offset + slope * np.log10(mass * cosmology.H0 / 100 / 1e12))
+    virial_radius = (mass * (3 / (4 * math.pi * 200 * density))) ** (1 / 3)
     return virial_radius / concentration / kpc_per_arcsec(redshift, cosmology)
 
 

@@ -5,9 +5,14 @@ Density ``ρ(r) = ρ0 / (x (1 + x)²) · τ² / (τ² + x²)`` with ``x = r / Rs
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+REPETITIONS = 16
+"""Of the search for M200, to the last digit in float64: a concentration goes as M200 to a power of about -0.1, and M200 as
+the concentration to one of about 0.6."""
 
 
 def truncated_nfw_deflection(
@@ -72,6 +77,34 @@ def truncated_nfw_scale_deflection(mass: Tensor, Rs: Tensor, r_trunc: Tensor, si
     Deflection of the same halo without truncation at ``Rs``, arcsec.
     """
     return mass * (1 - math.log(2)) / (math.pi * sigma_crit * Rs * _total(r_trunc / Rs))
+
+
+def nfw_mass_before_truncation(
+    mass: Tensor, tau: Tensor, concentration: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return M200 of the halos without truncation that truncated ones of a given total mass once were.
+
+    The total mass is M200 times a factor of truncation and concentration, which itself depends on M200: solved by
+    repetition, each of which lowers the error at least tenfold.
+
+    Parameters
+    ----------
+    mass
+        *Total* mass, M☉.
+    tau
+        Truncation radius in scale radii.
+    concentration
+        r200 / Rs of halos of given M200.
+
+    Returns
+    -------
+    M200 in M☉, and the concentration.
+    """
+    before = mass
+    for _ in range(REPETITIONS):
+        c = concentration(before)
+        before = mass * (torch.log1p(c) - c / (1 + c)) / _total(tau)
+    return before, concentration(before)
 
 
 def _total(tau: Tensor) -> Tensor:

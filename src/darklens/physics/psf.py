@@ -40,7 +40,7 @@ def convolve_separable(image: Tensor, taps: Sequence[float]) -> Tensor:
 
 
 def pixel_response(pixels: int, factor: int, taps: Sequence[float]) -> Tensor:
-    """Return the share of each sub-pixel in each pixel along one axis, (pixels, pixels * factor), in float64.
+    """Return the share of each sub-pixel in each pixel along one axis.
 
     ``response @ image @ response.mT`` is `bin_pixels` of `convolve_separable`, and for many taps faster.
 
@@ -52,6 +52,10 @@ def pixel_response(pixels: int, factor: int, taps: Sequence[float]) -> Tensor:
         Sub-pixels along each side of a pixel.
     taps
         Weights of the convolution, in sub-pixels; an odd number.
+
+    Returns
+    -------
+    The response, (pixels, pixels * factor), float64.
     """
     count = pixels * factor
     places = torch.arange(count)[:, None] + torch.arange(len(taps)) - len(taps) // 2

@@ -11,6 +11,8 @@ from darklens.physics import (
     critical_surface_density,
     einstein_radius,
     einstein_radius_luminosity_distance,
+    nfw_concentration,
+    nfw_mass_before_truncation,
     nfw_scale_radius,
     truncated_nfw_scale_deflection,
     vortex_point_masses,
@@ -136,14 +138,25 @@ def _subhalos(preset: Preset, subhalos: Subhalos, rng: np.random.Generator, imag
     if subhalos.profile in ("point_mass", "sis"):
         flat["theta_E"] = _theta_E(preset, flat["mass"], subhalos.distances)
     elif subhalos.profile == "tnfw":
-        flat["Rs"] = nfw_scale_radius(flat["mass"], preset.z_lens, preset.cosmology)
-        flat["r_trunc"] = subhalos.truncation.sample(rng, total) * flat["Rs"]
-        sigma_crit = critical_surface_density(preset.z_lens, preset.z_source, preset.cosmology)
-        mass, Rs, r_trunc = (torch.from_numpy(flat[name]) for name in ("mass", "Rs", "r_trunc"))
-        flat["alpha_Rs"] = truncated_nfw_scale_deflection(mass, Rs, r_trunc, sigma_crit).numpy()
+        flat |= _truncated_halos(preset, subhalos, rng, flat["mass"])
     flat |= {name: prior.sample(rng, total) for name, prior in subhalos.parameters.items()}
     splits = np.cumsum(counts)[:-1]
     return {f"subhalo_{name}": np.split(values, splits) for name, values in flat.items()}
+
+
+def _truncated_halos(preset: Preset, subhalos: Subhalos, rng: np.random.Generator, mass: Floats) -> Truths:
+    tau = subhalos.truncation.sample(rng, len(mass))
+    scatter = rng.normal(0, subhalos.concentration_scatter, len(mass)) if subhalos.concentration_scatter else 0.0
+    factor = torch.as_tensor(10**scatter, dtype=torch.float64)
+    total, cut = torch.from_numpy(mass), torch.from_numpy(tau)
+    M200, concentration = nfw_mass_before_truncation(
+        total, cut, lambda m: factor * nfw_concentration(m, preset.z_lens, preset.cosmology)
+    )
+    Rs = nfw_scale_radius(M200, concentration, preset.z_lens, preset.cosmology)
+    sigma_crit = critical_surface_density(preset.z_lens, preset.z_source, preset.cosmology)
+    alpha_Rs = truncated_nfw_scale_deflection(total, Rs, cut * Rs, sigma_crit)
+    found = {"M200": M200, "concentration": concentration, "Rs": Rs, "r_trunc": cut * Rs, "alpha_Rs": alpha_Rs}
+    return {name: values.numpy() for name, values in found.items()}
 
 
 def _positions(preset: Preset, subhalos: Subhalos, rng: np.random.Generator, total: int) -> tuple[Floats, Floats]:

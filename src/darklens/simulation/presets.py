@@ -83,6 +83,10 @@ class Subhalos:
     summed mass, from which the Poisson mean follows. Positions are uniform in the square of ``half_width`` arcsec
     (half of the image if not given), or at polar ``radius``. ``profile`` is point_mass, sis, tnfw, or a function
     ``file.py:name`` whose further arguments are drawn from ``parameters``.
+
+    ``mass`` of a point mass is all of it, that of a sis what is inside its own Einstein radius (it grows with the radius
+    without end), that of a tnfw its total mass after truncation at ``truncation`` scale radii. Scale radii of the latter
+    follow from M200 before truncation and its median concentration, with a scatter of ``concentration_scatter`` dex.
     """
 
     profile: str
@@ -94,6 +98,7 @@ class Subhalos:
     radius: Prior | None = None
     half_width: float | None = None
     truncation: Prior = Constant(5.0)
+    concentration_scatter: float = 0.0
     parameters: Mapping[str, Prior] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,6 +111,12 @@ class Subhalos:
         _one_of(self.distances, ("angular", "luminosity"), "subhalos.distances")
         if self.distances != "angular" and self.profile == "tnfw":
             raise PresetError("subhalos.distances must be angular for profile tnfw, which takes no other")
+        if not 0 <= self.concentration_scatter < 1:
+            raise PresetError(
+                f"subhalos.concentration_scatter is in dex, from 0 to 1; got {self.concentration_scatter}"
+            )
+        if self.concentration_scatter and self.profile != "tnfw":
+            raise PresetError("subhalos.concentration_scatter goes with profile tnfw")
         _exactly_one(self, "subhalos", "count", "mean_count", "total_mass")
         for name in ("count", "mean_count", "total_mass", "half_width"):
             if (value := getattr(self, name)) is not None and value <= 0:

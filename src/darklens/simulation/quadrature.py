@@ -35,10 +35,19 @@ one are singular in float64."""
 class Places:
     """Places in some sub-pixels of each image: Q × Q in each of K.
 
-    Attributes
+    Parameters
     ----------
     cells
         Numbers of the sub-pixels, row by row, (N, K).
+    n
+        Sub-pixels along each side of an image.
+    rule
+        Gives the places in each part of a sub-pixel.
+    column, row
+        Of the parts, counted along each axis of the image, (N, K).
+
+    Attributes
+    ----------
     x, y
         Offsets of the places from the centres of their sub-pixels along either axis, in sub-pixels, (N, K, Q).
     """
