@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Seconds = TypeVar("Seconds", float, NDArray[np.float64])
+Seconds = TypeVar("Seconds", float, NDArray[np.float64], Tensor)
 
 
 def counts_per_second(magnitude: Tensor, zero_point: float) -> Tensor:
@@ -30,7 +30,7 @@ def background_rms(
     read_noise
         e- per read-out.
     exposure_time
-        Seconds of one exposure; a number or an array of any shape.
+        Seconds of one exposure; a number, an array or a tensor of any shape.
     exposures
         Number of exposures that are stacked.
     sky_brightness
@@ -46,7 +46,8 @@ def background_rms(
     """
     total = exposure_time * exposures
     sky = 10 ** ((zero_point - sky_brightness) / 2.5) * pixel_scale**2 * total
-    return np.sqrt(exposures * read_noise**2 + sky) / total
+    variance: Seconds = exposures * read_noise**2 + sky
+    return variance**0.5 / total
 
 
 def gaussian_noise(image: Tensor, sigma: Tensor | float, generator: np.random.Generator) -> Tensor:

@@ -6,18 +6,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from darklens.simulation.columns import from_frame
     from darklens.simulation.draw import BLOCK
     from darklens.simulation.library import list_presets
     from darklens.simulation.preset_files import load_preset
     from darklens.simulation.presets import Preset
     from darklens.simulation.simulator import Simulator
 
-__all__ = ["BLOCK", "Preset", "Simulator", "list_presets", "load_preset"]
+__all__ = ["BLOCK", "Preset", "Simulator", "from_frame", "list_presets", "load_preset"]
 
 _HOMES = {
     "BLOCK": "draw",
     "Preset": "presets",
     "Simulator": "simulator",
+    "from_frame": "columns",
     "list_presets": "library",
     "load_preset": "preset_files",
 }

@@ -11,12 +11,23 @@ import torch
 from torch import Tensor
 
 Columns = Mapping[str, Any]
-"""Columns of equal length by name: arrays of numbers or text (nan for no value), and lists of arrays (None for none)."""
+"""Columns of equal length by name: arrays of numbers or text (nan for no value), and lists of arrays (None for none).
+
+In the place of arrays of numbers there may be tensors, from which derivatives are then taken."""
 
 
 def select(columns: Columns, chosen: np.ndarray) -> dict[str, Any]:
     """Return some rows of all columns, by their indices."""
-    return {k: v[chosen] if isinstance(v, np.ndarray) else [v[i] for i in chosen] for k, v in columns.items()}
+    return {k: v[chosen] if isinstance(v, np.ndarray | Tensor) else [v[i] for i in chosen] for k, v in columns.items()}
+
+
+def requires_grad(columns: Columns) -> bool:
+    """Return whether derivatives are asked for, from any of the columns."""
+    return any(
+        isinstance(each, Tensor) and each.requires_grad
+        for values in columns.values()
+        for each in ([values] if isinstance(values, Tensor) else values if isinstance(values, list) else [])
+    )
 
 
 def columns_of(columns: Columns, names: Sequence[str], like: torch.dtype | Tensor) -> list[Tensor]:
@@ -36,7 +47,12 @@ def columns_of(columns: Columns, names: Sequence[str], like: torch.dtype | Tenso
     A tensor (N,) for each name.
     """
     dtype, device = (like.dtype, like.device) if isinstance(like, Tensor) else (like, torch.device("cpu"))
-    return [torch.tensor(np.asarray(columns[n], dtype=np.float64), dtype=dtype, device=device) for n in names]
+    return [as_tensor(columns[name]).to(device, dtype) for name in names]
+
+
+def as_tensor(values: Any) -> Tensor:
+    """Return numbers as a tensor in float64; a tensor stays as it is, with its derivatives."""
+    return values if isinstance(values, Tensor) else torch.tensor(np.asarray(values, dtype=np.float64))
 
 
 def to_frame(columns: Columns) -> pl.DataFrame:

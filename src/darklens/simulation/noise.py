@@ -160,7 +160,7 @@ def _counts_of(preset: Preset, expected: Tensor, times: Tensor) -> Tensor:
 
 def _background(preset: Preset, times: Tensor) -> Tensor:
     # Rounded to float32 whatever the dtype of the images, as in all data simulated so far.
-    return torch.from_numpy(preset.instrument.background(times.double().numpy())).float()
+    return preset.instrument.background(times.double()).float()
 
 
 def _device_seeds(preset: Preset, seed: int, ids: np.ndarray) -> Tensor:

@@ -18,6 +18,7 @@ from darklens.physics import (
     sis_deflection,
     truncated_nfw_deflection,
 )
+from darklens.simulation.columns import as_tensor
 from darklens.usercode import is_reference, load_function, split_reference
 
 Deflection = Callable[..., tuple[Tensor, Tensor]]
@@ -93,7 +94,7 @@ def gather(profile: str, columns: Mapping[str, Sequence[Any]], like: Tensor) -> 
     profile
         One of `PROFILES`, or the user's ``file.py:name``.
     columns
-        For each parameter (``x, y, theta_E, …``) a list of arrays, one array for each of N images.
+        For each parameter (``x, y, theta_E, …``) a list of arrays or tensors, one for each of N images.
     like
         Gives dtype and device.
 
@@ -110,17 +111,16 @@ def gather(profile: str, columns: Mapping[str, Sequence[Any]], like: Tensor) -> 
     names = column_names(deflection)
     if missing := [name for name in names.values() if name not in columns]:
         raise PresetError(f"profile {profile} needs {', '.join(names.values())}; missing: {', '.join(missing)}")
-    counts = np.array([len(values) for values in columns["x"]])
-    width = int(counts.max(initial=0))
-    present = np.arange(width) < counts[:, None]
+    counts = torch.tensor([len(values) for values in columns["x"]])
+    width = int(counts.max()) if len(counts) else 0
+    present = torch.arange(width) < counts[:, None]
     # Where an image has fewer, the weight is 0 and the parameters are harmless copies of real ones.
     tensors = {}
     for name, column in names.items():
-        flat = np.concatenate([np.asarray(values, dtype=np.float64) for values in columns[column]])
-        padded = np.full(present.shape, flat[0] if len(flat) else 1.0)
-        padded[present] = flat
-        tensors[name] = torch.from_numpy(padded).to(like)
-    return Substructure(deflection, tensors, torch.from_numpy(present).to(like))
+        flat = torch.cat([as_tensor(values) for values in columns[column]])
+        padded = torch.full(present.shape, flat[0].item() if len(flat) else 1.0, dtype=flat.dtype)
+        tensors[name] = padded.masked_scatter(present, flat).to(like)
+    return Substructure(deflection, tensors, present.to(like))
 
 
 def own_profile(population: str, profile: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from darklens.physics import (
     shear_deflection,
     sie_deflection,
 )
-from darklens.simulation.columns import Columns, columns_of
+from darklens.simulation.columns import Columns, as_tensor, columns_of
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import STRENGTHS, Substructure, column_names, deflection_function, gather, own_profile
 
@@ -133,7 +132,7 @@ def substructure(preset: Preset, label: str, columns: Columns, like: torch.dtype
     matter = preset.classes[label]
     example = like if isinstance(like, Tensor) else torch.empty(0, dtype=like)
     if matter.vortex is not None and matter.vortex.profile == "line":
-        line = {name: [np.atleast_1d(v) for v in columns[f"vortex_{name}"]] for name in LINE}
+        line = {name: as_tensor(columns[f"vortex_{name}"])[:, None].unbind() for name in LINE}
         return gather("line", line, example)
     if matter.subhalos is None and matter.vortex is None and matter.add is None:
         return None

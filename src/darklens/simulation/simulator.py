@@ -25,7 +25,7 @@ from darklens.physics import (
     pixelated_psf,
 )
 from darklens.simulation.adaptive import adaptive_light
-from darklens.simulation.columns import Columns, columns_of, from_frame, select, to_frame
+from darklens.simulation.columns import Columns, columns_of, from_frame, requires_grad, select, to_frame
 from darklens.simulation.compiled import fused_light
 from darklens.simulation.draw import BLOCK, draw_block
 from darklens.simulation.noise import add_noise, expected_image, noise_sigma
@@ -95,7 +95,8 @@ class Simulator:
         Parameters
         ----------
         rows
-            Rows of `catalog`, as a table or as columns.
+            Rows of `catalog`, as a table or as columns (`from_frame`), of which any may be a tensor (N,), and any list
+            hold tensors: images without noise are differentiable by those.
         noise
             Whether to add noise; without it images are its expectation. A row whose id and seed are those of a simulated
             image gets that image's noise again: on the same device to the bit, but for images from compiled kernels,
@@ -112,9 +113,13 @@ class Simulator:
         DataError
             If a column or an image's deflectors are missing, a label is not a class of the preset, or the flux expected
             of an image is not finite (on another device than a CPU, where a check would wait, that is left as nan).
+        ValueError
+            If derivatives of an image with noise are asked for.
         """
         columns = from_frame(rows) if isinstance(rows, pl.DataFrame) else dict(rows)
         self._check(columns, substructure=True)
+        if noise and torch.is_grad_enabled() and requires_grad(columns):
+            raise ValueError("noise has no derivative: render(rows, noise=False), or under torch.no_grad()")
         return self._render(columns, noise, dtype, compile=False)
 
     def _render(
@@ -277,7 +282,7 @@ def _check_columns(columns: Mapping[str, Any], needed: Sequence[str]) -> None:
 
 def _times(columns: pl.DataFrame | Columns, dtype: torch.dtype) -> Tensor:
     """Return exposure times in seconds, (N,), on the CPU, from where the noise level is computed."""
-    return columns_of({"exposure_time": np.asarray(columns["exposure_time"])}, ["exposure_time"], dtype)[0]
+    return columns_of({"exposure_time": columns["exposure_time"]}, ["exposure_time"], dtype)[0]
 
 
 def _check_finite(preset: Preset, flux: Tensor, times: Tensor, columns: Columns) -> None:
@@ -302,7 +307,7 @@ def _as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if np.ndim(value) == 0:
-        return f"{value:.6g}"
+        return f"{float(value):.6g}"
     return f"({len(value)} from {value.min():.6g} to {value.max():.6g})" if len(value) else "(none)"
 
 
