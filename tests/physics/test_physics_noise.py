@@ -7,7 +7,14 @@ from lenstronomy.SimulationAPI.observation_api import SingleBand
 from numpy.testing import assert_allclose
 from poisson_law import assert_poisson
 
-from darklens.physics import background_rms, counts_per_second, gaussian_noise, poisson
+from darklens.physics import (
+    background_rms,
+    correlate_noise,
+    correlated_variance,
+    counts_per_second,
+    gaussian_noise,
+    poisson,
+)
 
 
 def t(value):
@@ -72,3 +79,22 @@ def test_numbers_follow_from_the_generator():
     first, again = (poisson(means, np.random.default_rng(7)) for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first, poisson(means, np.random.default_rng(8)))
+
+
+def test_correlated_noise_keeps_its_variance_and_correlates_as_the_gaussian_does():
+    white = torch.from_numpy(np.random.default_rng(4).normal(size=(4000, 11, 9)))
+    noise = correlate_noise(white, 2.5).numpy()
+    assert_allclose(noise.std(0), 1, atol=6 / np.sqrt(2 * 4000))
+    sigma = 2.5 / (2 * np.sqrt(2 * np.log(2)))
+    for shift in (1, 2, 3):
+        along_y = (noise[:, 4, 4] * noise[:, 4 + shift, 4]).mean()
+        diagonal = (noise[:, 4, 4] * noise[:, 4 - shift, 4 + shift]).mean()
+        assert abs(along_y - np.exp(-(shift**2) / (4 * sigma**2))) < 5 / np.sqrt(4000)
+        assert abs(diagonal - np.exp(-(2 * shift**2) / (4 * sigma**2))) < 5 / np.sqrt(4000)
+
+
+def test_variance_of_correlated_noise_is_that_of_many_draws():
+    variance = torch.from_numpy(np.random.default_rng(4).uniform(0, 3, (1, 8, 6)))
+    white = torch.from_numpy(np.random.default_rng(5).normal(size=(40_000, 8, 6)))
+    noise = correlate_noise(white * variance.sqrt(), 1.7)
+    assert_allclose(correlated_variance(variance, 1.7)[0], noise.var(0), rtol=0.04)

@@ -4,7 +4,16 @@ from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
 from darklens.errors import PresetError
-from darklens.simulation.priors import LogNormal, LogUniform, Normal, PowerLaw, Uniform, parse_prior
+from darklens.simulation.priors import (
+    LogNormal,
+    LogUniform,
+    Normal,
+    PowerLaw,
+    TruncatedNormal,
+    Uniform,
+    WarmPowerLaw,
+    parse_prior,
+)
 
 
 def power_law(slope, low, high):
@@ -13,12 +22,32 @@ def power_law(slope, low, high):
     return lambda x: (np.asarray(x) ** power - low**power) / (high**power - low**power)
 
 
+def warm(slope, low, high, half_mode, power=0):
+    """Integral of the suppressed density, times a power of the mass."""
+
+    def density(log_m):
+        m = np.exp(log_m)
+        return m ** (slope + 1 + power) * (1 + (4.2 * half_mode / m) ** 2.5) ** -0.2
+
+    return integrate.quad(density, np.log(low), np.log(high), epsrel=1e-10)[0]
+
+
+def warm_law(*of):
+    slope, low, high, half_mode = of
+    return lambda x: (
+        np.interp(x, (at := np.geomspace(low, high, 200)), [warm(slope, low, m, half_mode) for m in at]) / warm(*of)
+    )
+
+
 LAWS = [
     ({"uniform": [-3, 2]}, Uniform(-3, 2), stats.uniform(-3, 5).cdf, -3),
     ({"log_uniform": [0.02, "1e3"]}, LogUniform(0.02, 1000), stats.loguniform(0.02, 1000).cdf, 0.02),
     ({"normal": [-1.5, 0.3]}, Normal(-1.5, 0.3), stats.norm(-1.5, 0.3).cdf, -np.inf),
     ({"log_normal": [2.5, 0.7]}, LogNormal(2.5, 0.7), stats.lognorm(0.7, scale=2.5).cdf, 0),
     ({"power_law": [-1.9, 1, 50]}, PowerLaw(-1.9, 1, 50), power_law(-1.9, 1, 50), 1),
+    ({"truncated_normal": [1, 2, 0.5, 4]}, TruncatedNormal(1, 2, 0.5, 4), stats.truncnorm(-0.25, 1.5, 1, 2).cdf, 0.5),
+    ({"truncated_normal": [0, 1, 8, 9]}, TruncatedNormal(0, 1, 8, 9), stats.truncnorm(8, 9).cdf, 8),
+    ({"warm_power_law": [-1.9, 1, 500, 3]}, WarmPowerLaw(-1.9, 1, 500, 3), warm_law(-1.9, 1, 500, 3), 1),
     ({"power_law": [1.5, 0.5, 3]}, PowerLaw(1.5, 0.5, 3), power_law(1.5, 0.5, 3), 0.5),
 ]
 
@@ -44,6 +73,15 @@ def test_mean_of_a_power_law_is_its_integral(slope):
     assert_allclose(PowerLaw(slope, 2, 30).mean, moments[1] / moments[0], rtol=1e-9)
 
 
+def test_warm_dark_matter_has_fewer_light_subhalos_and_as_many_heavy_ones():
+    prior = WarmPowerLaw(-1.9, 1e6, 1e10, 1e7)
+    assert_allclose(prior.mean, warm(-1.9, 1e6, 1e10, 1e7, 1) / warm(-1.9, 1e6, 1e10, 1e7), rtol=1e-5)
+    light, heavy = prior.suppression(np.array([1e6, 1e10]))
+    assert_allclose(light, (1 + 42**2.5) ** -0.2, rtol=1e-12)
+    assert_allclose(heavy, 1, rtol=1e-5)
+    assert_allclose(WarmPowerLaw(-1.9, 1e6, 1e10, 1.0).mean, PowerLaw(-1.9, 1e6, 1e10).mean, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -52,6 +90,11 @@ def test_mean_of_a_power_law_is_its_integral(slope):
         ({"uniform": [2, 2]}, "there: the lower bound must be below the upper one"),
         ({"normal": [0, -1]}, "there: sigma must not be negative"),
         ({"log_normal": [-1, 1]}, "there: the median must be above zero"),
+        ({"truncated_normal": [0, 0, -1, 1]}, "there: sigma must be above zero"),
+        ({"truncated_normal": [0, 1, 2, 1]}, "there: the lower bound must be below the upper one"),
+        ({"truncated_normal": [0, 1, -50, -40]}, "there: the bounds are 40 sigma from the mean"),
+        ({"warm_power_law": [-1.9, 0, 1, 1]}, "there: the lower bound must be above zero"),
+        ({"warm_power_law": [-1.9, 1, 10, 0]}, "there: half_mode must be above zero"),
         ({"gamma": [1, 2]}, "there: no distribution 'gamma'"),
         ({"uniform": [1, float("nan")]}, r"there: uniform takes \[low, high\]"),
         (True, "there: expected a number"),

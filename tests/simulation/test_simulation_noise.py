@@ -7,6 +7,7 @@ from lenstronomy.SimulationAPI.observation_api import SingleBand
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
+from darklens.errors import PresetError
 from darklens.simulation import Simulator, load_preset, noise
 from darklens.simulation.library import resolve_preset
 from darklens.simulation.noise import add_noise, expected_image, noise_sigma
@@ -176,3 +177,26 @@ def test_the_noise_of_a_doubled_model_is_twice_that_of_its_flux():
     expected = 2 * np.sqrt(variance_by_lenstronomy(flux[0].numpy()))
     sigma = noise_sigma(replace(stacked(), noise="deeplense-doubled"), 2 * flux, torch.tensor([40.0]).double())
     assert_allclose(sigma[0], expected, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_correlated_noise_of_an_instrument():
+    """Of the level that is said, about the same mean, and from pixel to pixel not independent."""
+    content = resolve_preset("fair-hst") | {"name": "drizzled", "pixels": 16, "conserve_mass": False}
+    content["instrument"] = content["instrument"] | {"noise_correlation": 1.8}
+    preset = load_preset(content)
+    flux = torch.linspace(0, 0.4, 16).expand(3000, 16, 16)
+    times = torch.full((3000,), 5400.0)
+    images = add_noise(preset, 3, flux, times=times, ids=np.arange(3000))
+    expected = noise_sigma(preset, flux[:1], times[:1])[0]
+    assert_allclose(images.std(0), expected, rtol=0.08)
+    assert ((images.mean(0) - flux[0]) / expected).abs().max() < 5 / np.sqrt(3000)
+    off = (images - flux) / expected
+    assert abs(float((off[:, 8, 8] * off[:, 8, 9]).mean()) - np.exp(-1 / (4 * (1.8 / 2.35482) ** 2))) < 0.08
+
+
+def test_correlated_noise_goes_with_physical_noise():
+    content = resolve_preset("model-1")
+    content["instrument"] = content["instrument"] | {"noise_correlation": 1.8}
+    with pytest.raises(PresetError, match="noise_correlation goes with noise: physical"):
+        load_preset(content)

@@ -25,6 +25,7 @@ from darklens.physics.deflectors import (
     sis_deflection,
     vortex_point_masses,
 )
+from darklens.physics.lensing import LensingMaps, lensing_maps, lensing_potential
 from darklens.physics.light import exponential_light, pixelated_light, sersic_light, sersic_total_flux
 from darklens.physics.nfw import (
     nfw_mass_before_truncation,
@@ -34,6 +35,8 @@ from darklens.physics.nfw import (
 )
 from darklens.physics.noise import (
     background_rms,
+    correlate_noise,
+    correlated_variance,
     counts_per_second,
     gaussian_noise,
     poisson,
@@ -55,9 +58,14 @@ __all__ = [
     "ellipticity",
     "epl_deflection",
     "exponential_light",
+    "correlate_noise",
+    "correlated_variance",
     "gaussian_noise",
     "gaussian_psf_taps",
     "kpc_per_arcsec",
+    "LensingMaps",
+    "lensing_maps",
+    "lensing_potential",
     "line_mass_deflection",
     "nfw_concentration",
     "nfw_mass_before_truncation",

@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
+
+from darklens.physics.psf import gaussian_psf_taps
 
 Seconds = TypeVar("Seconds", float, NDArray[np.float64], Tensor)
 
@@ -69,6 +72,50 @@ def gaussian_noise(image: Tensor, sigma: Tensor | float, generator: np.random.Ge
     dtype = np.float32 if image.dtype == torch.float32 else np.float64
     normal = torch.from_numpy(generator.standard_normal(image.shape, dtype=dtype))
     return sigma * normal.to(image)
+
+
+def correlate_noise(noise: Tensor, fwhm: float) -> Tensor:
+    """Return noise with correlations between neighbours, as drizzling makes them, and with its variance kept.
+
+    Parameters
+    ----------
+    noise
+        Independent noise of mean zero, (N, H, W).
+    fwhm
+        Full width at half maximum in pixels of the Gaussian that spreads it.
+
+    Returns
+    -------
+    Noise (N, H, W). Two pixels that lie r apart correlate as the Gaussian does with itself: exp(-r² / 4 s²) for its
+    standard deviation s, where that is well sampled.
+    """
+    taps = torch.tensor(gaussian_psf_taps(fwhm, 4), dtype=noise.dtype, device=noise.device)
+    for axis in (-1, -2):
+        noise = _spread(noise, taps, axis) / _spread(torch.ones_like(noise[:1]), taps.square(), axis).sqrt()
+    return noise
+
+
+def correlated_variance(variance: Tensor, fwhm: float) -> Tensor:
+    """Return the variance in each pixel after `correlate_noise`.
+
+    Parameters
+    ----------
+    variance
+        Of the independent noise, (N, H, W).
+    fwhm
+        As in `correlate_noise`.
+    """
+    squares = torch.tensor(gaussian_psf_taps(fwhm, 4), dtype=variance.dtype, device=variance.device).square()
+    for axis in (-1, -2):
+        variance = _spread(variance, squares, axis) / _spread(torch.ones_like(variance[:1]), squares, axis)
+    return variance
+
+
+def _spread(image: Tensor, taps: Tensor, axis: int) -> Tensor:
+    """Convolve along one axis; there is nothing beyond the edge."""
+    radius, turned = len(taps) // 2, image.transpose(axis, -1)
+    padded = pad(turned, (radius, radius))
+    return (padded.unfold(-1, len(taps), 1) @ taps).transpose(axis, -1)
 
 
 def poisson(mean: Tensor, generator: np.random.Generator) -> Tensor:

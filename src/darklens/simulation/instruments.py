@@ -34,6 +34,9 @@ class Instrument:
         AB magnitude of 1 e-/s.
     background_rms
         Standard deviation of the background (image units); given, it takes the place of read noise and sky.
+    noise_correlation
+        Full width at half maximum, in pixels, of a Gaussian that spreads the noise as drizzling does, whose variance stays; 0
+        for independent pixels.
     """
 
     name: str
@@ -47,13 +50,14 @@ class Instrument:
     sky_brightness: float | None = None
     zero_point: float | None = None
     background_rms: float | None = None
+    noise_correlation: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("pixel_scale", "psf_truncation"):
             self._require(getattr(self, name) > 0, name, "above zero")
         self._require(self.exposure_time.lowest > 0, "exposure_time", "above zero")
         self._require(self.exposures >= 1, "exposures", "at least 1")
-        for name in ("psf_fwhm", "read_noise"):
+        for name in ("psf_fwhm", "read_noise", "noise_correlation"):
             self._require(getattr(self, name) >= 0, name, "zero or more")
         self._require(self.psf_fwhm > 0 or self.psf_file is not None, "psf_fwhm", "above zero, or psf_file be given")
         if self.background_rms is None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darklens.physics import gaussian_noise, poisson
+from darklens.physics import correlate_noise, correlated_variance, gaussian_noise, poisson
 from darklens.simulation.draw import DEVICE_NOISE, NOISE, seed_sequence
 from darklens.simulation.presets import Preset
 
@@ -70,7 +70,10 @@ def noise_sigma(preset: Preset, expected: Tensor, times: Tensor) -> Tensor:
     times = times.to(expected)[:, None, None]
     factor = 2.0 if preset.noise == "deeplense-doubled" else 1.0
     flux = expected / factor
-    return factor * (flux / (times * preset.instrument.exposures) + background.square()).sqrt()
+    variance = flux / (times * preset.instrument.exposures) + background.square()
+    if preset.instrument.noise_correlation:
+        variance = correlated_variance(variance, preset.instrument.noise_correlation)
+    return factor * variance.sqrt()
 
 
 def add_noise(preset: Preset, seed: int, flux: Tensor, *, times: Tensor, ids: np.ndarray) -> Tensor:
@@ -98,6 +101,14 @@ def add_noise(preset: Preset, seed: int, flux: Tensor, *, times: Tensor, ids: np
     """
     if preset.noise == "deeplense-doubled":
         return expected_image(preset, flux, times)
+    noisy = _independent(preset, seed, flux, times, ids)
+    if fwhm := preset.instrument.noise_correlation:
+        return flux + correlate_noise(noisy - flux, fwhm)
+    return noisy
+
+
+def _independent(preset: Preset, seed: int, flux: Tensor, times: Tensor, ids: np.ndarray) -> Tensor:
+    """Images with noise that is independent from pixel to pixel."""
     # Photons in units of counts, and the Gaussian: of the background, or of all noise where a Poisson follows it. Published
     # images with noise applied twice are counts of one exposure, those that are stacked being averaged.
     twice = preset.noise == "deeplense-twice"

@@ -17,7 +17,7 @@ from darklens.errors import PresetError
 from darklens.physics import Cosmology, deflection_rescaling
 from darklens.simulation.instruments import Instrument
 from darklens.simulation.library import builtin_names, resolve_preset
-from darklens.simulation.priors import Constant, PowerLaw, Prior
+from darklens.simulation.priors import Constant, PowerLaw, Prior, WarmPowerLaw
 from darklens.usercode import is_reference, references, split_reference
 
 Noise = Literal["physical", "deeplense-twice", "deeplense-doubled"]
@@ -123,16 +123,18 @@ class Subhalos:
                 raise PresetError(f"subhalos.{name} must be above zero; got {value}")
         for name in ("mass", "radius", "truncation"):
             _positive(getattr(self, name), f"subhalos.{name}")
-        if self.total_mass is not None and not isinstance(self.mass, PowerLaw | Constant):
-            raise PresetError("subhalos.total_mass needs a mass with a known mean: a number or a power_law")
+        if self.total_mass is not None and not isinstance(self.mass, PowerLaw | WarmPowerLaw | Constant):
+            raise PresetError(
+                "subhalos.total_mass needs a mass with a known mean: a number, a power_law or a warm_power_law"
+            )
 
     @property
     def poisson_mean(self) -> float | None:
         """Mean number, or None where the number is fixed."""
         if self.total_mass is None:
             return self.mean_count
-        assert isinstance(self.mass, PowerLaw | Constant)
-        return self.total_mass / (self.mass.mean if isinstance(self.mass, PowerLaw) else self.mass.value)
+        assert isinstance(self.mass, PowerLaw | WarmPowerLaw | Constant)
+        return self.total_mass / (self.mass.value if isinstance(self.mass, Constant) else self.mass.mean)
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,8 @@ class Preset:
 
     def __post_init__(self) -> None:
         _one_of(self.noise, NOISES, "noise")
+        if self.instrument.noise_correlation and self.noise != "physical":
+            raise PresetError(f"instrument.noise_correlation goes with noise: physical; got {self.noise}")
         for name in ("pixels", "supersampling"):
             if (value := getattr(self, name)) < 1:
                 raise PresetError(f"{name} must be at least 1; got {value}")

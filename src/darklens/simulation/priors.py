@@ -19,6 +19,12 @@ from darklens.errors import PresetError
 
 Floats = NDArray[np.float64]
 
+FARTHEST = 30
+"""Standard deviations from the mean to the nearer bound of a truncated Gaussian, up to which its tail has digits."""
+
+WARM_STEPS = 4096
+"""Masses at which the density of `WarmPowerLaw` is summed. Over ten decades, its mean is then exact to 2e-5."""
+
 
 class Prior(Protocol):
     """Describe the distribution of one number."""
@@ -93,6 +99,27 @@ class Normal(Prior):
 
 
 @dataclass(frozen=True)
+class TruncatedNormal(Prior):
+    """Gaussian with ``mean`` and standard deviation ``sigma``, given that it is between ``low`` and ``high``."""
+
+    mean: float
+    sigma: float
+    low: float
+    high: float
+
+    def sample(self, rng: Generator, size: int) -> Floats:
+        from scipy.stats import truncnorm
+
+        ends = (self.low - self.mean) / self.sigma, (self.high - self.mean) / self.sigma
+        found: Floats = self.mean + self.sigma * truncnorm.ppf(rng.uniform(size=size), *ends)
+        return found.clip(self.low, self.high)
+
+    @property
+    def lowest(self) -> float:
+        return self.low
+
+
+@dataclass(frozen=True)
 class LogNormal(Prior):
     """Its logarithm is Gaussian about ``log(median)`` with standard deviation ``sigma`` (natural logarithm)."""
 
@@ -134,12 +161,52 @@ class PowerLaw(Prior):
         return math.log(self.high / self.low) if power == 0 else (self.high**power - self.low**power) / power
 
 
+@dataclass(frozen=True)
+class WarmPowerLaw(Prior):
+    """A `PowerLaw` of masses that warm dark matter cuts off below a few of its half-mode masses.
+
+    The density is multiplied with ``(1 + (4.2 half_mode / x)**2.5)**-0.2``: what simulations have for subhalos. Source:
+    Lovell (2020, ApJ 897, 147), with the parameters of subhaloes.
+    """
+
+    slope: float
+    low: float
+    high: float
+    half_mode: float
+
+    def sample(self, rng: Generator, size: int) -> Floats:
+        grid, cumulative = self._cumulative(0)
+        return np.exp(np.interp(rng.uniform(size=size), cumulative / cumulative[-1], grid))
+
+    @property
+    def lowest(self) -> float:
+        return self.low
+
+    @property
+    def mean(self) -> float:
+        """Return the expectation."""
+        return float(self._cumulative(1)[1][-1] / self._cumulative(0)[1][-1])
+
+    def suppression(self, mass: Floats) -> Floats:
+        """Return the factor on the density, of the shape of ``mass``: 1 where dark matter is as good as cold."""
+        return (1 + (4.2 * self.half_mode / mass) ** 2.5) ** -0.2
+
+    def _cumulative(self, order: int) -> tuple[Floats, Floats]:
+        """Logarithms of masses, and the integral of the density times mass to a power up to each of them."""
+        grid = np.linspace(math.log(self.low), math.log(self.high), WARM_STEPS)
+        density = np.exp((self.slope + 1 + order) * (grid - grid[0])) * self.suppression(np.exp(grid))
+        parts = (density[1:] + density[:-1]) / 2 * (grid[1] - grid[0])
+        return grid, np.concatenate([[0.0], parts.cumsum()]) * self.low**order
+
+
 DISTRIBUTIONS: dict[str, type] = {
     "uniform": Uniform,
     "log_uniform": LogUniform,
     "normal": Normal,
+    "truncated_normal": TruncatedNormal,
     "log_normal": LogNormal,
     "power_law": PowerLaw,
+    "warm_power_law": WarmPowerLaw,
 }
 
 
@@ -171,14 +238,23 @@ def parse_prior(value: object, where: str) -> Prior:
 
 
 def _check(prior: Prior, where: str) -> None:
-    if isinstance(prior, Uniform | LogUniform | PowerLaw) and not prior.low < prior.high:
+    bounded = Uniform | LogUniform | PowerLaw | TruncatedNormal | WarmPowerLaw
+    if isinstance(prior, bounded) and not prior.low < prior.high:
         raise PresetError(f"{where}: the lower bound must be below the upper one; got {prior.low}, {prior.high}")
-    if isinstance(prior, LogUniform | PowerLaw) and prior.low <= 0:
+    if isinstance(prior, LogUniform | PowerLaw | WarmPowerLaw) and prior.low <= 0:
         raise PresetError(f"{where}: the lower bound must be above zero; got {prior.low}")
     if isinstance(prior, PowerLaw) and prior.slope == -1:
         raise PresetError(f"{where}: a slope of exactly -1 is a log_uniform")
     if isinstance(prior, Normal | LogNormal) and prior.sigma < 0:
         raise PresetError(f"{where}: sigma must not be negative; got {prior.sigma}")
+    if isinstance(prior, TruncatedNormal):
+        if prior.sigma <= 0:
+            raise PresetError(f"{where}: sigma must be above zero; got {prior.sigma}")
+        away = max(prior.low - prior.mean, prior.mean - prior.high) / prior.sigma
+        if away > FARTHEST:
+            raise PresetError(f"{where}: the bounds are {away:.0f} sigma from the mean, beyond {FARTHEST}")
+    if isinstance(prior, WarmPowerLaw) and prior.half_mode <= 0:
+        raise PresetError(f"{where}: half_mode must be above zero; got {prior.half_mode}")
     if isinstance(prior, LogNormal) and prior.median <= 0:
         raise PresetError(f"{where}: the median must be above zero; got {prior.median}")
 
