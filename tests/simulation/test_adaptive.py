@@ -60,6 +60,32 @@ def test_images_are_those_of_very_many_rays(case):
     assert uniform.median() > 10 * adaptive.median()
 
 
+HIDDEN = {
+    "theta_E": 0.81341757, "e1": 0.01030615, "e2": -0.13675652, "lens_x": -0.02770125, "lens_y": 0.01407826,
+    "gamma1": 0.04455832, "gamma2": 0.00541623, "source_x": 0.05153278, "source_y": 0.2109518,
+    "source_magnitude": 21.02817660, "source_R_sersic": 0.13305483, "source_n_sersic": 0.78267469,
+    "source_e1": 0.09982233, "source_e2": -0.04731659, "exposure_time": 5400.0, "vortex_x": -0.06064761,
+    "vortex_y": 0.04634271, "vortex_half_length": 0.13971287, "vortex_phi": 0.40055095, "vortex_theta_E": 0.2883028,
+}  # fmt: skip
+"""A vortex of fair-hst in whose kink lies an image of the source so small that no sample shows it."""
+
+
+def test_light_that_no_sample_shows_is_found_in_kinks_of_the_deflection(monkeypatch):
+    preset = load_preset("fair-hst")
+    row = {"id": np.array([14]), "label": np.array(["axion"])} | {k: np.array([v]) for k, v in HIDDEN.items()}
+    fine = Simulator(replace(preset, supersampling=VERY_MANY, adaptive=False), 4)
+    truth = fine.render(row, noise=False)[:, 0]
+    sigma = fine.noise_sigma(row, truth)
+
+    def worst():
+        found = Simulator(preset, 4).render(row, noise=False)[:, 0]
+        return float(((found - truth) / sigma)[INNER].abs().max())
+
+    assert worst() < 0.3
+    monkeypatch.setattr("darklens.simulation.quadrature.KINKS", 0)
+    assert worst() > 3
+
+
 def test_psf_in_a_file_is_applied_to_the_means_of_pixels(tmp_path):
     psf = np.exp(-(np.hypot(*np.mgrid[-4:5, -4:5]) ** 2) / 3)
     np.save(tmp_path / "psf.npy", psf)

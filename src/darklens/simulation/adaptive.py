@@ -12,7 +12,7 @@ from darklens.simulation.compiled import deflection_sum, fused_lens
 from darklens.simulation.multilevel import sum_on_grid
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import SMOOTH
-from darklens.simulation.quadrature import Places, bordered, resolve
+from darklens.simulation.quadrature import Places, bordered, resolve, roughness
 from darklens.simulation.scene import main_deflection, source_light, substructure
 
 Lens = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -79,7 +79,9 @@ def adaptive_light(
 
     instrument = preset.instrument
     sigma = None if instrument.psf_file is not None else instrument.psf_fwhm * SIGMA_PER_FWHM / width
-    return resolve(samples, rays, psf_sigma=sigma)
+    # Images in a kink of the deflection may be so small that no sample shows them.
+    kinks = None if deflect is None or smooth else roughness(beside[0]) + roughness(beside[1])
+    return resolve(samples, rays, psf_sigma=sigma, kinks=kinks)
 
 
 def _lens(preset: Preset, columns: Columns, like: Tensor, galaxies: Tensor | None, compile: bool) -> Lens:

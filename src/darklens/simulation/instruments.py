@@ -35,7 +35,7 @@ class Instrument:
     background_rms
         Standard deviation of the background (image units); given, it takes the place of read noise and sky.
     noise_correlation
-        Full width at half maximum, in pixels, of a Gaussian that spreads the noise as drizzling does, whose variance stays; 0
+        Full width at half maximum, in pixels, of a Gaussian that spreads the noise as drizzling does, its variance kept; 0
         for independent pixels.
     """
 

@@ -22,6 +22,8 @@ LEVELS = (1024, 256, 256, 64)
 """Sub-pixels of each image that get `RAYS` × `RAYS` rays; then how many of them, and of their quarters, are cut in four,
 each quarter with as many rays. Measured by ``benchmarks/convergence.py``; with fewer in the third place kinks of vortices
 are missed, and more in any do not lower the errors, which are then those of the grid."""
+KINKS = 256
+"""Sub-pixels of each image that get rays because the deflection has a kink there."""
 RAYS = 3
 """Rays along each side, at the nodes of Gauss and Legendre's rule."""
 REACH = 3
@@ -94,7 +96,14 @@ def bordered(field: Tensor) -> Tensor:
     return pad(field[:, None], (REACH,) * 4, mode="replicate")[:, 0].flatten(1)
 
 
-def resolve(samples: Tensor, rays: Rays, *, psf_sigma: float | None, levels: Sequence[int] = LEVELS) -> Tensor:
+def resolve(
+    samples: Tensor,
+    rays: Rays,
+    *,
+    psf_sigma: float | None,
+    kinks: Tensor | None = None,
+    levels: Sequence[int] = LEVELS,
+) -> Tensor:
     """Return the mean surface brightness of sub-pixels, as a telescope sees it.
 
     Parameters
@@ -107,6 +116,9 @@ def resolve(samples: Tensor, rays: Rays, *, psf_sigma: float | None, levels: Seq
         Standard deviation in sub-pixels of a Gaussian PSF that they will be convolved with. Light that lies off the centre
         of its sub-pixel is then shared with the neighbours, so that the convolution is that of the light where it is. With
         None, each value is the mean of its own sub-pixel.
+    kinks
+        How likely it is that samples miss light between them, by any measure, (N, n, n): the largest `KINKS` of each image
+        are looked into as well. None where samples show whatever there is.
     levels
         As in `LEVELS`, two numbers at least.
 
@@ -124,6 +136,10 @@ def resolve(samples: Tensor, rays: Rays, *, psf_sigma: float | None, levels: Seq
         return _rule(depth, pieces, psf_sigma, samples.dtype, samples.device)
 
     cells = roughness(samples).flatten(1).topk(min(levels[0], n * n), sorted=False).indices
+    if kinks is not None:
+        left = kinks.flatten(1).scatter(1, cells, -1.0)
+        more = left.topk(min(KINKS, n * n - cells.shape[1]), sorted=False).indices
+        cells = torch.cat([cells, more], 1)
     column, row = cells % n, torch.div(cells, n, rounding_mode="floor")
     places = Places(cells, n, rule(0, 1), column, row)
     light = rays(places)
