@@ -20,10 +20,14 @@ from darklens.physics import convolve_separable
 
 LEVELS = (1024, 256, 256, 64)
 """Sub-pixels of each image that get `RAYS` × `RAYS` rays; then how many of them, and of their quarters, are cut in four,
-each quarter with as many rays. Measured by ``benchmarks/convergence.py``; with fewer in the third place kinks of vortices
-are missed, and more in any do not lower the errors, which are then those of the grid."""
+each quarter with as many rays. Measured by ``benchmarks/convergence.py``; more in any do not lower the errors, which are
+then those of the grid."""
+LEVELS_OF_KINKS = (1024, 512, 384, 128, 64)
+"""The same where the deflection has kinks. Of 900 vortices, 2 are then off by more than half of the noise, the worst by 0.75; with
+`LEVELS` and no `KINKS` 13, the worst by 9 (``benchmarks/convergence.py --quick``)."""
 KINKS = 256
-"""Sub-pixels of each image that get rays because the deflection has a kink there."""
+"""Sub-pixels of each image that get rays because the deflection has a kink there, of which each may hide an image of the
+source from all samples; 512 find no more of them."""
 RAYS = 3
 """Rays along each side, at the nodes of Gauss and Legendre's rule."""
 REACH = 3
@@ -102,7 +106,7 @@ def resolve(
     *,
     psf_sigma: float | None,
     kinks: Tensor | None = None,
-    levels: Sequence[int] = LEVELS,
+    levels: Sequence[int] | None = None,
 ) -> Tensor:
     """Return the mean surface brightness of sub-pixels, as a telescope sees it.
 
@@ -120,7 +124,7 @@ def resolve(
         How likely it is that samples miss light between them, by any measure, (N, n, n): the largest `KINKS` of each image
         are looked into as well. None where samples show whatever there is.
     levels
-        As in `LEVELS`, two numbers at least.
+        As in `LEVELS`, two numbers at least; by default that, or `LEVELS_OF_KINKS`.
 
     Returns
     -------
@@ -128,6 +132,7 @@ def resolve(
         (N, n, n), in the unit of ``samples``.
     """
     images, n, _ = samples.shape
+    levels = levels or (LEVELS if kinks is None else LEVELS_OF_KINKS)
     means = convolve_separable(samples, _shares((0.0,), psf_sigma)[0])
     edge = 0 if psf_sigma is None else REACH
     deposited = samples.new_zeros(images, (n + 2 * edge) ** 2)
