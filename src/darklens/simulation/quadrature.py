@@ -23,8 +23,8 @@ LEVELS = (1024, 256, 256, 64)
 each quarter with as many rays. Measured by ``benchmarks/convergence.py``; more in any do not lower the errors, which are
 then those of the grid."""
 LEVELS_OF_KINKS = (1024, 512, 384, 128, 64)
-"""The same where the deflection has kinks. Of 900 vortices, 2 are then off by more than half of the noise, the worst by 0.75;
-with `LEVELS` and no `KINKS` 13, the worst by 9 (``benchmarks/convergence.py --quick``)."""
+"""The same where the deflection has kinks. Of 900 vortices, 2 are then off by more than half of the noise, the worst by
+0.75; with `LEVELS` and no `KINKS` 13, the worst by 9 (``benchmarks/convergence.py --quick``)."""
 KINKS = 256
 """Sub-pixels of each image that get rays because the deflection has a kink there, of which each may hide an image of the
 source from all samples; 512 find no more of them."""
