@@ -65,7 +65,11 @@ class Places:
 
     def interpolate(self, field: Tensor) -> Tensor:
         """Return a field, of which `bordered` returned the values, by polynomials through neighbours, (N, K, Q, Q)."""
-        values = field.expand(len(self.cells), -1).gather(1, self._around.flatten(1)).view(*self.cells.shape, 7, 7)
+        values = (
+            field.expand(len(self.cells), -1)
+            .gather(1, self._around.flatten(1))
+            .view(*self.cells.shape, len(NEIGHBOURS), len(NEIGHBOURS))
+        )
         return self._both(self._rule.polynomials, values)
 
     def shared(self, light: Tensor) -> tuple[Tensor, Tensor]:
