@@ -111,16 +111,22 @@ def gather(profile: str, columns: Mapping[str, Sequence[Any]], like: Tensor) -> 
     names = column_names(deflection)
     if missing := [name for name in names.values() if name not in columns]:
         raise PresetError(f"profile {profile} needs {', '.join(names.values())}; missing: {', '.join(missing)}")
-    counts = torch.tensor([len(values) for values in columns["x"]])
-    width = int(counts.max()) if len(counts) else 0
-    present = torch.arange(width) < counts[:, None]
+    counts = [len(values) for values in columns["x"]]
+    present = torch.arange(max(counts, default=0)) < torch.tensor(counts)[:, None]
     # Where an image has fewer, the weight is 0 and the parameters are harmless copies of real ones.
     tensors = {}
     for name, column in names.items():
-        flat = torch.cat([as_tensor(values) for values in columns[column]])
-        padded = torch.full(present.shape, flat[0].item() if len(flat) else 1.0, dtype=flat.dtype)
-        tensors[name] = padded.masked_scatter(present, flat).to(like)
+        flat = _concatenated(columns[column])
+        harmless = flat[:1].detach() if len(flat) else torch.ones(1, dtype=flat.dtype)
+        tensors[name] = harmless.expand(present.shape).masked_scatter(present, flat).to(like)
     return Substructure(deflection, tensors, present.to(like))
+
+
+def _concatenated(lists: Sequence[Any]) -> Tensor:
+    """The numbers of all images; of tensors with their derivatives, and else without an operation for each image."""
+    if any(isinstance(values, Tensor) for values in lists):
+        return torch.cat([as_tensor(values) for values in lists])
+    return as_tensor(np.concatenate([np.asarray(values, dtype=np.float64) for values in lists]))
 
 
 def own_profile(population: str, profile: str) -> str:
