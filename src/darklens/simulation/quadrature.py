@@ -24,7 +24,8 @@ each quarter with as many rays. Measured by ``benchmarks/convergence.py``; more 
 then those of the grid."""
 LEVELS_OF_KINKS = (1024, 512, 384, 128, 64)
 """The same where the deflection has kinks. Of 900 vortices, 2 are then off by more than half of the noise, the worst by
-0.75; with `LEVELS` and no `KINKS` 13, the worst by 9 (``benchmarks/convergence.py --quick``)."""
+0.75; with `LEVELS` and no `KINKS` 13, the worst by 9 (``benchmarks/convergence.py fair-hst --quick --images 300``, seeds 4
+to 6)."""
 KINKS = 256
 """Sub-pixels of each image that get rays because the deflection has a kink there, of which each may hide an image of the
 source from all samples; 512 find no more of them."""
