@@ -64,12 +64,12 @@ def test_commands_of_a_page_run_from_top_to_bottom_and_print_what_it_shows(page,
         if "--out" in words:
             assert Path(words[words.index("--out") + 1]).exists(), command
     said = ""
-    for block in python:
-        if not block.startswith("# "):
-            done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr[-2000:]
-            said += done.stdout
-    assert "'no_sub', 'cdm', 'axion'" in said or not said
+    runnable = [block for block in python if not block.startswith("# ")]
+    for block in runnable:
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        said += done.stdout
+    assert not runnable or "'no_sub', 'cdm', 'axion'" in said
     shown = re.findall(r"(?<=\n\n)((?: {4}.*\n)+)", (DOCS / page).read_text("utf-8"))
     for line in "".join(shown).splitlines():
         assert shape_of(line.rstrip(" …")) in shape_of(printed + said), line

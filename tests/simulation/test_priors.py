@@ -32,11 +32,11 @@ def warm(slope, low, high, half_mode, power=0):
     return integrate.quad(density, np.log(low), np.log(high), epsrel=1e-10)[0]
 
 
-def warm_law(*of):
-    slope, low, high, half_mode = of
-    return lambda x: (
-        np.interp(x, (at := np.geomspace(low, high, 200)), [warm(slope, low, m, half_mode) for m in at]) / warm(*of)
-    )
+def warm_law(slope, low, high, half_mode):
+    """Cumulative distribution, between masses at which it is integrated."""
+    grid = np.geomspace(low, high, 200)
+    below = np.array([warm(slope, low, m, half_mode) for m in grid])
+    return lambda x: np.interp(x, grid, below / below[-1])
 
 
 LAWS = [

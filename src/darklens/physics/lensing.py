@@ -17,7 +17,7 @@ NODES = 64
 
 
 class LensingMaps(NamedTuple):
-    """What a deflection does to images of small sources, at each position."""
+    """Hold convergence, shear and magnification at each position."""
 
     convergence: Tensor
     """Surface density in units of the critical one; zero at point and line masses, where it is infinite."""

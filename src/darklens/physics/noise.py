@@ -104,6 +104,10 @@ def correlated_variance(variance: Tensor, fwhm: float) -> Tensor:
         Of the independent noise, (N, H, W).
     fwhm
         As in `correlate_noise`.
+
+    Returns
+    -------
+    Variance (N, H, W), in the unit of ``variance``.
     """
     squares = torch.tensor(gaussian_psf_taps(fwhm, 4), dtype=variance.dtype, device=variance.device).square()
     for axis in (-1, -2):

@@ -52,35 +52,34 @@ def adaptive_light(
     """
     x, y = grid
     added = None if label is None else substructure(preset, label, columns, x)
-    smooth = added is not None and added.deflection in SMOOTH
-    deflect = None if added is None else deflection_sum(added, compile=compile)
     lens = _lens(preset, columns, x, galaxies, compile)
     width = preset.instrument.pixel_scale / preset.supersampling
-    if added is None or deflect is None:
-        beside = (x.new_zeros(1, 1, 1),) * 2
-    else:
-        beside = sum_on_grid(added, x.shape[-1], width, compile=compile) if smooth else deflect(x, y)
+    beside, borders, deflect, kinks = (x.new_zeros(1, 1, 1),) * 2, [], None, None
+    if added is not None and added.deflection in SMOOTH:
+        beside = sum_on_grid(added, x.shape[-1], width, compile=compile)
+        borders = [bordered(each) for each in beside]
+    elif added is not None:
+        deflect = deflection_sum(added, compile=compile)
+        beside = deflect(x, y)
+        # Images in a kink of the deflection may be so small that no sample shows them.
+        kinks = roughness(beside[0]) + roughness(beside[1])
     samples = lens(x, y, *beside)
     at_x, at_y = x.flatten(), y.flatten()
-
-    borders = [bordered(each) for each in beside] if smooth else []
 
     def rays(places: Places) -> Tensor:
         shape = (*places.cells.shape, places.y.shape[-1], places.x.shape[-1])
         ray_x = (at_x[places.cells][..., None, None] + width * places.x[..., None, :]).expand(shape).flatten(1, 2)
         ray_y = (at_y[places.cells][..., None, None] + width * places.y[..., :, None]).expand(shape).flatten(1, 2)
-        if deflect is None:
-            bx, by = beside
-        elif smooth:
+        if deflect is not None:
+            bx, by = deflect(ray_x, ray_y)
+        elif borders:
             bx, by = (places.interpolate(each).flatten(1, 2) for each in borders)
         else:
-            bx, by = deflect(ray_x, ray_y)
+            bx, by = beside
         return lens(ray_x, ray_y, bx, by).view(shape)
 
     instrument = preset.instrument
     sigma = None if instrument.psf_file is not None else instrument.psf_fwhm * SIGMA_PER_FWHM / width
-    # Images in a kink of the deflection may be so small that no sample shows them.
-    kinks = None if deflect is None or smooth else roughness(beside[0]) + roughness(beside[1])
     return resolve(samples, rays, psf_sigma=sigma, kinks=kinks)
 
 

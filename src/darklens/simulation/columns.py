@@ -23,11 +23,8 @@ def select(columns: Columns, chosen: np.ndarray) -> dict[str, Any]:
 
 def requires_grad(columns: Columns) -> bool:
     """Return whether derivatives are asked for, from any of the columns."""
-    return any(
-        isinstance(each, Tensor) and each.requires_grad
-        for values in columns.values()
-        for each in ([values] if isinstance(values, Tensor) else values if isinstance(values, list) else [])
-    )
+    each = (one for values in columns.values() for one in (values if isinstance(values, list) else [values]))
+    return any(isinstance(one, Tensor) and one.requires_grad for one in each)
 
 
 def columns_of(columns: Columns, names: Sequence[str], like: torch.dtype | Tensor) -> list[Tensor]:

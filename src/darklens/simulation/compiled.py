@@ -16,12 +16,12 @@ from torch import Tensor
 
 from darklens.physics import exponential_light, sersic_light, shear_deflection
 from darklens.physics.deflectors import kormann_deflection
+from darklens.physics.lensing import Deflect
 from darklens.progress import working
 from darklens.simulation.columns import Columns, columns_of
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import PROFILES, Deflection, Substructure
 from darklens.simulation.scene import (
-    Deflect,
     deflection_of,
     sersic_parameters,
     single_deflections,

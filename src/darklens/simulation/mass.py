@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from darklens.errors import PresetError
+from darklens.physics.lensing import Deflect
 from darklens.simulation.columns import Columns, columns_of, select
 from darklens.simulation.presets import Preset
 from darklens.simulation.priors import Floats
-from darklens.simulation.scene import Deflect, main_deflection, substructure_deflection
+from darklens.simulation.scene import main_deflection, substructure_deflection
 
 POINTS = 64
 """Points on the circle, 0.09″ to 0.16″ apart in the built-in presets. Measured against 8192 points on 100 images of each

@@ -118,7 +118,7 @@ def gather(profile: str, columns: Mapping[str, Sequence[Any]], like: Tensor) -> 
     for name, column in names.items():
         flat = _concatenated(columns[column])
         harmless = flat[:1].detach() if len(flat) else torch.ones(1, dtype=flat.dtype)
-        tensors[name] = harmless.expand(present.shape).masked_scatter(present, flat).to(like)
+        tensors[name] = harmless.expand(present.shape).index_put((present,), flat).to(like)
     return Substructure(deflection, tensors, present.to(like))
 
 

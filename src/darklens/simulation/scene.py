@@ -18,11 +18,11 @@ from darklens.physics import (
     shear_deflection,
     sie_deflection,
 )
+from darklens.physics.lensing import Deflect
 from darklens.simulation.columns import Columns, as_tensor, columns_of
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import STRENGTHS, Substructure, column_names, deflection_function, gather, own_profile
 
-Deflect = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Light = Callable[[Tensor, Tensor], Tensor]
 
 CPU_ELEMENTS, DEVICE_ELEMENTS = 2**22, 2**26
@@ -223,7 +223,7 @@ def single_deflections(
     """
     ax, ay = deflection(x, y, **{name: p[:, None, None] for name, p in parameters.items()})
     w = weights[:, None, None]
-    return torch.where(w != 0, w * ax, 0.0), torch.where(w != 0, w * ay, 0.0)
+    return _weighted(ax, w), _weighted(ay, w)
 
 
 def summed_deflection(
@@ -255,8 +255,12 @@ def summed_deflection(
     shape = (len(weights),) + (1,) * (x.ndim - 1) + (weights.shape[1],)
     ax, ay = deflection(x[..., None], y[..., None], **{name: p.view(shape) for name, p in parameters.items()})
     w = weights.view(shape)
-    there = w != 0
-    return torch.where(there, w * ax, 0.0).sum(-1), torch.where(there, w * ay, 0.0).sum(-1)
+    return _weighted(ax, w).sum(-1), _weighted(ay, w).sum(-1)
+
+
+def _weighted(deflection: Tensor, weights: Tensor) -> Tensor:
+    """A deflection times its weights, and zero where a weight is, whatever the deflection is there."""
+    return torch.where(weights != 0, weights * deflection, 0.0)
 
 
 def source_amplitude(preset: Preset, columns: Columns, like: torch.dtype | Tensor) -> Tensor:
