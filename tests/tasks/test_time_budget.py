@@ -68,7 +68,7 @@ def trained(clock, budget, step, validation, epochs=99, sanity=True):
             clock.now += step() if callable(step) else step
             budget.on_train_batch_end(trainer, None, None, None, 0)
         budget.on_validation_start(trainer, None)
-        clock.now += validation
+        clock.now += validation() if callable(validation) else validation
         budget.on_validation_end(trainer, None)
         ends.append(budget.elapsed())
     return ends, rates, passes
@@ -106,6 +106,32 @@ def test_a_network_that_slows_down_ends_in_time(clock):
     ends, rates, _ = trained(clock, TimeBudget(120.0, 10, clock.now), lambda: next(seconds), validation=1.0)
     assert ends[-1] == pytest.approx(120, abs=0.6)
     assert rates[-1][1] < 0.02
+
+
+@pytest.mark.parametrize("slow", range(9))
+def test_a_validation_that_another_program_slowed_down_says_nothing_of_the_next(clock, slow):
+    seconds = iter([8.0 if i == slow else 1.0 for i in range(10)])
+    ends, rates, _ = trained(clock, TimeBudget(100.0, 10, clock.now), 0.2, lambda: next(seconds), sanity=False)
+    assert ends[-1] == pytest.approx(100, abs=0.2)
+    assert rates[-1][1] < 0.02
+
+
+def test_validations_that_were_measured_before_an_interruption_count_after_it(clock):
+    seconds = iter([1.0, 1.0, 8.0])
+    budget = TimeBudget(100.0, 4, clock.now)
+    trained(clock, budget, 0.2, lambda: next(seconds), epochs=3, sanity=False)
+    again = TimeBudget(100.0, 4, clock.now)
+    again.load_state_dict(copy.deepcopy(budget.state_dict()))
+    assert trained(clock, again, 0.2, validation=1.0, sanity=False)[0] == pytest.approx([100], abs=0.2)
+
+
+def test_budget_of_an_older_checkpoint_goes_on(clock):
+    old = {"elapsed": 40.0, "stepping": 36.0, "step": 0.5, "validation": 1.0, "is_over": False, "passes": 7}
+    budget = TimeBudget(100.0, 10, clock.now)
+    budget.load_state_dict(old)
+    ends, rates, passes = trained(clock, budget, step=0.5, validation=1.0, sanity=False)
+    assert ends[-1] == pytest.approx(100, abs=0.5)
+    assert (rates[0][0], passes[0]) == (pytest.approx(0.39, abs=0.02), 7)
 
 
 def test_least_is_a_step_and_a_validation(clock):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from statistics import median
+from statistics import median, median_low
 from tempfile import TemporaryFile
 from time import perf_counter
 from typing import Any, TypeVar
@@ -22,6 +22,8 @@ VALIDATION_SHARE = 0.2
 RECENT_STEPS = 5
 """Steps whose median is the length of the next. The first of a process warm up, and those after it may fit lenses that
 later ones find done."""
+RECENT_VALIDATIONS = 3
+"""Validations whose median is the length of the next: one that another program slowed down says nothing of the others."""
 
 KEPT = 6
 """How many times the weights are written after a validation: checkpoints of the best and of the last epoch, each with
@@ -55,7 +57,8 @@ class TimeBudget(Callback):
         self._started, self._before = started, 0.0
         self._trainer: Trainer | None = None
         self._steps: deque[float] = deque(maxlen=RECENT_STEPS)
-        self._stepping, self._validation = 0.0, 0.0
+        self._stepping, self._first_validation = 0.0, 0.0
+        self._validations_took: deque[float] = deque(maxlen=RECENT_VALIDATIONS)
         self._mark = 0.0  # when the last step, or else the epoch, began
         self._validating: float | None = None  # since when, or when the last time
         self._end = seconds
@@ -75,8 +78,8 @@ class TimeBudget(Callback):
     def is_time_left(self) -> bool:
         """Take a look at the clock; return whether another step fits before the epoch's validation."""
         step = self._step()
-        fits = self._mark + (self._pending + 0.5) * step <= self._end - self._validation
-        steps_left = max(0.0, self.seconds - self.elapsed() - self._validations * self._validation)
+        fits = self._mark + (self._pending + 0.5) * step <= self._end - self._validation()
+        steps_left = max(0.0, self.seconds - self.elapsed() - self._validations * self._validation())
         every = self._stepping + steps_left
         share, of_step = (self._stepping / every, step / every) if every > 0 and step > 0 else (0.0, self.step_share)
         fits, self.share, self.step_share = self._first_process((fits, share, of_step))
@@ -92,7 +95,7 @@ class TimeBudget(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         now = self.elapsed()
         if self._validating is not None:  # what is kept after a validation takes time as well
-            self._validation = now - self._validating
+            self._validations_took[-1] = now - self._validating
         self._mark = now
         self._end = end = self._first_process(self._end_after(self._mark))
         self.is_last_epoch = end == self.seconds
@@ -118,7 +121,8 @@ class TimeBudget(Callback):
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.sanity_checking:
-            self._validation = (self.elapsed() - self._mark) * len(trainer.val_dataloaders)  # type: ignore[arg-type]
+            batches = len(trainer.val_dataloaders)  # type: ignore[arg-type]
+            self._first_validation = (self.elapsed() - self._mark) * batches
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
@@ -126,14 +130,14 @@ class TimeBudget(Callback):
         began = self.elapsed()
         with TemporaryFile(dir=trainer.default_root_dir) as file:
             torch.save(pl_module.state_dict(), file)
-        self._validation += KEPT * (self.elapsed() - began)
+        self._first_validation += KEPT * (self.elapsed() - began)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
         now = self.elapsed()
-        self._validation = now - (self._validating or now)
-        another = self._validation + self._step()
+        self._validations_took.append(now - (self._validating or now))
+        another = self._validation() + self._step()
         over = self.is_last_epoch or self.seconds - now < another / 2
         if self._first_process(over):
             self._is_over = trainer.should_stop = True
@@ -143,16 +147,19 @@ class TimeBudget(Callback):
             "elapsed": self.elapsed(),
             "stepping": self._stepping,
             "step": self._step(),
-            "validation": self._validation,
+            "validations": list(self._validations_took),
             "is_over": self._is_over,
             "passes": self._passes,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._before, self._stepping, self._validation, self._is_over, self._passes = (
-            state_dict[key] for key in ("elapsed", "stepping", "validation", "is_over", "passes")
+        self._before, self._stepping, self._is_over, self._passes = (
+            state_dict[key] for key in ("elapsed", "stepping", "is_over", "passes")
         )
         self._steps.append(state_dict["step"])
+        # Checkpoints of old knew the last validation alone.
+        took = state_dict["validations"] if "validations" in state_dict else [state_dict["validation"]]
+        self._validations_took.extend(took)
 
     def next_pass(self) -> int:
         """Return the number of the next pass over the training images."""
@@ -168,9 +175,13 @@ class TimeBudget(Callback):
         """Seconds of a step; 0 before the first."""
         return median(self._steps) if self._steps else 0.0
 
+    def _validation(self) -> float:
+        """Seconds of a validation and of what is kept after it."""
+        return median_low(self._validations_took) if self._validations_took else self._first_validation
+
     def _end_after(self, now: float) -> float:
         """The end of an epoch that begins now: the next of the shares before which there is time enough."""
-        least = max(self._validation / VALIDATION_SHARE, self._validation + self._step())
+        least = max(self._validation() / VALIDATION_SHARE, self._validation() + self._step())
         share = self.seconds / self.epochs
         number = max(math.floor(now / share) + 1, math.ceil((now + least) / share))
         return self.seconds if number >= self.epochs or self.seconds - number * share < least else number * share
