@@ -106,3 +106,19 @@ def benchmark_module() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture
+def not_compiled(monkeypatch):
+    """Run what torch.compile would compile as it is."""
+    from darklens.simulation import compiled
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(compiled, "_failed", [])
+    monkeypatch.setattr(compiled, "_ready", set())
+    caches = (compiled._kernel, compiled._sum, compiled._each, compiled._lens, compiled.kernels_compile)
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for cached in caches:
+        cached.cache_clear()

@@ -45,20 +45,6 @@ def test_without_a_working_compiler_images_are_made_all_the_same(name, value, tm
     assert "simulating without compiled kernels" in done.stderr
 
 
-@pytest.fixture
-def not_compiled(monkeypatch):
-    """Run what would be compiled as it is."""
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    monkeypatch.setattr(compiled, "_failed", [])
-    monkeypatch.setattr(compiled, "_ready", set())
-    caches = (compiled._kernel, compiled._sum, compiled._each, compiled._lens, kernels_compile)
-    for cached in caches:
-        cached.cache_clear()
-    yield
-    for cached in caches:
-        cached.cache_clear()
-
-
 def preset_of(name, **changes):
     return load_preset(resolve_preset(name) | {"name": "small", "pixels": 24, "conserve_mass": False} | changes)
 
@@ -135,6 +121,7 @@ def test_kernels_that_fail_are_given_up_with_a_warning(monkeypatch):
     simulator = Simulator(preset, 3, compile=True)
     with pytest.warns(UserWarning, match="^no such operation: simulating without"):
         images, _ = simulator.block(0, noise=False)
-    assert torch.equal(images, Simulator(preset, 3).block(0, noise=False)[0])
+    plain = Simulator(preset, 3).block(0, noise=False)[0]
+    assert (images - plain).abs().max() < 1e-4 * plain.max()
     assert not kernels_compile("cpu")
     assert not kernels_compile("cuda")

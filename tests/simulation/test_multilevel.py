@@ -29,47 +29,53 @@ def halos(counts, half_width, seed=0, dtype=torch.float64):
     return gather("tnfw", columns, torch.zeros(0, dtype=dtype))
 
 
-def off_by(added, side, scale):
+@pytest.fixture(params=[False, True], ids=["by PyTorch", "by loops"])
+def compile(request):
+    """Both ways of adding up; the deflection itself is not compiled."""
+    request.getfixturevalue("not_compiled")
+    return request.param
+
+
+def off_by(added, side, scale, compile):
     """Largest difference from the sum of all, of all images, in arcsec."""
     x, y = (each[None] for each in pixel_coordinates(side, scale, dtype=added.weights.dtype))
     wanted = deflection_of(added)(x, y)
     assert wanted[0].abs().max() > 0.01
-    return max(
-        float((a - b).abs().max()) for a, b in zip(sum_on_grid(added, side, scale, compile=False), wanted, strict=True)
-    )
+    found = sum_on_grid(added, side, scale, compile=compile)
+    return max(float((a - b).abs().max()) for a, b in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("side", [128, 97, 33, 32, 31, 5])
-def test_sum_is_that_of_all_deflectors_at_all_places(side):
-    assert off_by(halos([40, 3, 0, 17], 2.56), side, 5.12 / side) < 3e-6
+def test_sum_is_that_of_all_deflectors_at_all_places(side, compile):
+    assert off_by(halos([40, 3, 0, 17], 2.56), side, 5.12 / side, compile) < 3e-6
 
 
-def test_subhalos_of_a_preset_in_single_precision():
+def test_subhalos_of_a_preset_in_single_precision(compile):
     preset = load_preset("fair-hst")
     simulator = Simulator(preset, 3)
     rows = from_frame(simulator.catalog(18))
     rows = select(rows, np.flatnonzero(np.asarray(rows["label"]) == "cdm"))
     added = substructure(preset, "cdm", rows, torch.float32)
     assert (added.weights == 0).any(), "images differ in the number of their subhalos"
-    assert off_by(added, 128, 0.04) < 4e-6
+    assert off_by(added, 128, 0.04, compile) < 4e-6
 
 
-def test_uneven_weights():
+def test_uneven_weights(compile):
     added = halos([12, 9], 2.24)
     added = replace(added, weights=added.weights * torch.tensor([[2.0], [-0.5]], dtype=torch.float64))
-    assert off_by(added, 64, 0.07) < 3e-6
+    assert off_by(added, 64, 0.07, compile) < 3e-6
 
 
-def test_deflectors_are_added_in_parts_where_memory_is_short(monkeypatch):
+def test_deflectors_are_added_in_parts_where_memory_is_short(monkeypatch, compile):
     added = halos([7, 5], 2.56)
-    whole = sum_on_grid(added, 64, 0.08, compile=False)
+    whole = sum_on_grid(added, 64, 0.08, compile=compile)
     monkeypatch.setattr("darklens.simulation.multilevel.most_elements", lambda like: 5000)
-    for a, b in zip(sum_on_grid(added, 64, 0.08, compile=False), whole, strict=True):
+    for a, b in zip(sum_on_grid(added, 64, 0.08, compile=compile), whole, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
 
 
-def test_images_without_deflectors():
-    ax, ay = sum_on_grid(halos([0, 0], 1.6), 40, 0.08, compile=False)
+def test_images_without_deflectors(compile):
+    ax, ay = sum_on_grid(halos([0, 0], 1.6), 40, 0.08, compile=compile)
     assert ax.shape == ay.shape == (2, 40, 40)
     assert not ax.any()
     assert not ay.any()

@@ -19,8 +19,7 @@ def sampled(light):
     sides = torch.tensor([1.0, -1.0], dtype=torch.float64)
 
     def rays(places):
-        x = (CENTRES[places.cells % N][..., None] + places.x)[..., None, :]
-        y = (CENTRES[places.cells // N][..., None] + places.y)[..., :, None]
+        x, y = places.positions(float(CENTRES[0]), 1.0)
         return light(sides[:, None, None, None] * x, y)
 
     return light(sides[:, None, None] * CENTRES, CENTRES[:, None].expand(2, -1, -1)), rays
@@ -58,24 +57,30 @@ def hill(x, y):
     return torch.exp(-((x - 0.4) ** 2 + (y + 0.8) ** 2) / 18)
 
 
+@pytest.fixture(params=[False, True], ids=["by PyTorch", "by loops"])
+def compiled(request):
+    """Both ways of all that is done with the places of sub-pixels."""
+    return request.param
+
+
 @pytest.mark.parametrize(("light", "before", "after"), [(cusp, 0.1, 3e-3), (step, 0.3, 1e-2), (hill, 9e-3, 1e-5)])
-def test_means_of_sub_pixels_are_those_of_very_many_rays(light, before, after):
+def test_means_of_sub_pixels_are_those_of_very_many_rays(light, before, after, compiled):
     samples, rays = sampled(light)
     truth = brute_force(light)
     assert (samples[0] - truth).abs().max() > before * truth.max()
-    means = resolve(samples, rays, psf_sigma=None)
+    means = resolve(samples, rays, psf_sigma=None, compiled=compiled)
     assert (means[0] - truth).abs().max() < after * truth.max()
     assert_allclose(means[1].flip(1), means[0], atol=1e-9)
 
 
 @pytest.mark.parametrize("sigma", [1.36, 1.6, 4.0])
 @pytest.mark.parametrize(("light", "after"), [(cusp, 1e-3), (step, 1e-3), (hill, 3e-5)])
-def test_light_is_convolved_where_it_is(light, after, sigma):
+def test_light_is_convolved_where_it_is(light, after, sigma, compiled):
     """Away from the edge, beyond which a telescope sees light that the sub-pixels do not hold."""
     samples, rays = sampled(light)
     inner = slice(4, -4) if sigma < 2 else slice(5, -5)
     truth = truly_seen(light, sigma)[inner, inner]
-    found = seen(resolve(samples, rays, psf_sigma=sigma), sigma)[0, inner, inner]
+    found = seen(resolve(samples, rays, psf_sigma=sigma, compiled=compiled), sigma)[0, inner, inner]
     assert (found - truth).abs().max() < after * truth.max()
     if light is cusp:
         means = seen(brute_force(light)[None], sigma)[0, inner, inner]
@@ -87,8 +92,9 @@ def test_more_rays_go_where_the_light_is_rough():
     samples, rays = sampled(cusp)
 
     def counted(places):
-        asked.append((places.cells, places.x.shape[-1]))
-        return rays(places)
+        light = rays(places)
+        asked.append((places.cells, light.shape[-1]))
+        return light
 
     resolve(samples, counted, psf_sigma=1.6, levels=(50, 10, 8, 4))
     assert [(cells.shape[1], along) for cells, along in asked] == [(50, 3), (10, 6), (8, 6), (4, 6)]
@@ -99,16 +105,16 @@ def test_more_rays_go_where_the_light_is_rough():
     assert LEVELS[0] > N * N, "where there are fewer sub-pixels than rays for them, all are resolved"
 
 
-def test_polynomials_through_seven_samples():
+def test_polynomials_through_seven_samples(compiled):
     """A field that is a polynomial along both axes, whole and in quarters of quarters, two images with other sub-pixels."""
     x, y = torch.arange(N, dtype=torch.float64) / N, torch.arange(N, dtype=torch.float64)[:, None] / N
     fields = torch.stack([x**5 * y**2 - 3 * x, y**6 + x * y**3])
     cells = torch.tensor([[3 * N + 5, 9 * N + 20], [10 * N + 7, 4 * N + 3]])
     for depth in (0, 2):
         column, row = (cells % N) * 2**depth + min(depth, 1), (cells // N) * 2**depth + depth
-        places = Places(cells, N, _rule(depth, 2, 1.6, torch.float64, cells.device), column, row)
-        at_x, at_y = (places.x + cells[..., None] % N) / N, (places.y + cells[..., None] // N) / N
-        at_x, at_y = at_x[..., None, :], at_y[..., :, None]
+        rule = _rule(depth, 2, 1.6, torch.float64, cells.device)
+        places = Places(cells, N, rule, column=column, row=row, compiled=compiled)
+        at_x, at_y = (each / N for each in places.positions(0.0, 1.0))
         wanted = torch.stack([(at_x**5 * at_y**2 - 3 * at_x)[0], (at_y**6 + at_x * at_y**3)[1]])
         assert_allclose(places.interpolate(bordered(fields)), wanted, atol=1e-12)
     nodes = np.arange(-3, 4)
@@ -117,17 +123,46 @@ def test_polynomials_through_seven_samples():
     assert_allclose(found, at**6 - 2 * at**3 + 1.5, atol=1e-12)
 
 
-def test_roughness_is_that_of_fourth_differences():
+@pytest.mark.parametrize("psf_sigma", [None, 1.6])
+@pytest.mark.parametrize(("depth", "pieces"), [(0, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-13), (torch.float32, 3e-5)])
+def test_loops_do_what_pytorch_does(psf_sigma, depth, pieces, dtype, rtol):
+    """Sub-pixels of three images in any order, some of them twice and some at the edges, and parts in any of them."""
+    rng = np.random.default_rng(depth)
+    n, images, count = 9, 3, 40
+    cells = torch.from_numpy(rng.integers(0, n * n, (images, count)))
+    cells[0, :4] = torch.tensor([0, n - 1, n * (n - 1), n * n - 1])
+    column, row = (
+        each * 2**depth + torch.from_numpy(rng.integers(0, 2**depth, cells.shape)) for each in (cells % n, cells // n)
+    )
+    rule = _rule(depth, pieces, psf_sigma, dtype, cells.device)
+    field = bordered(torch.from_numpy(rng.normal(size=(images, n, n))).to(dtype))
+    light = torch.from_numpy(rng.normal(size=(images, count, 3 * pieces, 3 * pieces))).to(dtype)
+    found = []
+    for compiled in (False, True):
+        places = Places(cells, n, rule, column=column, row=row, compiled=compiled)
+        total = torch.ones(images, (n if psf_sigma is None else n + 6) ** 2, dtype=dtype)
+        places.deposit(light, total)
+        places.deposit(light.flip(-1), total, -1)
+        found.append([*places.positions(-1.3, 0.2), places.interpolate(field), total])
+    for plain, looped in zip(*found, strict=True):
+        assert_allclose(looped, plain, rtol=rtol, atol=rtol)
+
+
+def test_roughness_is_that_of_fourth_differences(compiled):
     x = torch.arange(N, dtype=torch.float64)
     field = (x**3)[None, None, :] + 2 * (x**3)[None, :, None]
-    assert_allclose(roughness(field)[0, 2:-2, 2:-2], 0, atol=1e-8)
+    assert_allclose(roughness(field, compiled=compiled)[0, 2:-2, 2:-2], 0, atol=1e-8)
     field[0, 10, 12] += 1
-    assert_allclose(roughness(field)[0, 10, 10:15], [1, 4, 12, 4, 1], atol=1e-8)
+    assert_allclose(roughness(field, compiled=compiled)[0, 10, 10:15], [1, 4, 12, 4, 1], atol=1e-8)
+    at_edges = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 5, 5)))
+    assert_allclose(roughness(at_edges, compiled=compiled), roughness(at_edges), rtol=1e-13)
 
 
-def test_gaussian_light_through_a_gaussian_psf_in_closed_form():
+def test_gaussian_light_through_a_gaussian_psf_in_closed_form(compiled):
     samples, rays = sampled(lambda x, y: torch.exp(-(x**2 + y**2) / (2 * 1.2**2)))
     width = np.hypot(1.2, 1.6) * np.sqrt(2)
     edges = np.arange(N // 2 + 1) * 2 - N / 2
     along = np.diff(erf(edges / width)) / 2 * 1.2 * np.sqrt(2 * np.pi) / 2
-    assert_allclose(seen(resolve(samples, rays, psf_sigma=1.6), 1.6)[0], np.outer(along, along), atol=2e-5)
+    found = seen(resolve(samples, rays, psf_sigma=1.6, compiled=compiled), 1.6)
+    assert_allclose(found[0], np.outer(along, along), atol=2e-5)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from darklens.physics.coordinates import axis_ratio_and_angle, nearly_round, rotate
+from darklens.physics.coordinates import axis_ratio_and_angle, nearly_round
 
 Deflection = tuple[Tensor, Tensor]
 
@@ -97,13 +97,48 @@ def kormann_deflection(
     -------
     Deflection in x and y, arcsec.
     """
+    return kormann_along_axes(x, y, x0=x0, y0=y0, **kormann_axes(theta_E=theta_E, e1=e1, e2=e2))
+
+
+def kormann_axes(*, theta_E: Tensor, e1: Tensor, e2: Tensor) -> dict[str, Tensor]:
+    """Return what `kormann_along_axes` takes of each ellipsoid, so that it is not computed anew for each position.
+
+    Parameters
+    ----------
+    theta_E, e1, e2
+        Those of `sie_deflection`.
+
+    Returns
+    -------
+    Cosine and sine of the major axis's angle, axis ratio ``q``, ``f = √(1 - q²)`` and ``scale``, in arcsec, by these names.
+    """
     q, phi = axis_ratio_and_angle(e1, e2)
-    u, v = rotate(x - x0, y - y0, phi)
     # The round limit: with f below 1e-4 the correction to the isothermal sphere is under 1e-8.
     f = torch.sqrt((1 - q.square()).clamp_min(1e-8))
-    psi = torch.sqrt((q.square() * u.square() + v.square()).clamp_min(1e-24))
-    scale = theta_E * torch.sqrt(q) / f
-    return rotate(scale * torch.atan(f * u / psi), scale * torch.atanh(f * v / psi), -phi)
+    return {"cos": torch.cos(phi), "sin": torch.sin(phi), "q": q, "f": f, "scale": theta_E * torch.sqrt(q) / f}
+
+
+def kormann_along_axes(
+    x: Tensor, y: Tensor, *, x0: Tensor, y0: Tensor, cos: Tensor, sin: Tensor, q: Tensor, f: Tensor, scale: Tensor
+) -> Deflection:
+    """Return the deflection of `kormann_deflection`.
+
+    Parameters
+    ----------
+    x, y, x0, y0
+        As there.
+    cos, sin, q, f, scale
+        What `kormann_axes` returns.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec.
+    """
+    dx, dy = x - x0, y - y0
+    u, v = cos * dx + sin * dy, cos * dy - sin * dx
+    over_psi = f * torch.rsqrt((q.square() * u.square() + v.square()).clamp_min(1e-24))
+    au, av = scale * torch.atan(over_psi * u), scale * torch.atanh(over_psi * v)
+    return cos * au - sin * av, sin * au + cos * av
 
 
 def epl_deflection(
@@ -206,15 +241,51 @@ def line_mass_deflection(
     Deflection in x and y, arcsec. Its component across the line jumps there; closer to an end than 1e-10″ the one along
     it grows no further.
     """
-    u, v = rotate(x - x0, y - y0, phi)
+    axes = line_axes(half_length=half_length, phi=phi, theta_E=theta_E)
+    return line_along_axes(x, y, x0=x0, y0=y0, **axes)
+
+
+def line_axes(*, half_length: Tensor, phi: Tensor, theta_E: Tensor) -> dict[str, Tensor]:
+    """Return what `line_along_axes` takes of each line, so that it is not computed anew for each position.
+
+    Parameters
+    ----------
+    half_length, phi, theta_E
+        Those of `line_mass_deflection`.
+
+    Returns
+    -------
+    Half of the length, cosine and sine of the direction, and ``scale``, in arcsec, by the names of the arguments.
+    """
     scale = theta_E.square() / (2 * half_length)
+    return {"half_length": half_length, "cos": torch.cos(phi), "sin": torch.sin(phi), "scale": scale}
+
+
+def line_along_axes(
+    x: Tensor, y: Tensor, *, x0: Tensor, y0: Tensor, half_length: Tensor, cos: Tensor, sin: Tensor, scale: Tensor
+) -> Deflection:
+    """Return the deflection of `line_mass_deflection`.
+
+    Parameters
+    ----------
+    x, y, x0, y0
+        As there.
+    half_length, cos, sin, scale
+        What `line_axes` returns.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec.
+    """
+    dx, dy = x - x0, y - y0
+    u, v = cos * dx + sin * dy, cos * dy - sin * dx
     sign = torch.copysign(torch.ones_like(u), u)
     ahead = sign * u  # |u|, with the right slope at 0
     beyond = ahead - half_length
     to_end = (beyond.square() + v.square()).clamp_min(1e-20)
     along = scale / 2 * sign * torch.log1p(4 * ahead * half_length / to_end)
     across = scale * torch.atan2(2 * v * half_length, beyond * (ahead + half_length) + v.square())
-    return rotate(along, across, -phi)
+    return cos * along - sin * across, sin * along + cos * across
 
 
 def vortex_point_masses(

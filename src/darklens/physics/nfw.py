@@ -33,9 +33,46 @@ def truncated_nfw_deflection(
     -------
     Deflection in x and y, arcsec.
     """
+    return truncated_nfw_of_terms(x, y, x0=x0, y0=y0, **truncated_nfw_terms(Rs=Rs, alpha_Rs=alpha_Rs, r_trunc=r_trunc))
+
+
+def truncated_nfw_terms(*, Rs: Tensor, alpha_Rs: Tensor, r_trunc: Tensor) -> dict[str, Tensor]:
+    """Return what `truncated_nfw_of_terms` takes of each halo, so that it is not computed anew for each position.
+
+    Parameters
+    ----------
+    Rs, alpha_Rs, r_trunc
+        Those of `truncated_nfw_deflection`.
+
+    Returns
+    -------
+    ``Rs``, ``tau = r_trunc / Rs`` and a factor in arcsec², by the names of the arguments.
+    """
+    tau = r_trunc / Rs
+    t2 = tau.square()
+    factor = alpha_Rs * Rs / (1 - math.log(2)) * (t2 / (t2 + 1).square())
+    return {"Rs": Rs, "tau": tau, "factor": factor}
+
+
+def truncated_nfw_of_terms(
+    x: Tensor, y: Tensor, *, x0: Tensor, y0: Tensor, Rs: Tensor, tau: Tensor, factor: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the deflection of `truncated_nfw_deflection`.
+
+    Parameters
+    ----------
+    x, y, x0, y0
+        As there.
+    Rs, tau, factor
+        What `truncated_nfw_terms` returns.
+
+    Returns
+    -------
+    Deflection in x and y, arcsec.
+    """
     dx, dy = x - x0, y - y0
-    u = torch.sqrt((dx.square() + dy.square()).clamp_min(1e-20)) / Rs
-    scale = alpha_Rs / (Rs * (1 - math.log(2))) * _enclosed(u, r_trunc / Rs) / u.square()
+    square = (dx.square() + dy.square()).clamp_min(1e-20)
+    scale = factor * _enclosed(torch.sqrt(square) / Rs, tau) / square
     return scale * dx, scale * dy
 
 
@@ -114,7 +151,7 @@ def _total(tau: Tensor) -> Tensor:
 
 
 def _enclosed(u: Tensor, tau: Tensor) -> Tensor:
-    """Mass in the cylinder of radius ``u = R / Rs`` in units of 4π ρ0 Rs³.
+    """Mass in the cylinder of radius ``u = R / Rs`` in units of 4π ρ0 Rs³ τ² / (τ² + 1)².
 
     This is eq. A.11, with the terms that cancel each other for small and for large ``u`` taken together. F is that of
     eq. A.5. What is not used of a branch is finite, and so are its gradients.
@@ -136,4 +173,4 @@ def _enclosed(u: Tensor, tau: Tensor) -> Tensor:
     # 2 u² F - π (root - tau), for u below 2, where F does not vanish, and above, by u² w - root.
     inner = 2 * u2 * (mass - log) - math.pi * longer
     outer = math.pi * (tau + (t2 + u2 * (1 - t2)) * w**2 / (u2 * w + root)) - 2 * u2 * arc * w
-    return t2 / (t2 + 1).square() * ((t2 - 1) * bracket + torch.where(u < 2, inner, outer))
+    return (t2 - 1) * bracket + torch.where(u < 2, inner, outer)

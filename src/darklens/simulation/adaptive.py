@@ -54,6 +54,8 @@ def adaptive_light(
     added = None if label is None else substructure(preset, label, columns, x)
     lens = _lens(preset, columns, x, galaxies, compile)
     width = preset.instrument.pixel_scale / preset.supersampling
+    looped = compile and x.device.type == "cpu"
+    corner = -(x.shape[-1] - 1) / 2 * width
     beside, borders, deflect, kinks = (x.new_zeros(1, 1, 1),) * 2, [], None, None
     if added is not None and added.deflection in SMOOTH:
         beside = sum_on_grid(added, x.shape[-1], width, compile=compile)
@@ -62,25 +64,24 @@ def adaptive_light(
         deflect = deflection_sum(added, compile=compile)
         beside = deflect(x, y)
         # Images in a kink of the deflection may be so small that no sample shows them.
-        kinks = roughness(beside[0]) + roughness(beside[1])
+        kinks = roughness(beside[0], compiled=looped) + roughness(beside[1], compiled=looped)
     samples = lens(x, y, *beside)
-    at_x, at_y = x.flatten(), y.flatten()
 
     def rays(places: Places) -> Tensor:
-        shape = (*places.cells.shape, places.y.shape[-1], places.x.shape[-1])
-        ray_x = (at_x[places.cells][..., None, None] + width * places.x[..., None, :]).expand(shape).flatten(1, 2)
-        ray_y = (at_y[places.cells][..., None, None] + width * places.y[..., :, None]).expand(shape).flatten(1, 2)
+        at = places.positions(corner, width)
+        # In one row, as short ones take a kernel longer.
+        ray_x, ray_y = (each.flatten(1)[:, None] for each in at)
         if deflect is not None:
             bx, by = deflect(ray_x, ray_y)
         elif borders:
-            bx, by = (places.interpolate(each).flatten(1, 2) for each in borders)
+            bx, by = (places.interpolate(each).flatten(1)[:, None] for each in borders)
         else:
             bx, by = beside
-        return lens(ray_x, ray_y, bx, by).view(shape)
+        return lens(ray_x, ray_y, bx, by).view(at[0].shape)
 
     instrument = preset.instrument
     sigma = None if instrument.psf_file is not None else instrument.psf_fwhm * SIGMA_PER_FWHM / width
-    return resolve(samples, rays, psf_sigma=sigma, kinks=kinks)
+    return resolve(samples, rays, psf_sigma=sigma, kinks=kinks, compiled=looped)
 
 
 def _lens(preset: Preset, columns: Columns, like: Tensor, galaxies: Tensor | None, compile: bool) -> Lens:

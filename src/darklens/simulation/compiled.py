@@ -14,9 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from darklens.physics import exponential_light, sersic_light, shear_deflection
-from darklens.physics.deflectors import kormann_deflection
+from darklens.physics import (
+    exponential_light,
+    line_mass_deflection,
+    sersic_light,
+    shear_deflection,
+    truncated_nfw_deflection,
+)
+from darklens.physics.deflectors import kormann_along_axes, kormann_axes, line_along_axes, line_axes
 from darklens.physics.lensing import Deflect
+from darklens.physics.nfw import truncated_nfw_of_terms, truncated_nfw_terms
 from darklens.progress import working
 from darklens.simulation.columns import Columns, columns_of
 from darklens.simulation.presets import Preset
@@ -77,9 +84,9 @@ def fused_light(preset: Preset, label: str, columns: Columns, x: Tensor, y: Tens
     source = {name: value.view(-1, 1, 1) for name, value in sersic_parameters(preset, columns, x).items()}
     if exponential := bool((columns_of(columns, ["source_n_sersic"], x.dtype)[0] == 1).all()):
         del source["n_sersic"]
-    ax, ay = _main(x, y, main)
-    kernel = _kernel(None if added is None else added.deflection, exponential)
-    parameters, weights = ({}, x.new_empty(0)) if added is None else (added.parameters, added.weights)
+    ax, ay = _main(x, y, _along_axes(main))
+    deflection, parameters = (None, {}) if added is None else _parts(added)
+    kernel, weights = _kernel(deflection, exponential), x.new_empty(0) if added is None else added.weights
     light: Tensor | None = _called(kernel, x, y, ax, ay, source, parameters, weights)
     return light
 
@@ -135,7 +142,8 @@ def _fused(
     """The deflection by a compiled kernel, or None where it cannot be compiled."""
     if added.deflection not in PROFILES.values() or not kernels_compile(x.device.type):
         return None
-    deflection: tuple[Tensor, Tensor] | None = _called(kernel(added.deflection), x, y, added.parameters, added.weights)
+    function, parameters = _parts(added)
+    deflection: tuple[Tensor, Tensor] | None = _called(kernel(function), x, y, parameters, added.weights)
     return deflection
 
 
@@ -160,7 +168,7 @@ def fused_lens(preset: Preset, columns: Columns, like: Tensor) -> Callable[..., 
     if preset.deflector.profile != "sie" or preset.source.profile != "sersic" or not kernels_compile(like.device.type):
         return None
     values = zip(MAIN, columns_of(columns, list(MAIN.values()), like), strict=True)
-    main = {name: value.view(-1, 1, 1) for name, value in values}
+    main = _along_axes({name: value.view(-1, 1, 1) for name, value in values})
     source = {name: value.view(-1, 1, 1) for name, value in sersic_parameters(preset, columns, like).items()}
 
     def light(x: Tensor, y: Tensor, bx: Tensor, by: Tensor) -> Tensor | None:
@@ -188,8 +196,32 @@ def _compiler_error() -> type[Exception]:
     return TorchDynamoException
 
 
+PREPARED: dict[Deflection, tuple[Callable[..., dict[str, Tensor]], Deflection]] = {
+    line_mass_deflection: (line_axes, line_along_axes),
+    truncated_nfw_deflection: (truncated_nfw_terms, truncated_nfw_of_terms),
+}
+"""What to compute of a deflector beforehand, and the deflection that takes it: a kernel computes all that is in it anew for
+each position."""
+
+
+def _along_axes(main: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`MAIN` parameters as `_main` takes them."""
+    axes = kormann_axes(**{name: main[name] for name in ("theta_E", "e1", "e2")})
+    return axes | {name: main[name] for name in ("x0", "y0", "gamma1", "gamma2")}
+
+
+def _parts(added: Substructure) -> tuple[Deflection, dict[str, Tensor]]:
+    """A deflection, as it is compiled, and its parameters."""
+    if added.deflection not in PREPARED:
+        return added.deflection, added.parameters
+    prepare, deflection = PREPARED[added.deflection]
+    own = {name: value for name, value in added.parameters.items() if name not in ("x0", "y0")}
+    return deflection, prepare(**own) | {name: added.parameters[name] for name in ("x0", "y0")}
+
+
 def _main(x: Tensor, y: Tensor, main: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    ax, ay = kormann_deflection(x, y, **{name: main[name] for name in ("x0", "y0", "theta_E", "e1", "e2")})
+    own = {name: value for name, value in main.items() if name not in ("gamma1", "gamma2")}
+    ax, ay = kormann_along_axes(x, y, **own)
     bx, by = shear_deflection(x, y, main["gamma1"], main["gamma2"])
     return ax + bx, ay + by
 

@@ -13,9 +13,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from darklens.simulation import loops
 from darklens.simulation.compiled import deflection_of_each
+from darklens.simulation.loops import REACH
 from darklens.simulation.profiles import Substructure
-from darklens.simulation.quadrature import REACH, lagrange
+from darklens.simulation.quadrature import lagrange
 from darklens.simulation.scene import most_elements
 
 NEAR = 4
@@ -92,21 +94,28 @@ def _add(
     centres = [added.parameters[name] for name in ("x0", "y0")]
     finer = torch.arange(SIDE, device=owners.device)
     for grid, fields in zip(grids[-2::-1], sums[-2::-1], strict=True):
-        matrices = _parts(known[0].shape[-1], owners.device, centres[0].dtype)
-        chosen = []
+        last_part = known[0].shape[-1] - 2 * REACH - SIDE // 2
+        parts = []
         for axis, centre in enumerate(centres):
             nearest = ((centre - coarse.corner) / coarse.spacing).round().clamp(0, coarse.count).long()
             # Of the places where the deflector is known, those around it, with the neighbours that polynomials need.
-            last = ((grid.count - SIDE) // 2 - first[axis]).clamp_max(len(matrices) - 1)
+            last = ((grid.count - SIDE) // 2 - first[axis]).clamp_max(last_part)
             part = (nearest - NEAR - REACH - first[axis]).clamp_min(0).minimum(last)
             first[axis] = 2 * (first[axis] + part)
-            chosen.append(matrices[part])
+            parts.append(part)
         column, row = (start[:, None] + finer for start in first)
         exact = _deflection(added, grid, column, row, compile)
-        places = (owners[:, None, None] * grid.count + row[..., None]) * grid.count + column[..., None, :]
-        for field, there, rough in zip(fields, exact, known, strict=True):
-            lacking = there - chosen[1] @ rough @ chosen[0].mT
-            field.view(-1).scatter_add_(0, places.flatten(), lacking.flatten())
+        if compile and owners.device.type == "cpu":
+            starts = tuple(each.numpy() for each in (*first, *parts))
+            halves = _halves().to(known[0]).numpy()
+            for field, there, rough in zip(fields, exact, known, strict=True):
+                loops.add_lacking(field.numpy(), owners.numpy(), starts, there.numpy(), rough.numpy(), halves)
+        else:
+            matrices = _parts(known[0].shape[-1], owners.device, centres[0].dtype)
+            places = (owners[:, None, None] * grid.count + row[..., None]) * grid.count + column[..., None, :]
+            for field, there, rough in zip(fields, exact, known, strict=True):
+                lacking = there - matrices[parts[1]] @ rough @ matrices[parts[0]].mT
+                field.view(-1).scatter_add_(0, places.flatten(), lacking.flatten())
         coarse, known = grid, exact
 
 
@@ -120,10 +129,15 @@ def _deflection(added: Substructure, grid: _Grid, column: Tensor, row: Tensor, c
 def _between(fine: int, coarse: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Polynomials that give the values at places amid coarse ones from those at the latter, (fine, coarse)."""
     matrix = torch.zeros(fine, coarse, dtype=torch.float64)
-    halves = lagrange(torch.tensor([-0.25, 0.25], dtype=torch.float64))
+    halves = _halves()
     for i in range(fine):
         matrix[i, i // 2 : i // 2 + 2 * REACH + 1] = halves[i % 2]
     return matrix.to(device, dtype)
+
+
+def _halves() -> Tensor:
+    """Polynomials at the two finer places amid coarse ones, (2, 7), float64."""
+    return lagrange(torch.tensor([-0.25, 0.25], dtype=torch.float64))
 
 
 @lru_cache

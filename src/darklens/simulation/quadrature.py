@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from darklens.physics import convolve_separable
+from darklens.simulation import loops
+from darklens.simulation.loops import REACH, in_lanes
 
 LEVELS = (1024, 256, 256, 64)
 """Sub-pixels of each image that get `RAYS` × `RAYS` rays; then how many of them, and of their quarters, are cut in four,
@@ -31,8 +34,6 @@ KINKS = 256
 source from all samples; 512 find no more of them."""
 RAYS = 3
 """Rays along each side, at the nodes of Gauss and Legendre's rule."""
-REACH = 3
-"""Sub-pixels on each side that polynomials go through, and that light is shared with."""
 NEIGHBOURS = range(-REACH, REACH + 1)
 WIDEST = 3.0
 """Standard deviation of a PSF, in sub-pixels, from which on light is shared as if it were this: the equations for a wider
@@ -52,20 +53,41 @@ class Places:
         Gives the places in each part of a sub-pixel.
     column, row
         Of the parts, counted along each axis of the image, (N, K).
-
-    Attributes
-    ----------
-    x, y
-        Offsets of the places from the centres of their sub-pixels along either axis, in sub-pixels, (N, K, Q).
+    compiled
+        Whether the compiled `darklens.simulation.loops` serve: on a CPU, and without derivatives.
     """
 
-    def __init__(self, cells: Tensor, n: int, rule: _Rule, column: Tensor, row: Tensor):
-        self.cells, self._n, self._rule = cells, n, rule
+    def __init__(self, cells: Tensor, n: int, rule: _Rule, *, column: Tensor, row: Tensor, compiled: bool = False):
+        self.cells, self._n, self._rule, self._compiled = cells, n, rule, compiled
         self._column, self._row = column & rule.last, row & rule.last
-        self.x, self.y = rule.offsets[self._column], rule.offsets[self._row]
+
+    def positions(self, corner: float, width: float) -> tuple[Tensor, Tensor]:
+        """Return the coordinates x and y of the places, (N, K, Q, Q), in the unit of the arguments.
+
+        Parameters
+        ----------
+        corner
+            Coordinate of the first sub-pixel's centre along either axis.
+        width
+            Of a sub-pixel.
+        """
+        offsets = self._rule.offsets
+        if self._compiled:
+            found = offsets.new_empty(2, *self.cells.shape, offsets.shape[1], offsets.shape[1])
+            loops.positions(self._parts, offsets.numpy(), corner, width, found.numpy())
+            return found[0], found[1]
+        x = (self.cells % self._n)[..., None] + offsets[self._column]
+        y = torch.div(self.cells, self._n, rounding_mode="floor")[..., None] + offsets[self._row]
+        shape = (*self.cells.shape, offsets.shape[1], offsets.shape[1])
+        return (corner + width * x)[..., None, :].expand(shape), (corner + width * y)[..., None].expand(shape)
 
     def interpolate(self, field: Tensor) -> Tensor:
         """Return a field, of which `bordered` returned the values, by polynomials through neighbours, (N, K, Q, Q)."""
+        if self._compiled:
+            nodes = self._rule.offsets.shape[1]
+            found = field.new_empty(*self.cells.shape, nodes, nodes)
+            loops.interpolate(self._parts, self._rule.polynomials_in_lanes, field.numpy(), found.numpy())
+            return found
         values = (
             field.expand(len(self.cells), -1)
             .gather(1, self._around.flatten(1))
@@ -73,13 +95,29 @@ class Places:
         )
         return self._both(self._rule.polynomials, values)
 
-    def shared(self, light: Tensor) -> tuple[Tensor, Tensor]:
-        """Return light at the places as shares of sub-pixels, (N, K·49 or K), and the numbers of these.
+    def deposit(self, light: Tensor, total: Tensor, sign: int = 1) -> None:
+        """Add light at the places to sub-pixels.
 
-        Numbers are those on a grid with a border of `REACH`, but where all light stays in its own sub-pixel.
+        Parameters
+        ----------
+        light
+            (N, K, Q, Q).
+        total
+            Changed: sub-pixels with a border of `REACH`, or without one where all light stays in its own, (N, ·).
+        sign
+            1 adds, -1 takes away.
         """
-        shares = self._both(self._rule.shares, light).flatten(1)
-        return (self.cells if self._rule.shares.shape[1] == 1 else self._around).flatten(1), shares
+        shares = self._rule.shares
+        if self._compiled:
+            loops.deposit(self._parts, self._rule.shares_in_lanes, light.numpy(), sign, total.numpy())
+            return
+        numbers = self.cells if shares.shape[1] == 1 else self._around.flatten(1)
+        total.scatter_add_(1, numbers, sign * self._both(shares, light).flatten(1))
+
+    @property
+    def _parts(self) -> tuple[Any, ...]:
+        """What all loops take."""
+        return self.cells.numpy(), self._n, self._column.numpy(), self._row.numpy()
 
     @cached_property
     def _around(self) -> Tensor:
@@ -112,6 +150,7 @@ def resolve(
     psf_sigma: float | None,
     kinks: Tensor | None = None,
     levels: Sequence[int] | None = None,
+    compiled: bool = False,
 ) -> Tensor:
     """Return the mean surface brightness of sub-pixels, as a telescope sees it.
 
@@ -130,6 +169,8 @@ def resolve(
         are looked into as well. None where samples show whatever there is.
     levels
         As in `LEVELS`, two numbers at least; by default that, or `LEVELS_OF_KINKS`.
+    compiled
+        As of `Places`.
 
     Returns
     -------
@@ -138,33 +179,43 @@ def resolve(
     """
     images, n, _ = samples.shape
     levels = levels or (LEVELS if kinks is None else LEVELS_OF_KINKS)
-    means = convolve_separable(samples, _shares((0.0,), psf_sigma)[0])
+    padded, taps = bordered(samples), _shares((0.0,), psf_sigma)[0]
+    if compiled:
+        means = torch.empty_like(samples)
+        loops.convolve(
+            padded.view(images, n + 2 * REACH, -1).numpy(), np.asarray(taps, means.numpy().dtype), means.numpy()
+        )
+    else:
+        means = convolve_separable(samples, taps)
     edge = 0 if psf_sigma is None else REACH
     deposited = samples.new_zeros(images, (n + 2 * edge) ** 2)
 
     def rule(depth: int, pieces: int) -> _Rule:
         return _rule(depth, pieces, psf_sigma, samples.dtype, samples.device)
 
-    cells = roughness(samples).flatten(1).topk(min(levels[0], n * n), sorted=False).indices
+    def places_in(cells: Tensor, depth: int, pieces: int, column: Tensor, row: Tensor) -> Places:
+        return Places(cells, n, rule(depth, pieces), column=column, row=row, compiled=compiled)
+
+    cells = roughness(samples, compiled=compiled).flatten(1).topk(min(levels[0], n * n), sorted=False).indices
     if kinks is not None:
         left = kinks.flatten(1).scatter(1, cells, -1.0)
         more = left.topk(min(KINKS, n * n - cells.shape[1]), sorted=False).indices
         cells = torch.cat([cells, more], 1)
     column, row = cells % n, torch.div(cells, n, rounding_mode="floor")
-    places = Places(cells, n, rule(0, 1), column, row)
+    places = places_in(cells, 0, 1, column, row)
     light = rays(places)
     # What the polynomials through the samples, whose integrals the means are, do not hold.
-    beyond = light - places.interpolate(bordered(samples))
-    deposited.scatter_add_(1, *places.shared(beyond))
+    beyond = light - places.interpolate(padded)
+    places.deposit(beyond, deposited)
     error = rule(0, 1).means(beyond).abs()
     for depth, count in enumerate(levels[1:]):
         chosen = error.topk(min(count, error.shape[1]), sorted=False).indices
         column, row, light = column.gather(1, chosen), row.gather(1, chosen), _rows(light, chosen)
         cells = (row >> depth) * n + (column >> depth)
-        coarse, fine = (Places(cells, n, rule(depth, pieces), column, row) for pieces in (1, 2))
+        coarse, fine = (places_in(cells, depth, pieces, column, row) for pieces in (1, 2))
         finer = rays(fine)
-        number, more = fine.shared(finer)
-        deposited.scatter_add_(1, number, more - coarse.shared(light)[1])
+        fine.deposit(finer, deposited)
+        coarse.deposit(light, deposited, -1)
         if depth + 2 == len(levels):
             break
         expected = _along_both(_quarters().to(samples), light).flatten(1)
@@ -176,10 +227,22 @@ def resolve(
     return means + deposited.view(images, n + 2 * edge, -1)[:, edge : edge + n, edge : edge + n]
 
 
-def roughness(samples: Tensor) -> Tensor:
-    """Return the moduli of the fourth differences along both axes, summed, (N, n, n)."""
-    padded = pad(samples[:, None], (2,) * 4, mode="replicate")[:, 0]
+def roughness(samples: Tensor, *, compiled: bool = False) -> Tensor:
+    """Return the moduli of the fourth differences along both axes, summed, (N, n, n).
+
+    Parameters
+    ----------
+    samples
+        Any field, (N, n, n).
+    compiled
+        As of `Places`.
+    """
     n = samples.shape[-1]
+    if compiled:
+        found = torch.empty_like(samples)
+        loops.roughness(bordered(samples).view(len(samples), n + 2 * REACH, -1).numpy(), found.numpy())
+        return found
+    padded = pad(samples[:, None], (2,) * 4, mode="replicate")[:, 0]
     total = torch.zeros_like(samples)
     for axis, other in ((-1, -2), (-2, -1)):
         p = [padded.narrow(other, 2, n).narrow(axis, i, n) for i in range(5)]
@@ -222,6 +285,16 @@ class _Rule:
             each.to(device, dtype).contiguous() for each in (offsets, lagrange(offsets), shares)
         )
         self._weights = (weights.repeat(pieces) / pieces).to(device, dtype)
+
+    @cached_property
+    def polynomials_in_lanes(self) -> np.ndarray:
+        """Polynomials as loops take them, (parts, 7, LANES)."""
+        return in_lanes(self.polynomials.numpy())
+
+    @cached_property
+    def shares_in_lanes(self) -> np.ndarray:
+        """Shares as loops take them, (parts, Q, LANES)."""
+        return in_lanes(self.shares.numpy())
 
     def means(self, light: Tensor) -> Tensor:
         """Means over the parts, (N, K), of light at the nodes."""
