@@ -110,9 +110,10 @@ def benchmark_module() -> Callable[[str], ModuleType]:
 
 @pytest.fixture
 def not_compiled(monkeypatch):
-    """Run what torch.compile would compile as it is."""
+    """Run what torch.compile would compile as it is, in processes that are started too."""
     from darklens.simulation import compiled
 
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(compiled, "_failed", [])
     monkeypatch.setattr(compiled, "_ready", set())

@@ -19,7 +19,6 @@ from darklens.cli import main
 from darklens.data.dataset import read_dataset
 from darklens.inference.model import load_model
 from darklens.simulation import Simulator
-from darklens.simulation import simulator as simulation
 from darklens.training import training_data
 from darklens.workflows import preview
 
@@ -80,12 +79,12 @@ def test_sidm_as_yaml_and_as_function_draw_the_same_population(examples):
     assert mine.render(yaml[:4]).shape == (4, 1, 64, 64)
 
 
+@pytest.mark.usefixtures("not_compiled")
 def test_path_of_a_theorist_from_preview_to_a_trained_model(examples, monkeypatch, capsys):
     """The commands of the README, with few images and without compiled kernels, which take a minute to make."""
     monkeypatch.setattr(preview, "IMAGES", 8)
     monkeypatch.setattr(training_data, "VALIDATION_IMAGES", 64)
     monkeypatch.setattr(training_data, "STATISTICS_IMAGES", 128)
-    monkeypatch.setattr(simulation, "fused_light", lambda *_, **__: None)
     main(["preview", "my_models.py:sidm"])
     said = capsys.readouterr().out
     strengths = {

@@ -10,7 +10,6 @@ import pytest
 from test_docs import CHEAPER, DOCS, blocks
 
 from darklens.cli import main
-from darklens.simulation import simulator as simulation
 from darklens.workflows import preview
 
 CHEAP = (
@@ -44,9 +43,9 @@ def shape_of(text: str) -> str:
 
 
 @pytest.mark.parametrize("page", ["student.md", "astronomer.md", "theorist.md", "quickstart.md", "presets.md"])
+@pytest.mark.usefixtures("not_compiled")
 def test_commands_of_a_page_run_from_top_to_bottom_and_print_what_it_shows(page, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(simulation, "fused_light", lambda *_: None)
     monkeypatch.setattr(preview, "IMAGES", 8)
     python = [cheap(block) for block in blocks(page, "python")]
     for block in python:

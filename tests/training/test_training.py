@@ -151,10 +151,9 @@ def test_regression_is_in_units_of_its_target(mass_run, test_set):
     assert -24.5 < values.mean() < -21.5
 
 
+@pytest.mark.usefixtures("not_compiled")
 def test_training_on_images_simulated_as_it_goes(tmp_path, monkeypatch):
     """Without compiled kernels, here and in the process that makes the images: other tests are about these."""
-    monkeypatch.setattr("darklens.simulation.simulator.fused_light", lambda *_, **__: None)
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     monkeypatch.setattr("darklens.training.training_data.VALIDATION_IMAGES", 128)
     monkeypatch.setattr("darklens.training.training_data.STATISTICS_IMAGES", 256)
     options = TINY | {"trainer.batch_size": 64, "trainer.epoch_images": 128, "trainer.workers": 1}
@@ -197,16 +196,14 @@ from pathlib import Path
 
 from conftest import TINY
 
-from darklens.simulation import simulator
 from darklens.training import training_data
 from darklens.training.job import Job
 from darklens.training.recipe import load_recipe
 from darklens.training.train import train
 
-simulator.fused_light = lambda *_, **__: None
 training_data.VALIDATION_IMAGES, training_data.STATISTICS_IMAGES = 128, 256
 options = TINY | {"trainer.devices": "2", "trainer.accelerator": "cpu", "trainer.strategy": "ddp"}
-options |= {"trainer.batch_size": 64, "trainer.epoch_images": 128}
+options |= {"trainer.batch_size": 64, "trainer.epoch_images": 128, "trainer.workers": 0}
 train(Job(load_recipe("substructure/demo", options), "preset:model-3-noisy"), Path("run"))
 """
 
@@ -217,7 +214,7 @@ def test_two_processes_share_a_batch_of_simulated_images(tmp_path):
     done = subprocess.run(
         [sys.executable, "two.py"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": paths, "TORCHDYNAMO_DISABLE": "1"},
         capture_output=True,
         text=True,
         check=False,
