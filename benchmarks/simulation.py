@@ -1,6 +1,7 @@
 """Simulation speed side by side: darklens, lenstronomy, caustics and jaxtronomy, one run, one machine.
 
-    python benchmarks/simulation.py            # about three minutes on two cores
+    python benchmarks/simulation.py                       # about three minutes on two cores
+    python benchmarks/simulation.py --preset fair-hst     # five
 
 Model I with noise, an equal mix of the three classes. lenstronomy renders and adds noise as DeepLense does, in one
 process and in two: once with the Einstein radii of every image computed from masses, as DeepLense's simulator does and
@@ -8,6 +9,10 @@ as darklens does in its own figure, and once with all parameters given for nothi
 (under jit and vmap, its isothermal spheres in place of the point masses that it lacks) compute deflection and source
 alone: no PSF, no noise. Contenders take turns, three rounds; medians are compared. With a GPU at hand its rate is
 printed too.
+
+Of another preset, lenstronomy renders the same scenes, all parameters given, in two processes: with the preset's own grid
+of sub-pixels, and, as darklens samples adaptively there, with a uniform one of `UNIFORM` × `UNIFORM` rays in each pixel,
+which is nearly as accurate (``benchmarks/convergence.py``). Classes with line vortices are left out, as lenstronomy has none.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,13 +35,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from darklens.simulation import Simulator
+from darklens.simulation import Preset, Simulator, load_preset
 from darklens.simulation.columns import to_frame
 from darklens.simulation.draw import draw_block
+from darklens.simulation.library import resolve_preset
 from darklens.training.job import machine
 
 SOURCE = {"R_sersic": 0.25, "n_sersic": 1.0, "amp": 20.0}
 PIXELS, SCALE = 150, 0.05
+UNIFORM = 8
 
 
 def darklens_rate(simulator: Simulator, images: int) -> float:
@@ -44,6 +52,20 @@ def darklens_rate(simulator: Simulator, images: int) -> float:
     if simulator.device.type == "cuda":
         torch.cuda.synchronize()
     return done / (time.perf_counter() - started)
+
+
+def scenes_by_lenstronomy(given: tuple[str, int, list[dict[str, Any]]]) -> int:
+    """Render rows of a preset with noise, with a number of sub-pixels along each side of a pixel."""
+    import lenstronomy.Util.image_util as image_util
+    import reference
+
+    name, supersampling, rows = given
+    preset = replace(load_preset(name), supersampling=supersampling)
+    for row in rows:
+        time_ = row["exposure_time"]
+        image, background = reference.render(preset, row), preset.instrument.background(torch.tensor(time_)).item()
+        _ = image + image_util.add_poisson(image, time_) + image_util.add_background(image, background)
+    return len(rows)
 
 
 def lenstronomy_images(rows: list[dict[str, Any]]) -> int:
@@ -159,11 +181,66 @@ def mixed_rate(functions: list[Callable[[], int]]) -> float:
     return len(functions) / sum(s / n for n, s in seconds)
 
 
+def without_lines(name: str) -> Preset:
+    """A preset without the classes that lenstronomy has no deflector for."""
+    content = resolve_preset(name)
+    return load_preset(content | {"classes": {k: v for k, v in content["classes"].items() if "vortex" not in v}})
+
+
+def same_scenes(name: str, options: argparse.Namespace) -> None:
+    """Compare a preset with lenstronomy."""
+    whole, simulator = Simulator(name, seed=1, compile=True), Simulator(without_lines(name), seed=1, compile=True)
+    for each in (whole, simulator):
+        darklens_rate(each, 256)
+    rows = to_frame(draw_block(simulator.preset, 1, 0)).to_dicts()[: options.rows]
+    pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    list(pool.map(scenes_by_lenstronomy, [(name, 2, rows[:1])] * 2))
+
+    def lenstronomy(supersampling: int) -> float:
+        started = time.perf_counter()
+        done = sum(pool.map(scenes_by_lenstronomy, [(name, supersampling, rows[i::2]) for i in (0, 1)]))
+        return done / (time.perf_counter() - started)
+
+    own = simulator.preset.supersampling
+    compare(
+        {
+            "darklens": lambda: darklens_rate(simulator, 1024),
+            "darklens, all classes": lambda: darklens_rate(whole, 1024),
+            f"lenstronomy, {own} × {own} rays in a pixel": lambda: lenstronomy(own),
+            f"lenstronomy, {UNIFORM} × {UNIFORM} rays in a pixel": lambda: lenstronomy(UNIFORM),
+        },
+        f"{name}, {', '.join(simulator.preset.labels)}, {simulator.preset.pixels}×{simulator.preset.pixels}",
+        options,
+    )
+    pool.shutdown()
+
+
+def compare(contenders: dict[str, Callable[[], float]], title: str, options: argparse.Namespace) -> None:
+    """Let contenders take turns, of which the first is darklens, and print their rates."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(options.rounds):
+        for name, measure in contenders.items():
+            rates[name].append(measure())
+    ours = statistics.median(rates["darklens"])
+    print(f"{title}; {machine()}, {torch.get_num_threads()} threads")
+    print(f"{'contender':46} {'images/s':>9} {'min':>7} {'max':>7} {'darklens is':>12}")
+    for name, values in rates.items():
+        median = statistics.median(values)
+        print(f"{name:46} {median:9.1f} {min(values):7.1f} {max(values):7.1f} {ours / median:10.1f} ×")
+    if options.out:
+        options.out.write_text(json.dumps({"machine": machine(), "rates": rates}, indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--preset", default="model-1")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=16, help="scenes that lenstronomy renders, of another preset")
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     options = parser.parse_args()
+    if options.preset != "model-1":
+        same_scenes(options.preset, options)
+        return
     simulator = Simulator("model-1", seed=1, compile=True)
     darklens_rate(simulator, 256)
     peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -185,24 +262,13 @@ def main() -> None:
         contenders["jaxtronomy, jit and vmap, no PSF or noise"] = lambda: mixed_rate(jax_functions)
     except ImportError:
         print("jaxtronomy is not installed: pip install 'darklens[bench]'")
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(options.rounds):
-        for name, measure in contenders.items():
-            rates[name].append(measure())
-    ours = statistics.median(rates["darklens"])
-    print(f"Model I, equal mix of classes, {PIXELS}×{PIXELS}; {machine()}, {torch.get_num_threads()} threads")
-    print(f"{'contender':46} {'images/s':>9} {'min':>7} {'max':>7} {'darklens is':>12}")
-    for name, values in rates.items():
-        median = statistics.median(values)
-        print(f"{name:46} {median:9.1f} {min(values):7.1f} {max(values):7.1f} {ours / median:10.1f} ×")
+    compare(contenders, f"Model I, equal mix of classes, {PIXELS}×{PIXELS}", options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory of darklens alone: {peak_before:.2f} GB (of this process with all contenders: {peak:.2f} GB)")
     if torch.cuda.is_available():
         gpu = Simulator("model-1", seed=1, device="cuda", compile=True)
         darklens_rate(gpu, 4096)
         print(f"darklens on {torch.cuda.get_device_name()}: {darklens_rate(gpu, 65536):,.0f} images/s")
-    if options.out:
-        options.out.write_text(json.dumps({"machine": machine(), "rates": rates}, indent=1))
     pool.shutdown()
 
 
