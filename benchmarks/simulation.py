@@ -12,7 +12,7 @@ printed too.
 
 Of another preset, lenstronomy renders the same scenes, all parameters given, in two processes: with the preset's own grid
 of sub-pixels, and, as darklens samples adaptively there, with a uniform one of `UNIFORM` × `UNIFORM` rays in each pixel,
-which is nearly as accurate (``benchmarks/convergence.py``). Classes with line vortices are left out, as lenstronomy has none.
+which is nearly as accurate (``benchmarks/convergence.py``). Classes with line vortices are left out: lenstronomy has none.
 """
 
 from __future__ import annotations
