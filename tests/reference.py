@@ -54,7 +54,7 @@ def lens_model(preset: Preset, row: dict[str, Any]) -> tuple[LensModel, list[dic
         line = {k: row[f"vortex_{k}"] for k in ("theta_E", "half_length", "phi")}
         names.append("LINE")
         kwargs.append(line | {"center_x": row["vortex_x"], "center_y": row["vortex_y"]})
-    elif row.get("subhalo_x") is not None:
+    if row.get("subhalo_x") is not None:
         kind = "TNFW" if row.get("subhalo_Rs") is not None else "POINT_MASS"
         if "sis" in (row.get("subhalo_profile"), matter.subhalos and matter.subhalos.profile):
             kind = "SIS"

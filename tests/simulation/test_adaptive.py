@@ -31,6 +31,7 @@ CASES = {
     "halos": ("fair-hst", {"classes": {"a": {"subhalos": HALOS}}}),
     "points": ("fair-hst", {"classes": {"a": {"subhalos": POINTS}}}),
     "vortex": ("fair-euclid", {"classes": {"a": {"vortex": VORTEX}}}),
+    "halos and vortex": ("fair-hst", {"classes": {"a": {"subhalos": HALOS, "vortex": VORTEX}}}),
     "power law": ("fair-hst", {"classes": {"a": {}}, "deflector": {"profile": "epl", "gamma": 2.1}}),
 }
 
@@ -54,7 +55,7 @@ def errors(preset, count=4, seed=1):
 @pytest.mark.parametrize("case", CASES)
 def test_images_are_those_of_very_many_rays(case):
     name, changes = CASES[case]
-    adaptive, uniform = errors(preset_of(name, **changes), count=2 if case == "halos" else 4)
+    adaptive, uniform = errors(preset_of(name, **changes), count=2 if "halos" in case else 4)
     assert adaptive.max() < 0.3
     assert adaptive.median() < 0.05
     assert uniform.median() > 10 * adaptive.median()

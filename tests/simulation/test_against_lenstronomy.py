@@ -56,6 +56,13 @@ def test_isothermal_subhalos_agree():
     assert_agrees(preset, count=3)
 
 
+@pytest.mark.parametrize("profile", ["tnfw", "sis"])
+def test_subhalos_and_a_vortex_in_one_class_agree(profile):
+    subhalos = {"profile": profile, "mean_count": 5, "mass": {"power_law": [-1.9, 1e8, 1e10]}}
+    vortex = {"profile": "line", "mass": 1e10, "half_length": 0.7, "x": {"normal": [0, 0.1]}}
+    assert_agrees(changed("both", classes={"both": {"subhalos": subhalos, "vortex": vortex}}), count=3)
+
+
 @pytest.mark.parametrize("supersampling", [1, 3])
 def test_supersampling_agrees(supersampling):
     assert_agrees(changed("fine", supersampling=supersampling), count=3)

@@ -83,7 +83,9 @@ def test_what_is_not_fused_is_left_to_the_plain_way(tmp_path, monkeypatch):
         rows = draw_block(preset, 1, 0)
         return fused_light(preset, label, select(rows, np.flatnonzero(rows["label"] == label)), x, x)
 
+    both = {"a": {}, "b": SUBHALOS["b"] | {"vortex": resolve_preset("fair-hst")["classes"]["axion"]["vortex"]}}
     assert fused("no_sub").shape == (22, 2, 2)
+    assert fused("b", classes=both) is None
     assert fused("a", classes=own).shape == (32, 2, 2)
     assert fused("b", classes=own) is None
     assert fused("no_sub", deflector=power_law) is None

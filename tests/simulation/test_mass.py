@@ -14,10 +14,16 @@ from darklens.simulation.mass import mean_outward_deflection
 from darklens.simulation.scene import main_deflection, substructure_deflection
 
 
-@pytest.mark.parametrize("name", ["fair-hst", "fair-euclid"])
-def test_fair_classes_hold_the_same_mass_inside_the_ring(name):
+def fair_hst_with_both():
+    content = resolve_preset("fair-hst")
+    both = content["classes"]["cdm"] | content["classes"]["axion"]
+    return content | {"name": "both", "classes": {"no_sub": {}, "both": both}}
+
+
+@pytest.mark.parametrize("preset", ["fair-hst", "fair-euclid", fair_hst_with_both()], ids=["hst", "euclid", "both"])
+def test_fair_classes_hold_the_same_mass_inside_the_ring(preset):
     """The mass of main deflector and substructure is what the drawn Einstein radius alone would give, in every image."""
-    preset = load_preset(name)
+    preset = load_preset(preset)
     rows = from_frame(Simulator(preset, seed=3).catalog(60))
     drawn = from_frame(Simulator(replace(preset, conserve_mass=False), seed=3).catalog(60))
     for label in preset.labels:

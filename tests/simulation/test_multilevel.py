@@ -55,7 +55,7 @@ def test_subhalos_of_a_preset_in_single_precision(compile):
     simulator = Simulator(preset, 3)
     rows = from_frame(simulator.catalog(18))
     rows = select(rows, np.flatnonzero(np.asarray(rows["label"]) == "cdm"))
-    added = substructure(preset, "cdm", rows, torch.float32)
+    (added,) = substructure(preset, "cdm", rows, torch.float32)
     assert (added.weights == 0).any(), "images differ in the number of their subhalos"
     assert off_by(added, 128, 0.04, compile) < 4e-6
 

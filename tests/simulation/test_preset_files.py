@@ -18,7 +18,7 @@ BAD = {
     "source: {amp: 3}": "exactly one of amp, magnitude",
     "noise: twice": "noise: no 'twice'",
     "classes: {cdm: {subhalos: {total_mass: -1}}}": "total_mass must be above zero",
-    "classes: {cdm: {add: 'nowhere.py:f'}}": "takes one of subhalos, vortex, add",
+    "classes: {cdm: {add: 'nowhere.py:f'}}": "takes one of subhalos, add and a vortex",
     "extends: fair-hts": "fair-hts",
     "instrument: {gain: 2.5}": "instrument.gain: images are in electrons",
 }

@@ -81,8 +81,8 @@ LAW = PowerLaw(-1.9, 1e6, 1e10)
         (lambda: Vortex("line", ONE, half_length=ZERO), "vortex.half_length must be above zero"),
         (lambda: Vortex("line", ONE, half_length=ONE, count=0), "vortex.count must be at least 1; got 0"),
         (
-            lambda: DarkMatter(vortex=Vortex("line", ONE, half_length=ONE), add="a.py:b"),
-            "a class takes one of subhalos, vo",
+            lambda: DarkMatter(vortex=Vortex("point_masses", ONE, half_length=ONE), add="a.py:b"),
+            "a class takes one of subhalos, add and a vortex of point masses, beside a line vortex",
         ),
     ],
 )
@@ -92,6 +92,7 @@ def test_impossible_part_is_refused(make, message):
 
 
 def test_values_at_the_edge_are_taken():
+    assert DarkMatter(vortex=Vortex("line", ONE, half_length=ONE), add="a.py:b").point_profile is None
     assert Deflector("epl", mass=Uniform(0, 1), distances="luminosity").gamma == Constant(2.0)
     assert Source("image", amp=ONE, images="a.npy").pixel_scale == Constant(0.01)
     assert Source(magnitude=Normal(22, 1)).R_sersic == Constant(0.25)

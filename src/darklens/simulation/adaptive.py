@@ -13,7 +13,7 @@ from darklens.simulation.multilevel import sum_on_grid
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import SMOOTH
 from darklens.simulation.quadrature import Places, bordered, resolve, roughness
-from darklens.simulation.scene import main_deflection, source_light, substructure
+from darklens.simulation.scene import main_deflection, source_light, substructure, summed, total
 
 Lens = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Surface brightness (N, H, W) at positions (1 or N, H, W) in arcsec, where dark matter adds a deflection in x and y."""
@@ -51,33 +51,31 @@ def adaptive_light(
         Surface brightness per arcsec², (N, n, n).
     """
     x, y = grid
-    added = None if label is None else substructure(preset, label, columns, x)
+    added = [] if label is None else substructure(preset, label, columns, x)
     lens = _lens(preset, columns, x, galaxies, compile)
     width = preset.instrument.pixel_scale / preset.supersampling
     looped = compile and x.device.type == "cpu"
     corner = -(x.shape[-1] - 1) / 2 * width
-    beside, borders, deflect, kinks = (x.new_zeros(1, 1, 1),) * 2, [], None, None
-    if added is not None and added.deflection in SMOOTH:
-        beside = sum_on_grid(added, x.shape[-1], width, compile=compile)
-        borders = [bordered(each) for each in beside]
-    elif added is not None:
-        deflect = deflection_sum(added, compile=compile)
-        beside = deflect(x, y)
+    smooth = [sum_on_grid(part, x.shape[-1], width, compile=compile) for part in added if part.deflection in SMOOTH]
+    kinked = [deflection_sum(part, compile=compile) for part in added if part.deflection not in SMOOTH]
+    nothing = (x.new_zeros(1, 1, 1),) * 2
+    on_grid, borders, kinks = smooth or [nothing], [bordered(each) for each in total(smooth)] if smooth else [], None
+    if kinked:
+        field = summed(kinked)(x, y)
+        on_grid = [*smooth, field]
         # Images in a kink of the deflection may be so small that no sample shows them.
-        kinks = roughness(beside[0], compiled=looped) + roughness(beside[1], compiled=looped)
-    samples = lens(x, y, *beside)
+        kinks = roughness(field[0], compiled=looped) + roughness(field[1], compiled=looped)
+    samples = lens(x, y, *total(on_grid))
 
     def rays(places: Places) -> Tensor:
         at = places.positions(corner, width)
         # In one row, as short ones take a kernel longer.
         ray_x, ray_y = (each.flatten(1)[:, None] for each in at)
-        if deflect is not None:
-            bx, by = deflect(ray_x, ray_y)
-        elif borders:
+        beside = [each(ray_x, ray_y) for each in kinked]
+        if borders:
             bx, by = (places.interpolate(each).flatten(1)[:, None] for each in borders)
-        else:
-            bx, by = beside
-        return lens(ray_x, ray_y, bx, by).view(at[0].shape)
+            beside.append((bx, by))
+        return lens(ray_x, ray_y, *total(beside or [nothing])).view(at[0].shape)
 
     instrument = preset.instrument
     sigma = None if instrument.psf_file is not None else instrument.psf_fwhm * SIGMA_PER_FWHM / width

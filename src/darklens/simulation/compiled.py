@@ -73,9 +73,10 @@ def fused_light(preset: Preset, label: str, columns: Columns, x: Tensor, y: Tens
     """
     if preset.deflector.profile != "sie" or preset.source.profile != "sersic" or not kernels_compile(x.device.type):
         return None
-    added = substructure(preset, label, columns, x)
-    if added is not None and added.deflection not in PROFILES.values():
+    parts = substructure(preset, label, columns, x)
+    if len(parts) > 1 or any(part.deflection not in PROFILES.values() for part in parts):
         return None
+    added = parts[0] if parts else None
     # What decides how to go on is looked at on the host, so that nothing waits for a device.
     values = dict(zip(MAIN, columns_of(columns, list(MAIN.values()), x.dtype), strict=True))
     if all(bool((v == v[0]).all()) for v in values.values()):

@@ -119,13 +119,14 @@ def _source(preset: Preset, rng: np.random.Generator) -> Truths:
 def _dark_matter(
     preset: Preset, matter: DarkMatter, rng: np.random.Generator, rows: Truths, chosen: np.ndarray
 ) -> Truths:
+    drawn: Truths = {}
     if matter.subhalos is not None:
-        return _subhalos(preset, matter.subhalos, rng, len(chosen))
+        drawn |= _subhalos(preset, matter.subhalos, rng, len(chosen))
     if matter.vortex is not None:
-        return _vortex(preset, matter.vortex, rng, len(chosen))
+        drawn |= _vortex(preset, matter.vortex, rng, len(chosen))
     if matter.add is not None:
-        return _populated(matter.add, rng, rows, chosen)
-    return {}
+        drawn |= _populated(matter.add, rng, rows, chosen)
+    return drawn
 
 
 def _subhalos(preset: Preset, subhalos: Subhalos, rng: np.random.Generator, images: int) -> Truths:
@@ -231,8 +232,7 @@ def _rescaled(drawn: Truths, matter: DarkMatter, scale: float) -> Truths:
     rescaled = dict(drawn)
     if "vortex_theta_E" in drawn:
         rescaled["vortex_theta_E"] = drawn["vortex_theta_E"] * scale ** STRENGTHS["line"][1]
-    profile = "point_mass" if matter.subhalos is None else matter.subhalos.profile
-    profiles = drawn.get("subhalo_profile", [profile] * len(drawn.get("subhalo_x", [])))
+    profiles = drawn.get("subhalo_profile", [matter.point_profile] * len(drawn.get("subhalo_x", [])))
     for name, (parameter, power) in STRENGTHS.items():
         if (column := f"subhalo_{parameter}") in rescaled:
             pairs = zip(rescaled[column], profiles, strict=True)

@@ -56,11 +56,18 @@ def conserve_mass(preset: Preset, columns: Columns) -> Floats:
         chosen = np.flatnonzero(labels == label)
         group = select(columns, chosen)
         added = substructure(preset, label, group, torch.float64)
-        if added is None:
+        if not added:
             continue
-        points = POINTS_IF_SMOOTH if added.deflection in SMOOTH else POINTS
         main = mean_outward_deflection(main_deflection(preset, group, torch.float64, shear=False), group)
-        fraction = mean_outward_deflection(deflection_of(added), group, points) / main
+        fraction = (
+            sum(
+                mean_outward_deflection(
+                    deflection_of(part), group, POINTS_IF_SMOOTH if part.deflection in SMOOTH else POINTS
+                )
+                for part in added
+            )
+            / main
+        )
         if fraction.max() >= 1:
             raise PresetError(f"preset {preset.name}: the substructure of {label} outweighs the main deflector")
         # The deflection of a power law goes as theta_E to the gamma - 1.

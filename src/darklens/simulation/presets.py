@@ -166,15 +166,31 @@ class Vortex:
 
 @dataclass(frozen=True)
 class DarkMatter:
-    """What one class adds to the main deflector: at most one of these; ``add`` names a function of the user's."""
+    """What one class adds to the main deflector; ``add`` names a function of the user's.
+
+    A line vortex may come with one of the others: subhalos, a function, or a vortex of point masses exclude each other.
+    """
 
     subhalos: Subhalos | None = None
     vortex: Vortex | None = None
     add: str | None = None
 
     def __post_init__(self) -> None:
-        if sum(part is not None for part in (self.subhalos, self.vortex, self.add)) > 1:
-            raise PresetError("a class takes one of subhalos, vortex, add")
+        masses = None if self.line is not None else self.vortex
+        if sum(part is not None for part in (self.subhalos, masses, self.add)) > 1:
+            raise PresetError("a class takes one of subhalos, add and a vortex of point masses, beside a line vortex")
+
+    @property
+    def line(self) -> Vortex | None:
+        """The vortex, if it is a line."""
+        return self.vortex if self.vortex is not None and self.vortex.profile == "line" else None
+
+    @property
+    def point_profile(self) -> str | None:
+        """Profile of the deflectors in the columns ``subhalo_…``; None if there are none, or if a function says it."""
+        if self.subhalos is not None:
+            return self.subhalos.profile
+        return "point_mass" if self.vortex is not None and self.line is None else None
 
 
 @dataclass(frozen=True)

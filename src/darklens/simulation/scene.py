@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -60,14 +60,12 @@ def main_columns(preset: Preset, columns: Columns) -> list[str]:
 def substructure_columns(preset: Preset, label: str) -> list[str]:
     """Return the names of the columns that the deflectors of a class, ``label``, are rendered from."""
     matter = preset.classes[label]
-    if matter.vortex is not None and matter.vortex.profile == "line":
-        return [f"vortex_{name}" for name in LINE]
+    names = [] if matter.line is None else [f"vortex_{name}" for name in LINE]
     if matter.add is not None:
-        return ["subhalo_profile", "subhalo_x", "subhalo_y"]
-    if matter.subhalos is None and matter.vortex is None:
-        return []
-    profile = "point_mass" if matter.subhalos is None else matter.subhalos.profile
-    return [f"subhalo_{name}" for name in column_names(deflection_function(profile)).values()]
+        names += ["subhalo_profile", "subhalo_x", "subhalo_y"]
+    elif matter.point_profile is not None:
+        names += [f"subhalo_{name}" for name in column_names(deflection_function(matter.point_profile)).values()]
+    return names
 
 
 def main_deflection(preset: Preset, columns: Columns, like: torch.dtype | Tensor, *, shear: bool = True) -> Deflect:
@@ -106,8 +104,8 @@ def main_deflection(preset: Preset, columns: Columns, like: torch.dtype | Tensor
     return deflect
 
 
-def substructure(preset: Preset, label: str, columns: Columns, like: torch.dtype | Tensor) -> Substructure | None:
-    """Return the deflectors that a class adds.
+def substructure(preset: Preset, label: str, columns: Columns, like: torch.dtype | Tensor) -> list[Substructure]:
+    """Return the deflectors that a class adds, those of one profile after those of another.
 
     Parameters
     ----------
@@ -122,7 +120,7 @@ def substructure(preset: Preset, label: str, columns: Columns, like: torch.dtype
 
     Returns
     -------
-    The deflectors of all images, padded to an equal number, or None for a class that adds nothing.
+    The deflectors of all images, padded to an equal number; none for a class that adds nothing.
 
     Raises
     ------
@@ -131,23 +129,23 @@ def substructure(preset: Preset, label: str, columns: Columns, like: torch.dtype
     """
     matter = preset.classes[label]
     example = like if isinstance(like, Tensor) else torch.empty(0, dtype=like)
-    if matter.vortex is not None and matter.vortex.profile == "line":
+    parts = []
+    if matter.line is not None:
         line = {name: as_tensor(columns[f"vortex_{name}"])[:, None].unbind() for name in LINE}
-        return gather("line", line, example)
-    if matter.subhalos is None and matter.vortex is None and matter.add is None:
-        return None
+        parts.append(gather("line", line, example))
+    profile = matter.point_profile
     added = {k.removeprefix("subhalo_"): v for k, v in columns.items() if k.startswith("subhalo_")}
     profiles = added.pop("profile", [])
     if matter.add is not None:
         if len(set(profiles)) > 1:
             raise PresetError(f"class {label}: one profile for all its images; got {', '.join(sorted(set(profiles)))}")
         profile = own_profile(matter.add, str(profiles[0]))
-    else:
-        profile = "point_mass" if matter.subhalos is None else matter.subhalos.profile
-    found = gather(profile, added, example)
-    # Parameters in the catalogue hold the rescaling, but for those whose meaning is not known.
-    factor = 1.0 if profile in STRENGTHS else preset.deflection_scale
-    return replace(found, weights=found.weights * factor)
+    if profile is not None:
+        found = gather(profile, added, example)
+        # Parameters in the catalogue hold the rescaling, but for those whose meaning is not known.
+        factor = 1.0 if profile in STRENGTHS else preset.deflection_scale
+        parts.append(replace(found, weights=found.weights * factor))
+    return parts
 
 
 def substructure_deflection(preset: Preset, label: str, columns: Columns, like: torch.dtype | Tensor) -> Deflect | None:
@@ -169,8 +167,21 @@ def substructure_deflection(preset: Preset, label: str, columns: Columns, like: 
     A function of positions (1 or N, …) in arcsec that returns the two components of the deflection (N, …), or None for a
     class that adds nothing.
     """
-    parts = substructure(preset, label, columns, like)
-    return None if parts is None else deflection_of(parts)
+    parts = [deflection_of(part) for part in substructure(preset, label, columns, like)]
+    return summed(parts) if parts else None
+
+
+def summed(parts: Sequence[Deflect]) -> Deflect:
+    """Return the sum of deflections, one at least, as a function of positions."""
+    return lambda x, y: total([part(x, y) for part in parts])
+
+
+def total(fields: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the sum of the two components of deflections, one at least."""
+    ax, ay = fields[0]
+    for bx, by in fields[1:]:
+        ax, ay = ax + bx, ay + by
+    return ax, ay
 
 
 def deflection_of(parts: Substructure) -> Deflect:
