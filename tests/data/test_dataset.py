@@ -131,6 +131,12 @@ def test_labels_are_places_in_the_list_of_classes():
         cutouts().labels(["a"])
 
 
+@pytest.mark.parametrize("missing", [None, ""])
+def test_images_without_a_label_have_nan(missing):
+    labels = cutouts(label=["b", "a", missing, "b", "b", missing, "a"]).labels(["a", "b"])
+    np.testing.assert_array_equal(labels, [1, 0, np.nan, 1, 1, np.nan, 0])
+
+
 def test_values_are_numbers_or_nan():
     data = cutouts(z=[0.5, None, -1.5, 3, 4, 5, 6], count=[1, 2, 3, 4, 5, 6, None], name=list("xyzuvwt"))
     np.testing.assert_array_equal(data.values("z"), [0.5, np.nan, -1.5, 3, 4, 5, 6])

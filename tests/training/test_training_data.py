@@ -1,5 +1,7 @@
 """What a run learns from: which images are for training and which for validation."""
 
+import shutil
+
 import numpy as np
 import polars as pl
 import pytest
@@ -81,6 +83,22 @@ def test_values_come_with_their_images_and_unknown_ones_are_left_out():
     torch.testing.assert_close(held_out["image"], block(2 * 2**30 + 5)[torch.from_numpy(known)])
     with pytest.raises(DataError, match=r"preset:model-3-noisy: no column 'halo_mass', .*; numbers are in .*theta_E"):
         open_training_data("preset:model-3-noisy", load_recipe("mass/demo", {"task.target": "halo_mass"}), 0)
+
+
+@pytest.mark.parametrize("missing", [None, ""])
+def test_images_without_a_label_are_left_out(dataset, tmp_path, missing):
+    folder = shutil.copytree(dataset, tmp_path / "partly")
+    catalog = pl.read_parquet(folder / "catalog.parquet")
+    labels = [missing if i % 7 == 0 else label for i, label in enumerate(catalog["label"])]
+    catalog.with_columns(pl.Series("label", labels)).write_parquet(folder / "catalog.parquet")
+    data = open_training_data(str(folder), load_recipe("substructure/demo", TINY), 0)
+    assert "28 of 192 images have no label and are left out" in data.notes
+    assert len(data.train) + len(data.validation) == 164
+    part = data.validation[range(len(data.validation))]
+    names = dict(zip(catalog["id"].cast(pl.String), labels, strict=True))
+    assert part["target"].dtype == torch.int64
+    chosen = data.split.filter(pl.col("split") == "validation")["id"]
+    assert [data.task.class_names[i] for i in part["target"]] == [names[name] for name in chosen]
 
 
 def test_seed_decides_split_order_and_weights(dataset):

@@ -52,6 +52,16 @@ def test_of_a_dataset_with_splits_only_test_rows_count(split):
     assert set(table["path"]) == {str(folder)}, "where the images are, not what they were simulated from"
 
 
+def test_images_without_a_label_do_not_count(run, test_set, tmp_path):
+    folder = shutil.copytree(test_set, tmp_path / "partly")
+    catalog = pl.read_parquet(folder / "catalog.parquet")
+    labels = [None if i % 5 == 2 else label for i, label in enumerate(catalog["label"])]
+    catalog.with_columns(pl.Series("label", labels)).write_parquet(folder / "catalog.parquet")
+    own = fresh_copy(run, tmp_path / "run")
+    assert evaluate_run(own, folder)["n"] == 96 - 19
+    assert predictions(own, "partly")["true"].to_list() == [label for label in labels if label is not None]
+
+
 def test_training_images_are_refused_by_checksum_and_by_name(run, dataset, class_folders, tmp_path):
     with pytest.raises(DataError, match="these are the images the model was trained on"):
         evaluate_run(run, dataset)

@@ -179,7 +179,8 @@ class Cutouts:
     def labels(self, classes: Sequence[str]) -> np.ndarray:
         """Return the label number of each image, (N,) int64: the place of its class in a list of names.
 
-        The two sets of names that DeepLense has for its classes (`SYNONYMS`) are taken for each other.
+        Where some images have no label (null, or empty text), numbers are float64, and nan there. The two sets of names
+        that DeepLense has for its classes (`SYNONYMS`) are taken for each other.
 
         Raises
         ------
@@ -190,16 +191,20 @@ class Cutouts:
             raise DataError(
                 f"{self.where}: the catalogue has no column 'label'; give a folder for each class, or a catalogue"
             )
-        numbers = {name: i for i, name in enumerate(classes)}
-        numbers |= {alias: i for name, i in numbers.items() for alias in SYNONYMS.get(name, ()) if alias not in numbers}
+        numbers: dict[str | None, float] = {name: i for i, name in enumerate(classes)}
+        numbers |= {
+            alias: i for i, name in enumerate(classes) for alias in SYNONYMS.get(name, ()) if alias not in numbers
+        }
         names = self.catalog["label"].cast(pl.String).to_list()
+        missing = {None, ""}.intersection(names)
+        numbers |= dict.fromkeys(missing, np.nan)
         for row, name in enumerate(names):
             if name not in numbers:
                 raise DataError(
                     f"{self.where}: row {row} (id {self.catalog['id'][row]}) has label {name!r}; "
                     f"expected one of {', '.join(classes)}"
                 )
-        return np.array([numbers[name] for name in names], dtype=np.int64)
+        return np.array([numbers[name] for name in names], dtype=np.float64 if missing else np.int64)
 
     def values(self, column: str) -> np.ndarray:
         """Return a numeric column as float64 (N,), nan where it has no value.

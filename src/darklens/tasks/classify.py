@@ -105,7 +105,7 @@ class Classify(Task):
 
     def for_data(self, cutouts: Cutouts) -> Self:
         """Return the task with its class names: those of the dataset, or all that occur."""
-        found = set(cutouts.catalog["label"].drop_nulls()) if "label" in cutouts.catalog.columns else set()
+        found = set(cutouts.catalog["label"].drop_nulls()) - {""} if "label" in cutouts.catalog.columns else set()
         names = list(cutouts.info.classes) or sorted(found)
         task = dataclasses.replace(self, class_names=names)
         labels = task.targets(cutouts)
@@ -115,7 +115,7 @@ class Classify(Task):
         return task
 
     def targets(self, cutouts: Cutouts) -> np.ndarray:
-        """Return label numbers (N,)."""
+        """Return label numbers (N,): whole, but for nan where an image has no label."""
         return cutouts.labels(self.class_names)
 
     @property

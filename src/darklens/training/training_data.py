@@ -234,7 +234,10 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, mask: 
     if not task.needs.pairs:
         known = np.flatnonzero(np.isfinite(targets).reshape(len(targets), -1).all(1))
         if len(known) < len(cutouts):
-            cutouts, targets = cutouts.subset(known), targets[known]
+            what = " or ".join(task.needs.columns) or "target"
+            notes.append(f"{len(cutouts) - len(known):,} of {len(cutouts):,} images have no {what} and are left out")
+            cutouts = cutouts.subset(known)
+            targets = _computed(task.targets(cutouts))
     catalog = ensure_split(cutouts.catalog, split_seed)
     split = catalog["split"].to_numpy()
     train, validation = (np.flatnonzero(split == name) for name in ("train", "validation"))

@@ -181,7 +181,10 @@ def _open(
     known = np.flatnonzero(np.isfinite(truth.reshape(len(truth), -1)).all(1))
     if not len(known):
         raise DataError(f"{data}: no image has a value of {', '.join(model.task.output_names)}")
-    return TestImages(cutouts.subset(known), truth[known])
+    if len(known) < len(cutouts):
+        cutouts = cutouts.subset(known)
+        truth = model.task.targets(cutouts)
+    return TestImages(cutouts, truth)
 
 
 def _measure(
