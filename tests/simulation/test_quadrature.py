@@ -138,6 +138,7 @@ def test_loops_do_what_pytorch_does(psf_sigma, depth, pieces, dtype, rtol):
     rule = _rule(depth, pieces, psf_sigma, dtype, cells.device)
     field = bordered(torch.from_numpy(rng.normal(size=(images, n, n))).to(dtype))
     light = torch.from_numpy(rng.normal(size=(images, count, 3 * pieces, 3 * pieces))).to(dtype)
+    field[2, 40], light[0, 30, 1, 1] = torch.nan, torch.nan  # which must not get lost
     found = []
     for compiled in (False, True):
         places = Places(cells, n, rule, column=column, row=row, compiled=compiled)
@@ -147,6 +148,8 @@ def test_loops_do_what_pytorch_does(psf_sigma, depth, pieces, dtype, rtol):
         found.append([*places.positions(-1.3, 0.2), places.interpolate(field), total])
     for plain, looped in zip(*found, strict=True):
         assert_allclose(looped, plain, rtol=rtol, atol=rtol)
+    assert found[1][2].isnan().any()
+    assert found[1][3].isnan().any()
 
 
 def test_roughness_is_that_of_fourth_differences(compiled):

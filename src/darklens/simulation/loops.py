@@ -14,11 +14,13 @@ import numpy as np
 REACH = 3
 """Sub-pixels on each side that polynomials go through, and that light is shared with."""
 TAPS = 2 * REACH + 1
+SUMS = {"reassoc", "contract"}
+"""What the compiler may change: the order of sums, and a product and a sum in one. What is not finite stays so."""
 LANES = 8
 """Numbers that a processor works on at once: loops over so many are the fastest."""
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)
+@numba.njit(nogil=True, cache=True, fastmath=SUMS)
 def roughness(padded: Any, out: Any) -> None:
     """Write the moduli of the fourth differences along both axes, summed.
 
@@ -41,7 +43,7 @@ def roughness(padded: Any, out: Any) -> None:
                 out[i, a, b] = abs(along) + abs(down)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)
+@numba.njit(nogil=True, cache=True, fastmath=SUMS)
 def convolve(padded: Any, taps: Any, out: Any) -> None:
     """Write a field convolved with seven weights along each axis.
 
@@ -90,7 +92,7 @@ def positions(parts: Any, offsets: Any, corner: float, width: float, out: Any) -
                     out[1, i, k, a, b] = at_y
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)
+@numba.njit(nogil=True, cache=True, fastmath=SUMS)
 def interpolate(parts: Any, polynomials: Any, field: Any, out: Any) -> None:
     """Write a field at places, by polynomials through sub-pixels.
 
@@ -122,7 +124,7 @@ def interpolate(parts: Any, polynomials: Any, field: Any, out: Any) -> None:
                     out[i, k, a, b] = sums[b]
 
 
-@numba.njit(nogil=True, inline="always", fastmath=True)
+@numba.njit(nogil=True, inline="always", fastmath=SUMS)
 def _seven(rows: Any, weights: Any, out: Any) -> None:
     """Write the weighted sum of seven rows of `LANES` numbers."""
     w0, w1, w2, w3, w4, w5, w6 = weights[0], weights[1], weights[2], weights[3], weights[4], weights[5], weights[6]
@@ -138,7 +140,7 @@ def _seven(rows: Any, weights: Any, out: Any) -> None:
         )
 
 
-@numba.njit(nogil=True, inline="always", fastmath=True)
+@numba.njit(nogil=True, inline="always", fastmath=SUMS)
 def _three_by_three(rows: Any, weights: Any, out: Any) -> None:
     """Write the weighted sum of three or six rows of `LANES` numbers."""
     w0, w1, w2 = weights[0], weights[1], weights[2]
@@ -150,7 +152,7 @@ def _three_by_three(rows: Any, weights: Any, out: Any) -> None:
             out[b] += w0 * rows[3, b] + w1 * rows[4, b] + w2 * rows[5, b]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)
+@numba.njit(nogil=True, cache=True, fastmath=SUMS)
 def deposit(parts: Any, shares: Any, light: Any, sign: int, total: Any) -> None:
     """Add light at places to sub-pixels, each of which has its share.
 
@@ -186,7 +188,7 @@ def deposit(parts: Any, shares: Any, light: Any, sign: int, total: Any) -> None:
                 start += wide
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)
+@numba.njit(nogil=True, cache=True, fastmath=SUMS)
 def add_lacking(total: Any, owners: Any, starts: Any, exact: Any, rough: Any, halves: Any) -> None:
     """Add to a grid what deflectors have there and polynomials through a coarser grid have not.
 
@@ -222,7 +224,7 @@ def add_lacking(total: Any, owners: Any, starts: Any, exact: Any, rough: Any, ha
                 out[left + 2 * b + 1] += there[2 * b + 1] - after[b]
 
 
-@numba.njit(nogil=True, inline="always", fastmath=True)
+@numba.njit(nogil=True, inline="always", fastmath=SUMS)
 def _seven_rows(rows: Any, w: Any, out: Any) -> None:
     for b in range(len(out)):
         out[b] = (
@@ -236,7 +238,7 @@ def _seven_rows(rows: Any, w: Any, out: Any) -> None:
         )
 
 
-@numba.njit(nogil=True, inline="always", fastmath=True)
+@numba.njit(nogil=True, inline="always", fastmath=SUMS)
 def _seven_along(values: Any, w: Any, out: Any) -> None:
     for b in range(len(out)):
         out[b] = (
