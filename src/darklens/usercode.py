@@ -31,6 +31,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
+import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -143,12 +145,16 @@ def load_function(reference: str) -> Callable[..., Any]:
 
 @lru_cache
 def _module(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"darklens_user_{path.stem}", path)
+    # Of two files of one name each has its own module, where dataclasses look for what annotations name.
+    spec = importlib.util.spec_from_file_location(
+        f"darklens_user_{path.stem}_{zlib.crc32(str(path).encode()):08x}", path
+    )
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[spec.name]
         raise UserCodeError(f"{path}: the file fails with {type(error).__name__}: {error}") from error
     return module

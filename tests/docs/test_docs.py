@@ -79,6 +79,16 @@ def test_sidm_as_yaml_and_as_function_draw_the_same_population(examples):
     assert mine.render(yaml[:4]).shape == (4, 1, 64, 64)
 
 
+def test_class_of_the_page_that_adds_subhalos_and_a_vortex(tmp_path):
+    text = next(text for text in blocks("extending.md", "yaml") if text.startswith("# both.yaml"))
+    (tmp_path / "both.yaml").write_text(text)
+    rows = Simulator(str(tmp_path / "both.yaml")).catalog(8)
+    both = rows.filter(label="both")
+    assert len(both) == 2
+    assert both["subhalo_mass"].list.len().min() > 10
+    assert both["vortex_theta_E"].is_not_null().all()
+
+
 @pytest.mark.usefixtures("not_compiled")
 def test_path_of_a_theorist_from_preview_to_a_trained_model(examples, monkeypatch, capsys):
     """The commands of the README, with few images and without compiled kernels, which take a minute to make."""

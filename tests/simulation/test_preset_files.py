@@ -35,8 +35,11 @@ def test_impossible_preset_is_refused(text, message, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": None}, "source: missing, or not a mapping; 'extends: fair-hst' takes it from a built-in preset"),
-        ({"classes": ["cdm"]}, "classes: missing, or not a mapping"),
+        (
+            {"source": None},
+            "source: missing, or no keys and values; 'extends: fair-hst' takes it from a built-in preset",
+        ),
+        ({"classes": ["cdm"]}, "classes: missing, or no keys and values"),
         ({"classes": {"cdm": {"subhalo": {}}}}, "unknown key classes.cdm.subhalo; did you mean 'subhalos'?"),
         ({"classes": {"cdm": {"subhalos": {"mas": 1}}}}, "unknown key classes.cdm.subhalos.mas; did you mean 'mass'?"),
         ({"classes": {"a": {"vortex": {"masss": 1}}}}, "unknown key classes.a.vortex.masss; did you mean 'mass'?"),
@@ -61,7 +64,9 @@ def test_impossible_preset_is_refused(text, message, tmp_path):
             "cosmology: Om0 must be from 0 to 1, and Ob0 from 0 to Om0; got Om0 1.1, Ob0 0.05",
         ),
         ({"cosmology": {"Om0": 0.04}}, "cosmology: Om0 must be from 0 to 1, and Ob0 from 0 to Om0; got Om0 0.04"),
-        ({"cosmology": 70}, "cosmology: missing, or not a mapping"),
+        ({"classes": {"a": {"vortex": "line"}}}, "classes.a.vortex: missing, or no keys and values"),
+        ({"classes": {"a": {"vortex": {"profile": "line"}}}}, "classes.a.vortex: mass must be given"),
+        ({"cosmology": 70}, "cosmology: missing, or no keys and values"),
     ],
 )
 def test_content_that_cannot_be_used_is_named_by_its_place(changes, message):

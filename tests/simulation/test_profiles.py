@@ -13,6 +13,7 @@ from darklens.simulation import Simulator
 from darklens.simulation.columns import from_frame
 from darklens.simulation.profiles import custom_profile, gather
 from darklens.simulation.scene import substructure_deflection, summed_deflection
+from darklens.usercode import load_function
 
 CORED = """
 def cored(x, y, x0, y0, theta_E, r_core):
@@ -107,6 +108,23 @@ def test_what_is_infinite_in_one_image_is_nothing_in_those_without_deflectors():
     assert_allclose(ax[:, 1], [2 - 1, 0, -1])
     assert_allclose(ax[1:, 0], [0, -1 / 1.5], rtol=1e-6)
     assert_allclose(ay, [[0.5, 1], [0, 0], [0.25, 0.5]])
+
+
+def test_profile_that_its_name_does_not_lead_to_is_refused(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "def other(x, y, x0, y0):\n    return x, y\n\n\n"
+        "def hidden():\n    def other(x, y, x0, y0):\n        return 0 * x, 0 * y\n    return other\n"
+    )
+    own = f"{tmp_path}/own.py"
+    assert (
+        custom_profile({"profile": load_function(f"{own}:other"), "x": [1], "y": [2]}, own + ":f")["profile"]
+        == "own.py:other"
+    )
+    for profile in (load_function(f"{own}:hidden")(), lambda x, y, x0, y0: (x, y)):
+        with pytest.raises(
+            PresetError, match=r"own\.py: a profile must be a function of this file by its own name; got"
+        ):
+            custom_profile({"profile": profile, "x": [1], "y": [2]}, own + ":f")
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,13 @@ def test_own_loss_is_called_with_logits_and_labels_and_averaged(tmp_path):
     assert float(phase(torch.tensor([[1.0, 5.0], [-0.5, 2.0]]), torch.tensor([1, 0]))) == pytest.approx(3.0)
 
 
+def test_label_smoothing_that_an_own_loss_would_not_see_is_refused():
+    with pytest.raises(
+        RecipeError, match=r"label_smoothing is for cross-entropy, focal; own\.py:loss would not see it"
+    ):
+        LossPhase("own.py:loss", label_smoothing=0.1)
+
+
 def test_focal_loss_is_that_of_its_authors_without_weights():
     """(1 - p)² times the cross-entropy (Lin et al. 2017, eq. 4), smoothed labels included, by numpy."""
     logits, labels = torch.tensor([[2.0, -1.0, 0.3], [0.1, 0.4, -0.7]], dtype=torch.float64), torch.tensor([2, 1])

@@ -87,6 +87,17 @@ def test_overrides_take_the_place_of_single_values():
     )
 
 
+def test_another_optimizer_begins_without_arguments(tmp_path):
+    (tmp_path / "parent.yaml").write_text(
+        "extends: substructure/demo\noptimizer: {name: SGD, lr: 0.3, arguments: {momentum: 0.5}}\n"
+    )
+    (tmp_path / "child.yaml").write_text("extends: parent.yaml\noptimizer: {name: Adam}\n")
+    parent, child = (load_recipe(str(tmp_path / f"{name}.yaml")).optimizer for name in ("parent", "child"))
+    assert (parent.arguments, child.name, child.lr, child.arguments) == ({"momentum": 0.5}, "Adam", 0.3, {})
+    given = load_recipe(str(tmp_path / "parent.yaml"), {"optimizer.name": "SGD", "optimizer.lr": 0.1}).optimizer
+    assert given.arguments == {"momentum": 0.5}, "the same optimiser"
+
+
 def test_another_network_or_task_begins_without_options():
     found = load_recipe("substructure/demo", {"network.name": "timm", "network.architecture": "resnet18"})
     assert found.network == {"name": "timm", "architecture": "resnet18"}

@@ -212,8 +212,9 @@ def _with_positions(found: Cutouts) -> Cutouts:
 
 
 def _labels(column: pl.Series) -> pl.Series:
-    """Labels as text; nan becomes null."""
-    return (column.fill_nan(None) if column.dtype.is_float() else column).cast(pl.String)
+    """Labels as text without spaces around it; nan and empty text become null."""
+    text = (column.fill_nan(None) if column.dtype.is_float() else column).cast(pl.String)
+    return text.str.strip_chars().replace("", None)
 
 
 def order_classes(names: set[str]) -> list[str]:

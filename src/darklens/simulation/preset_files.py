@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +84,17 @@ def _cosmology(content: Mapping[str, Any], key: str) -> Cosmology:
 def _class(content: Mapping[str, Any], where: str) -> DarkMatter:
     parts: dict[str, Any] = dict(content)
     for name, kind in (("subhalos", Subhalos), ("vortex", Vortex)):
-        if isinstance(parts.get(name), Mapping):
-            parts[name] = _part(kind, parts[name], f"{where}.{name}")
+        if parts.get(name) is not None:
+            parts[name] = _part(kind, _mapping(parts, name, f"{where}.{name}"), f"{where}.{name}")
     return _part(DarkMatter, parts, where)
 
 
-def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _mapping(content: Mapping[str, Any], key: str, where: str = "") -> Mapping[str, Any]:
     value = content.get(key)
     if not isinstance(value, Mapping):
-        raise PresetError(f"{key}: missing, or not a mapping; 'extends: fair-hst' takes it from a built-in preset")
+        raise PresetError(
+            f"{where or key}: missing, or no keys and values; 'extends: fair-hst' takes it from a built-in preset"
+        )
     return value
 
 
@@ -108,6 +110,8 @@ def _part(kind: type, content: Mapping[str, Any], where: str) -> Any:
         if value is None:
             continue
         values[key] = _convert(known[key], value, prefix + key)
+    if lacking := [f.name for f in fields(kind) if f.name not in values and f.default is f.default_factory is MISSING]:
+        raise PresetError(f"{where or 'preset'}: {', '.join(lacking)} must be given")
     return kind(**values)
 
 

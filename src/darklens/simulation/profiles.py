@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,14 @@ def own_profile(population: str, profile: str) -> str:
     return f"{own}:{name}"
 
 
+def _name_of(profile: Callable[..., Any], file: Path) -> str:
+    """The name by which a catalogue finds a function of a user's file again."""
+    name = getattr(profile, "__name__", "")
+    if not name.isidentifier() or load_function(f"{file}:{name}") is not profile:
+        raise PresetError(f"{file.name}: a profile must be a function of this file by its own name; got {profile!r}")
+    return f"{file.name}:{name}"
+
+
 def custom_profile(drawn: Any, reference: str) -> dict[str, Any]:
     """Check what a user's population function returned, and name its profile so that a catalogue can hold it.
 
@@ -172,7 +181,7 @@ def custom_profile(drawn: Any, reference: str) -> dict[str, Any]:
         raise PresetError(f"{reference} must return a dict with profile, x, y and the profile's parameters")
     profile = drawn["profile"]
     if callable(profile):
-        profile = f"{split_reference(reference)[0].name}:{profile.__name__}"
+        profile = _name_of(profile, split_reference(reference)[0])
     elif profile not in PROFILES:
         raise PresetError(f"{reference}: no profile {profile!r}; there are {', '.join(PROFILES)}, or a function")
     arrays = {name: np.atleast_1d(np.asarray(v, dtype=np.float64)) for name, v in drawn.items() if name != "profile"}

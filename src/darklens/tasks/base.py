@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from darklens.errors import UserCodeError
 from darklens.evaluation.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -23,6 +24,53 @@ if TYPE_CHECKING:
     from darklens.data.preprocessing import Preprocessing
     from darklens.evaluation.bootstrap import Interval, Metric
     from darklens.tasks.optimization import LearningOptions
+
+
+def known_targets(task: Task, cutouts: Cutouts) -> tuple[Cutouts, np.ndarray]:
+    """Return the images whose targets are known, and these.
+
+    Parameters
+    ----------
+    task
+        Whose targets.
+    cutouts
+        N images.
+
+    Returns
+    -------
+    n of the images, and whole numbers (n,) or floating ones (n, …).
+
+    Raises
+    ------
+    UserCodeError
+        If the task does not return a target for each image, or none that are numbers.
+    """
+    import numpy as np
+
+    targets = _checked(task, cutouts)
+    known = np.flatnonzero(np.isfinite(targets).reshape(len(targets), -1).all(1))
+    if len(known) == len(cutouts) and (targets.ndim > 1 or targets.dtype.kind != "f"):
+        return cutouts, targets
+    cutouts = cutouts.subset(known)
+    targets = _checked(task, cutouts)
+    if targets.dtype.kind == "f" and targets.ndim == 1:
+        raise UserCodeError(
+            f"targets of {type(task).__name__} are fractions ({len(targets)},), with each of which every output would be "
+            "compared; return them as (N, 1)"
+        )
+    return cutouts, targets
+
+
+def _checked(task: Task, cutouts: Cutouts) -> np.ndarray:
+    import numpy as np
+
+    targets = np.asarray(task.targets(cutouts))
+    if targets.ndim == 0 or len(targets) != len(cutouts) or targets.dtype.kind not in "biuf":
+        raise UserCodeError(
+            f"targets of {type(task).__name__} have shape {targets.shape} and type {targets.dtype}; "
+            f"expected a number, or several, for each of {len(cutouts)} images"
+        )
+    return targets
 
 
 def learned(default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING) -> Any:
@@ -153,7 +201,9 @@ class Task(ABC):
 
     @abstractmethod
     def targets(self, cutouts: Cutouts) -> np.ndarray:
-        """Return what is to be predicted: whole numbers (N,), or float64 (N, …) with nan where it is not known.
+        """Return what is to be predicted: whole numbers (N,), or float64 (N, K) with nan where it is not known.
+
+        Whole numbers of which some are not known are float64 (N,) with nan, and whole when only known ones are asked for.
 
         Of a task that needs pairs, training reads the images to predict batch by batch instead, and this serves the test.
 

@@ -57,6 +57,8 @@ class LossPhase:
         if self.name not in LOSSES and not is_reference(self.name):
             known = ", ".join(LOSSES)
             raise RecipeError(f"no loss {self.name!r}; there are {known}, and your own as my_loss.py:function")
+        if self.label_smoothing and is_reference(self.name):
+            raise RecipeError(f"label_smoothing is for {', '.join(LOSSES)}; {self.name} would not see it")
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of logits (N, C) and label numbers (N,)."""

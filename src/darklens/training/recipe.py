@@ -425,6 +425,11 @@ def overridden(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict
         named = content[part].get("name") if isinstance(content.get(part), Mapping) else None
         if overrides.get(f"{part}.name", named) != named:
             content[part] = {}  # the options of one network or task mean nothing to another
+    optimizer = content.get("optimizer")
+    if isinstance(optimizer, Mapping) and overrides.get("optimizer.name", optimizer.get("name")) != optimizer.get(
+        "name"
+    ):
+        content["optimizer"] = {key: value for key, value in optimizer.items() if key != "arguments"}  # nor do these
     for key, value in overrides.items():
         _set(content, key.split("."), value)
     return content

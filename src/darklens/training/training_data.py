@@ -27,7 +27,7 @@ from darklens.errors import DataError, RecipeError
 from darklens.inference.model import BATCH
 from darklens.progress import progress_bar, working
 from darklens.simulation import BLOCK, Preset, Simulator, load_preset
-from darklens.tasks.base import Task
+from darklens.tasks.base import Task, known_targets
 from darklens.training.recipe import Recipe
 
 VALIDATION_IMAGES = 24 * BLOCK
@@ -230,14 +230,14 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, mask: 
     task = task.for_data(cutouts)
     if task.needs.pairs and cutouts.targets is None:
         raise DataError(f"{cutouts.where}: the task needs an image to predict for each (targets.npy, or HR/ and LR/)")
-    targets: Any = cutouts.targets if task.needs.pairs else _computed(task.targets(cutouts))
+    targets: Any = cutouts.targets
     if not task.needs.pairs:
-        known = np.flatnonzero(np.isfinite(targets).reshape(len(targets), -1).all(1))
-        if len(known) < len(cutouts):
+        given = len(cutouts)
+        cutouts, targets = known_targets(task, cutouts)
+        targets = _computed(targets)
+        if len(cutouts) < given:
             what = " or ".join(task.needs.columns) or "target"
-            notes.append(f"{len(cutouts) - len(known):,} of {len(cutouts):,} images have no {what} and are left out")
-            cutouts = cutouts.subset(known)
-            targets = _computed(task.targets(cutouts))
+            notes.append(f"{given - len(cutouts):,} of {given:,} images have no {what} and are left out")
     catalog = ensure_split(cutouts.catalog, split_seed)
     split = catalog["split"].to_numpy()
     train, validation = (np.flatnonzero(split == name) for name in ("train", "validation"))

@@ -34,7 +34,7 @@ from darklens.inference.shipped import shipped_name
 from darklens.progress import progress_bar
 from darklens.schema import read_json
 from darklens.simulation import load_preset
-from darklens.tasks.base import Gallery
+from darklens.tasks.base import Gallery, known_targets
 from darklens.training.job import recorded_job
 from darklens.usercode import load_function
 from darklens.workflows.options import EvaluationOptions
@@ -177,13 +177,9 @@ def _open(
         cutouts = _test_rows(open_with(data, options), model, run)
         _check_unseen(cutouts, run, trust_code=trust_code)
     cutouts.check_columns(model.task.needs.columns)
-    truth = model.task.targets(cutouts)
-    known = np.flatnonzero(np.isfinite(truth.reshape(len(truth), -1)).all(1))
-    if not len(known):
+    cutouts, truth = known_targets(model.task, cutouts)
+    if not len(cutouts):
         raise DataError(f"{data}: no image has a value of {', '.join(model.task.output_names)}")
-    if len(known) < len(cutouts):
-        cutouts = cutouts.subset(known)
-        truth = model.task.targets(cutouts)
     return TestImages(cutouts, truth)
 
 
@@ -205,6 +201,9 @@ def _measure(
     array = predicted.prediction.array
     sets = model.task.prediction_sets(array, model.calibration, evaluation.coverage)
     metrics = model.task.metrics(array, images.truth, sets)
+    keys = [metric.key for metric in metrics]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise UserCodeError(f"metrics of {type(model.task).__name__}: two have the key {twice[0]}; give each its own")
     for reference in evaluation.metrics.split(",") if evaluation.metrics else []:
         own = _own_metric(reference, array, images.truth)
         if own.key in {metric.key for metric in metrics}:
