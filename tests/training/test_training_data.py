@@ -1,5 +1,6 @@
 """What a run learns from: which images are for training and which for validation."""
 
+import json
 import shutil
 
 import numpy as np
@@ -11,8 +12,9 @@ from conftest import TINY
 from darklens.data.dataset import DatasetInfo, DatasetWriter
 from darklens.data.options import DataOptions
 from darklens.errors import DataError, RecipeError
-from darklens.simulation import Simulator
+from darklens.simulation import Simulator, load_preset
 from darklens.training.build import build_module
+from darklens.training.job import check_same_images
 from darklens.training.recipe import load_recipe
 from darklens.training.training_data import MEMBER_STRIDE, open_training_data
 
@@ -37,7 +39,8 @@ def test_simulated_training_and_validation_images_are_of_different_seeds():
     torch.testing.assert_close(held_out, block(2 * 2**30 + 5))
     torch.testing.assert_close(data.sample, block(2**30 + 5))
     torch.testing.assert_close(training, block(2**30 + 5))
-    assert data.description["simulated"] == {"preset": "model-3-noisy", "seeds": [2**30 + 5, 2 * 2**30 + 5]}
+    simulated = data.description["simulated"]
+    assert (simulated["preset"], simulated["seeds"]) == ("model-3-noisy", [2**30 + 5, 2 * 2**30 + 5])
     assert not torch.allclose(training, held_out)
     other = open_training_data("preset:model-3-noisy", RECIPE, 6)
     assert not torch.allclose(other.train[range(64)]["image"], training)
@@ -99,6 +102,35 @@ def test_images_without_a_label_are_left_out(dataset, tmp_path, missing):
     assert part["target"].dtype == torch.int64
     chosen = data.split.filter(pl.col("split") == "validation")["id"]
     assert [data.task.class_names[i] for i in part["target"]] == [names[name] for name in chosen]
+
+
+def test_run_does_not_go_on_with_another_preset(tmp_path):
+    """Nor with another deflection of one's own; where the files are does not matter."""
+
+    def opened(folder, radius="0.1", factor=1):
+        folder.mkdir(exist_ok=True)
+        (folder / "own.py").write_text(f"def still(x, y, x0, y0, r):\n    return {factor} * r * x, 0 * y\n")
+        (folder / "mine.yaml").write_text(
+            "extends: model-3-noisy\nclasses: {a: {}, b: {subhalos: {profile: 'own.py:still', count: 1, "
+            f"parameters: {{r: {radius}}}}}}}, no_sub: null, cdm: null, axion: null}}\n"
+        )
+        return open_training_data(
+            f"preset:{folder / 'mine.yaml'}", load_recipe("substructure/demo", TINY | {"trainer.batch_size": 64}), 0,
+            trust_code=True,
+        )  # fmt: skip
+
+    data = opened(tmp_path / "first")
+    run = tmp_path / "run"
+    run.mkdir()
+    record = {"recipe": {"name": "mine"}}
+    (run / "run.json").write_text(json.dumps(record | {"data_description": data.description}))
+    check_same_images(opened(tmp_path / "moved"), run)
+    for changed in ({"radius": "0.2"}, {"factor": 300}):
+        with pytest.raises(DataError, match="the preset, or a file that it names, was changed since the run began"):
+            check_same_images(opened(tmp_path / "first", **changed), run)
+    older = {"simulated": {"preset": "mine", "seeds": [1, 2]}}
+    (run / "run.json").write_text(json.dumps(record | {"data_description": older}))
+    check_same_images(data, run)
 
 
 def test_seed_decides_split_order_and_weights(dataset):
@@ -415,7 +447,9 @@ def test_what_is_remembered_of_a_preset():
     peaks = np.quantile(data.sample.numpy().reshape(64, -1), 0.995, axis=1)
     assert data.description == {
         "source": "preset:model-3-noisy", "layout": "simulated as it goes", "seed": 5, "train_images": 512,
-        "simulated": {"preset": "model-3-noisy", "seeds": [2**30 + 5, 2**31 + 5]},
+        "simulated": {
+            "preset": "model-3-noisy", "seeds": [2**30 + 5, 2**31 + 5], "checksum": load_preset("model-3-noisy").checksum,
+        },
         "validation_images": 64, "typical_peak": pytest.approx(np.sort(peaks)[31], rel=1e-5),
     }  # fmt: skip
     assert list(data.train_loader(0, 1).sampler) == [list(range(128)), list(range(128, 256))]

@@ -18,7 +18,7 @@ from darklens.physics import Cosmology, deflection_rescaling
 from darklens.simulation.instruments import Instrument
 from darklens.simulation.library import builtin_names, resolve_preset
 from darklens.simulation.priors import Constant, PowerLaw, Prior, WarmPowerLaw
-from darklens.usercode import is_reference, references, split_reference
+from darklens.usercode import code_checksum, is_reference, references, split_reference
 
 Noise = Literal["physical", "deeplense-twice", "deeplense-doubled"]
 Distances = Literal["angular", "luminosity"]
@@ -266,9 +266,17 @@ class Preset:
         own = self.name.partition(":")[0] in builtin_names()
         if not self.resolved or (own and self.resolved == resolve_preset(self.name)):
             return (name,)
-        content = {key: _without_folders(value) for key, value in self.resolved.items() if key != "description"}
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).digest()
-        return (name, int.from_bytes(digest[:8], "little"))
+        return (name, int.from_bytes(_digest(self._content)[:8], "little"))
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of what images follow from but the seed: the content and the files that it names, wherever they are."""
+        files = {path.name: code_checksum(path) for path in self.files}
+        return "sha256:" + _digest({"name": self.name, "content": self._content, "files": files}).hex()
+
+    @property
+    def _content(self) -> dict[str, Any]:
+        return {key: _without_folders(value) for key, value in self.resolved.items() if key != "description"}
 
     @property
     def half_width(self) -> float:
@@ -286,6 +294,10 @@ class Preset:
     def unit(self) -> str:
         """Unit of a pixel."""
         return "counts" if self.noise == "deeplense-twice" else "e-/s"
+
+
+def _digest(content: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).digest()
 
 
 def _without_folders(value: Any) -> Any:

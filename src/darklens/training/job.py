@@ -138,11 +138,17 @@ def check_same_images(data: TrainingData, out: Path) -> None:
     Raises
     ------
     DataError
-        If the checksum of a dataset, the identifiers or the split differ from the run's record.
+        If the checksum of a dataset, a preset or a file that it names, the identifiers or the split differ from the run's
+        record.
     """
-    before = read_record(out).get("data_description", {}).get("checksum")
-    if before is not None and before != data.description.get("checksum"):
+    before = read_record(out).get("data_description", {})
+    if before.get("checksum") not in (None, data.description.get("checksum")):
         raise DataError(f"{out}: the images are not those that the run began with; bring them back, or train anew")
+    simulated = (before.get("simulated") or {}).get("checksum")  # earlier versions kept none
+    if simulated not in (None, data.description.get("simulated", {}).get("checksum")):
+        raise DataError(
+            f"{out}: the preset, or a file that it names, was changed since the run began; bring it back, or train anew"
+        )
     if data.split is not None and (out / "split.parquet").is_file():
         began = pl.read_parquet(out / "split.parquet").select("id", "split")
         if not began.equals(data.split.select("id", "split")):

@@ -370,7 +370,7 @@ def _simulated(preset: Preset, recipe: Recipe, seed: int, seeds: tuple[int, int]
             "source": f"preset:{preset.name}",
             "layout": SIMULATED,
             "seed": seed,
-            "simulated": {"preset": preset.name, "seeds": list(seeds)},
+            "simulated": {"preset": preset.name, "seeds": list(seeds), "checksum": preset.checksum},
             "train_images": epoch_images * recipe.trainer.epochs,
             "validation_images": len(held_out["image"]),
             "typical_peak": _typical_peak(sample["image"]),
