@@ -34,11 +34,12 @@ import logging
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from darklens.errors import UntrustedCodeError, UserCodeError
+from darklens.errors import DarklensError, UntrustedCodeError, UserCodeError
 
 log = logging.getLogger("darklens")
 
@@ -143,12 +144,33 @@ def load_function(reference: str) -> Callable[..., Any]:
     return function
 
 
+_MODULES = "darklens_user_"
+
+
+@contextmanager
+def named_failures(part: object, what: str) -> Iterator[None]:
+    """Name a part of the user's own, and what of it was called, in an error that it ends with; errors of others pass.
+
+    Raises
+    ------
+    UserCodeError
+        In place of an error of a part that comes from a user's file.
+    """
+    try:
+        yield
+    except DarklensError:
+        raise
+    except Exception as error:
+        kind = type(part)
+        if not kind.__module__.startswith(_MODULES):
+            raise
+        raise UserCodeError(f"{what} of {kind.__name__}: ended with {type(error).__name__}: {error}") from error
+
+
 @lru_cache
 def _module(path: Path) -> Any:
     # Of two files of one name each has its own module, where dataclasses look for what annotations name.
-    spec = importlib.util.spec_from_file_location(
-        f"darklens_user_{path.stem}_{zlib.crc32(str(path).encode()):08x}", path
-    )
+    spec = importlib.util.spec_from_file_location(f"{_MODULES}{path.stem}_{zlib.crc32(str(path).encode()):08x}", path)
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)

@@ -16,6 +16,7 @@ from darklens.errors import DarklensError, DataError, UserCodeError
 from darklens.inference.model import load_model
 from darklens.report.page import differences, read_run, write_report
 from darklens.simulation import Simulator, load_preset
+from darklens.tasks.classify import Classify
 from darklens.training.job import Job
 from darklens.training.recipe import load_recipe
 from darklens.training.train import train
@@ -187,6 +188,18 @@ def test_evaluation_of_version_0_1_is_still_reported(run, mass_run, test_set, tm
         assert page.count("<svg") == (4, 2)[number]
     both = write_report([tmp_path / "run0", tmp_path / "run1"], tmp_path / "both.html").read_text()
     assert "Which differences are real" not in both
+
+
+def test_metrics_of_a_task_have_a_key_each_and_the_one_that_ranks_is_among_them(run, test_set, monkeypatch):
+    metrics = Classify.metrics
+    with monkeypatch.context() as patch:
+        patch.setattr(Classify, "metrics", lambda *given: [*metrics(*given), metrics(*given)[0]])
+        with pytest.raises(UserCodeError, match="metrics of Classify: two have the key accuracy; give each its own"):
+            evaluate_run(run, test_set, EvaluationOptions("bad"))
+    monkeypatch.setattr(Classify, "ranking", "skill")
+    with pytest.raises(UserCodeError, match="it ranks by skill, which is none of accuracy, "):
+        evaluate_run(run, test_set, EvaluationOptions("bad"))
+    assert not (run / "evaluations" / "bad").exists()
 
 
 def test_options_that_make_no_sense_are_refused(run, test_set, tmp_path):

@@ -26,6 +26,7 @@ from darklens.progress import progress_bar
 from darklens.schema import read_json
 from darklens.tasks.base import Task
 from darklens.training.history import epoch_history
+from darklens.usercode import named_failures
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,8 @@ def _named(records: Sequence[RunRecord]) -> list[RunRecord]:
 def _section(record: RunRecord, line: str) -> dict[str, Any]:
     evaluation, task = record.evaluation, record.task
     training = record.run["training"]
-    drawn = task.panels(evaluation, *read_arrays(evaluation["folder"], task))
+    with named_failures(task, "panels"):
+        drawn = list(task.panels(evaluation, *read_arrays(evaluation["folder"], task)))
     if record.epochs:  # an ensemble has none of its own
         curve = task.validation_curve
         drawn.append(charts.learning_curves(record.epochs, training["best_epoch"], metric=curve))

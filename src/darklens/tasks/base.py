@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from darklens.errors import UserCodeError
 from darklens.evaluation.calibration import Calibration
+from darklens.usercode import named_failures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +65,8 @@ def known_targets(task: Task, cutouts: Cutouts) -> tuple[Cutouts, np.ndarray]:
 def _checked(task: Task, cutouts: Cutouts) -> np.ndarray:
     import numpy as np
 
-    targets = np.asarray(task.targets(cutouts))
+    with named_failures(task, "targets"):
+        targets = np.asarray(task.targets(cutouts))
     if targets.ndim == 0 or len(targets) != len(cutouts) or targets.dtype.kind not in "biuf":
         raise UserCodeError(
             f"targets of {type(task).__name__} have shape {targets.shape} and type {targets.dtype}; "

@@ -36,7 +36,7 @@ from darklens.schema import read_json
 from darklens.simulation import load_preset
 from darklens.tasks.base import Gallery, known_targets
 from darklens.training.job import recorded_job
-from darklens.usercode import load_function
+from darklens.usercode import load_function, named_failures
 from darklens.workflows.options import EvaluationOptions
 
 COMPARED = 64
@@ -200,16 +200,22 @@ def _measure(
     seconds = time.perf_counter() - started
     array = predicted.prediction.array
     sets = model.task.prediction_sets(array, model.calibration, evaluation.coverage)
-    metrics = model.task.metrics(array, images.truth, sets)
+    with named_failures(model.task, "metrics"):
+        metrics = list(model.task.metrics(array, images.truth, sets))
     keys = [metric.key for metric in metrics]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise UserCodeError(f"metrics of {type(model.task).__name__}: two have the key {twice[0]}; give each its own")
+    if model.task.ranking not in keys:
+        raise UserCodeError(
+            f"metrics of {type(model.task).__name__}: it ranks by {model.task.ranking}, which is none of {', '.join(keys)}"
+        )
     for reference in evaluation.metrics.split(",") if evaluation.metrics else []:
         own = _own_metric(reference, array, images.truth)
         if own.key in {metric.key for metric in metrics}:
             raise UserCodeError(f"{reference}: there is a metric {own.key} already; give it another key")
         metrics.append(own)
-    figures = intervals(metrics, len(array), evaluation.seed)
+    with named_failures(model.task, "metrics"):
+        figures = intervals(metrics, len(array), evaluation.seed)
     if evaluation.outliers is not None:
         found = _outlier_metrics(model, predicted, evaluation.outliers, options.mask)
         metrics += found.metrics
