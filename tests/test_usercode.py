@@ -10,7 +10,7 @@ def test_what_a_part_of_ones_own_ends_with_is_named(tmp_path):
     (tmp_path / "own.py").write_text("class Part:\n    def metrics(self):\n        return {}['rmse']\n")
     part = load_function(f"{tmp_path}/own.py:Part")()
     with (
-        pytest.raises(UserCodeError, match="^metrics of Part: ended with KeyError: 'rmse'$"),
+        pytest.raises(UserCodeError, match=r"^metrics of Part: ended with KeyError: 'rmse'$"),
         named_failures(part, "metrics"),
     ):
         part.metrics()
