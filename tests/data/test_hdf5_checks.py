@@ -74,7 +74,9 @@ def test_text_of_many_lengths_is_read(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("images", data=np.ones((40, 2, 2)))
         file.create_dataset("label", data=labels)
-    assert open_data(tmp_path / "a.h5").catalog["label"].to_list() == labels
+    cutouts = open_data(tmp_path / "a.h5")
+    assert cutouts.catalog["label"].to_list() == [None, *labels[1:]], "empty text is no label"
+    assert "" not in cutouts.info.classes
 
 
 def test_filters_that_compress_more_than_deflate_are_read(tmp_path):
