@@ -211,9 +211,10 @@ def _measure(
         )
     for reference in evaluation.metrics.split(",") if evaluation.metrics else []:
         own = _own_metric(reference, array, images.truth)
-        if own.key in {metric.key for metric in metrics}:
+        if own.key in keys:
             raise UserCodeError(f"{reference}: there is a metric {own.key} already; give it another key")
         metrics.append(own)
+        keys.append(own.key)
     with named_failures(model.task, "metrics"):
         figures = intervals(metrics, len(array), evaluation.seed)
     if evaluation.outliers is not None:
