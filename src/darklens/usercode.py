@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from darklens.errors import DarklensError, UntrustedCodeError, UserCodeError
@@ -148,23 +149,27 @@ _MODULES = "darklens_user_"
 
 
 @contextmanager
-def named_failures(part: object, what: str) -> Iterator[None]:
-    """Name a part of the user's own, and what of it was called, in an error that it ends with; errors of others pass.
+def named_failures() -> Iterator[None]:
+    """Give an error that comes out of code of the user's own the name of its file, line and function; others pass.
 
     Raises
     ------
     UserCodeError
-        In place of an error of a part that comes from a user's file.
+        In place of an error of which a call in a user's file is part.
     """
     try:
         yield
-    except DarklensError:
+    except (DarklensError, BrokenPipeError):
         raise
     except Exception as error:
-        kind = type(part)
-        if not kind.__module__.startswith(_MODULES):
+        calls = [
+            f"{Path(frame.f_code.co_filename).name}, line {line}, in {frame.f_code.co_qualname}"
+            for frame, line in walk_tb(error.__traceback__)
+            if str(frame.f_globals.get("__name__")).startswith(_MODULES)
+        ]
+        if not calls:
             raise
-        raise UserCodeError(f"{what} of {kind.__name__}: ended with {type(error).__name__}: {error}") from error
+        raise UserCodeError(f"{calls[-1]}: ended with {type(error).__name__}: {error}") from error
 
 
 @lru_cache

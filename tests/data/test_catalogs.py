@@ -120,7 +120,9 @@ def test_rows_are_joined_by_identifier_in_the_order_of_the_images():
     joined, note = join_catalog(images, table, "t.csv")
     assert joined.to_dict(as_series=False) == {
         "id": ["c", "a", "x", "b"], "path": ["1", "2", "3", "4"], "z": [3.5, 1.5, None, 2.5],
+        "catalog_path": ["no", "no", None, "no"],
     }  # fmt: skip
+    assert join_catalog(images, images.with_columns(w=pl.lit(2.5)), "t.csv")[0].columns == ["id", "path", "w"]
     assert note == "3 of 4 images have a row in the catalogue"
     with pytest.raises(
         DataError, match=r"t\.csv: no id of the catalogue .* images have ids like 'c', the catalogue like 'd'"

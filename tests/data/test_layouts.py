@@ -223,6 +223,25 @@ def test_several_tables_beside_images_are_not_joined(tmp_path):
     assert open_data(tmp_path, catalog=tmp_path / "two.csv").values("z").tolist() == [3.5, 4.5]
 
 
+def test_labels_of_class_folders_and_of_a_catalogue_must_agree(tmp_path):
+    for label, names in {"cdm": ["a", "b"], "no_sub": ["c"]}.items():
+        (tmp_path / label).mkdir()
+        save_images(tmp_path / label, names)
+    ids = open_data(tmp_path).ids
+    table = pl.DataFrame({"id": ids, "label": ["cdm", "cdm ", "no_sub"], "path": ["x", "y", "z"], "z": [1.5, 2.5, 3.5]})
+    table.write_csv(tmp_path / "same.csv")
+    same = open_data(tmp_path, catalog=tmp_path / "same.csv")
+    assert same.catalog["label"].to_list() == ["cdm", "cdm", "no_sub"]
+    assert same.catalog["catalog_path"].to_list() == ["x", "y", "z"]
+    assert "same.csv: path read as catalog_path, as images have their own" in same.info.notes
+    assert "catalog_label" not in same.catalog.columns
+    table.with_columns(label=pl.Series(["cdm", "axion", None])).write_csv(tmp_path / "other.csv")
+    with pytest.raises(
+        DataError, match=rf"of 1 images the label differs .* {ids[1]} is cdm here and axion there\. Rename"
+    ):
+        open_data(tmp_path, catalog=tmp_path / "other.csv")
+
+
 def test_files_are_in_the_order_of_their_names_and_hidden_ones_left_out(tmp_path):
     images = save_images(tmp_path, ["c", "a", "b"])
     save_images(tmp_path, [".hidden"])

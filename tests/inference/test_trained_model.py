@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from darklens.errors import ModelError
+from darklens.errors import ModelError, UserCodeError
 from darklens.inference.config import ModelConfig, read_config
 from darklens.inference.model import Ensemble, TrainedModel, fitting_batch, load_model, load_task, save_model
 from darklens.inference.outliers import OutlierScore
@@ -46,6 +46,27 @@ def linear(outliers=None, channels=2, weights=WEIGHTS, temperature=1.6, **prepro
         outputs=CLASSES, classes=CLASSES, calibration={"temperature": temperature},
     )  # fmt: skip
     return TrainedModel(config, Linear(weights), Classify(class_names=CLASSES), outliers=outliers)
+
+
+@pytest.mark.parametrize("returned", [torch.ones(7), torch.ones(7, 2), torch.ones(6, 3)])
+def test_predictions_of_another_shape_are_refused(returned, monkeypatch):
+    monkeypatch.setattr(Classify, "calibrated", lambda *given: returned)
+    monkeypatch.setattr(Classify, "averaged", lambda *given: returned)
+    shape = str(tuple(returned.shape)).replace("(", r"\(").replace(")", r"\)")
+    message = rf"predictions of Classify for 7 images have shape {shape}; expected \(7, 3\), a column for each"
+    for model in (linear(), Ensemble(linear().config, [linear(), linear()])):
+        with pytest.raises(UserCodeError, match=message):
+            model.predict(IMAGES)
+
+
+def test_predicted_images_have_four_dimensions(monkeypatch):
+    model = linear()
+    monkeypatch.setattr(Classify, "predicts", "images")
+    monkeypatch.setattr(Classify, "calibrated", lambda *given: torch.ones(7, 2, 9, 9))
+    assert model.predict(IMAGES).array.shape == (7, 2, 9, 9)
+    monkeypatch.setattr(Classify, "calibrated", lambda *given: torch.ones(7, 9, 9))
+    with pytest.raises(UserCodeError, match=r"have shape \(7, 9, 9\); expected \(N, C, H, W\)"):
+        model.predict(IMAGES)
 
 
 def softmax(logits):

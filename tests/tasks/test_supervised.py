@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from darklens.data.augmentation import transform
 from darklens.data.preprocessing import Preprocessing
+from darklens.errors import UserCodeError
 from darklens.tasks.base import Needs
 from darklens.tasks.classify import Classify, LossPhase
 from darklens.tasks.optimization import LearningOptions
@@ -48,6 +49,19 @@ def test_augmentation_follows_from_seed_and_epoch():
     assert torch.equal(first, module(seed=1, epoch=4).augmented(BATCH)[0])
     assert not torch.equal(first, module(seed=1, epoch=5).augmented(BATCH)[0]), "another epoch, other turns"
     assert not torch.equal(first, module(seed=2, epoch=4).augmented(BATCH)[0]), "another seed, other turns"
+
+
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [(torch.ones(8), r"a tensor \(8,\)"), (torch.ones(1), r"a tensor \(1,\)"), (0.5, "a float"), (None, "a NoneType")],
+)
+def test_a_loss_that_is_no_number_is_refused(returned, found, monkeypatch):
+    made = module()
+    monkeypatch.setattr(made, "log", lambda *given, **more: None)
+    for name, step in (("loss", made.training_step), ("validation_loss", made.validation_step)):
+        monkeypatch.setattr(Classify, name, lambda *given: returned)
+        with pytest.raises(UserCodeError, match=f"^{name} of Classify returns {found}; expected one number"):
+            step(BATCH)
 
 
 def test_dropout_follows_from_seed_and_epoch():

@@ -14,6 +14,7 @@ from darklens.cli.parser import arguments_of, make_parser, open_options, options
 from darklens.cli.verbs import VERBS
 from darklens.commands import given_command
 from darklens.errors import DarklensError
+from darklens.usercode import named_failures
 
 CLOSED_PIPE = 141
 """Exit status of a program whose reader went away, as shells count it: 128 + SIGPIPE."""
@@ -71,7 +72,8 @@ def _main(arguments: Sequence[str]) -> None:
     if not 0 <= given.get("seed", 0) < 2**32:
         fail(f"--seed is a whole number from 0 to {2**32 - 1}; got {given['seed']}")
     try:
-        VERBS[verb](**arguments_of(VERBS[verb], given))
+        with named_failures():
+            VERBS[verb](**arguments_of(VERBS[verb], given))
     except DarklensError as error:
         fail(str(error))
     except BrokenPipeError:

@@ -187,9 +187,16 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
     notes += [f"{catalog.name}: {theirs} read as {ours}" for theirs, ours in mapping.items()]
     if truths := sorted(TRUTH_COLUMNS & set(table.columns)):
         notes.append(f"columns no observer knows, which tell the label: {', '.join(truths)}; do not train on them")
+    notes += [
+        f"{catalog.name}: {name} read as catalog_{name}, as images have their own"
+        for name in found.catalog.columns
+        if name != "label" and f"catalog_{name}" in joined.columns
+    ]
     classes = found.info.classes
     if "label" in joined.columns:
         joined = joined.with_columns(_labels(joined["label"]))
+        if "catalog_label" in joined.columns and "label" in table.columns:
+            joined = _one_label(joined.with_columns(_labels(joined["catalog_label"])), where, catalog)
         classes = classes or order_classes(set(joined["label"].drop_nulls()))
     return replace(found, catalog=joined, info=replace(found.info, notes=notes, classes=classes))
 
@@ -209,6 +216,19 @@ def _with_positions(found: Cutouts) -> Cutouts:
     if have:  # objects without a row in the catalogue
         columns = tuple(pl.coalesce(pl.col(of.name), of).alias(of.name) for of in columns)  # type: ignore[assignment]
     return replace(found, catalog=found.catalog.with_columns(columns))
+
+
+def _one_label(frame: pl.DataFrame, where: Path, catalog: Path) -> pl.DataFrame:
+    """The rows with the labels of images, or of the catalogue where they have none; refused if these differ."""
+    differ = frame.filter(pl.col("label") != pl.col("catalog_label"))
+    if len(differ):
+        row = differ.row(0, named=True)
+        raise DataError(
+            f"{where}: of {len(differ):,} images the label differs from that in {catalog.name}: {row['id']} is "
+            f"{row['label']} here and {row['catalog_label']} there. Rename the catalogue's column to keep these labels; to "
+            "use the catalogue's, take the images out of the class folders"
+        )
+    return frame.with_columns(pl.coalesce("label", "catalog_label").alias("label")).drop("catalog_label")
 
 
 def _labels(column: pl.Series) -> pl.Series:

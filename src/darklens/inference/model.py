@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from darklens.data.augmentation import transform
 from darklens.data.preprocessing import Preprocessing
-from darklens.errors import ModelError
+from darklens.errors import ModelError, UserCodeError
 from darklens.evaluation.calibration import Calibration
 from darklens.inference.carried import copy_code, trusted_config
 from darklens.inference.config import ModelConfig as ModelConfig
@@ -200,7 +200,22 @@ class TrainedModel:
         # Preprocessing comes first: a lens need not be fitted again because its image is turned.
         turned = [self.network(transform(prepared, k)).float().cpu() for k in range(1, 8)] if symmetries else []
         calibrated = [self.task.calibrated(each, self.calibration) for each in (output, *turned)]
-        return torch.stack(calibrated).mean(0), score
+        return self._whole(torch.stack(calibrated).mean(0), len(images)), score
+
+    def _whole(self, predicted: Tensor, images: int) -> Tensor:
+        """Predictions of a batch as a task returned them, refused if they are not those of so many images."""
+        columns = self.task.predicts == "columns"
+        expected = (images, self.task.outputs) if columns else (images, *predicted.shape[-3:])
+        if predicted.shape != expected or (not columns and predicted.ndim != 4):
+            raise UserCodeError(
+                f"predictions of {type(self.task).__name__} for {images} images have shape {tuple(predicted.shape)}; "
+                + (
+                    f"expected {expected}, a column for each of its output_names"
+                    if columns
+                    else "expected (N, C, H, W)"
+                )
+            )
+        return predicted
 
     @torch.inference_mode()
     def outputs_and_features(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -278,7 +293,8 @@ class Ensemble(TrainedModel):
         """Return the mean over the members of what `TrainedModel.predict_batch` gives."""
         each = [member.predict_batch(images, symmetries, noise=noise) for member in self._members]
         predictions, scores = zip(*each, strict=True)
-        return self.task.averaged(torch.stack(predictions), self.calibration), torch.stack(scores).mean(0)
+        averaged = self.task.averaged(torch.stack(predictions), self.calibration)
+        return self._whole(averaged, len(images)), torch.stack(scores).mean(0)
 
 
 def save_model(path: Path, model: TrainedModel, card: str, *, half: bool = False) -> None:

@@ -26,7 +26,6 @@ from darklens.progress import progress_bar
 from darklens.schema import read_json
 from darklens.tasks.base import Task
 from darklens.training.history import epoch_history
-from darklens.usercode import named_failures
 
 
 @dataclass(frozen=True)
@@ -216,8 +215,7 @@ def _named(records: Sequence[RunRecord]) -> list[RunRecord]:
 def _section(record: RunRecord, line: str) -> dict[str, Any]:
     evaluation, task = record.evaluation, record.task
     training = record.run["training"]
-    with named_failures(task, "panels"):
-        drawn = list(task.panels(evaluation, *read_arrays(evaluation["folder"], task)))
+    drawn = list(task.panels(evaluation, *read_arrays(evaluation["folder"], task)))
     if record.epochs:  # an ensemble has none of its own
         curve = task.validation_curve
         drawn.append(charts.learning_curves(record.epochs, training["best_epoch"], metric=curve))

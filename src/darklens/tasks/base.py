@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from darklens.errors import UserCodeError
 from darklens.evaluation.calibration import Calibration
-from darklens.usercode import named_failures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,8 +64,7 @@ def known_targets(task: Task, cutouts: Cutouts) -> tuple[Cutouts, np.ndarray]:
 def _checked(task: Task, cutouts: Cutouts) -> np.ndarray:
     import numpy as np
 
-    with named_failures(task, "targets"):
-        targets = np.asarray(task.targets(cutouts))
+    targets = np.asarray(task.targets(cutouts))
     if targets.ndim == 0 or len(targets) != len(cutouts) or targets.dtype.kind not in "biuf":
         raise UserCodeError(
             f"targets of {type(task).__name__} have shape {targets.shape} and type {targets.dtype}; "
@@ -431,7 +429,7 @@ class Task(ABC):
         return Gallery()
 
     def details(self, predicted: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-        """Return what `panels` draw, in JSON's types; it is kept with the evaluation."""
+        """Return what `panels` draw, in JSON's types or NumPy's; it is kept with the evaluation, under names of its own."""
         return {}
 
     def panels(

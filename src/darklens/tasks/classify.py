@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from darklens.errors import DataError, RecipeError
+from darklens.errors import DataError, RecipeError, UserCodeError
 from darklens.evaluation.calibration import Calibration
 from darklens.tasks.base import Gallery, Goal, Needs, Task, learned
 from darklens.usercode import is_reference, load_function
@@ -65,8 +65,11 @@ class LossPhase:
         from torch.nn.functional import cross_entropy
 
         if is_reference(self.name):
-            own: Tensor = load_function(self.name)(logits, labels)
-            return own.mean()
+            own = load_function(self.name)(logits, labels)
+            if not hasattr(own, "mean"):
+                raise UserCodeError(f"{self.name} returns a {type(own).__name__}; expected a tensor of losses")
+            mean: Tensor = own.mean()
+            return mean
         each = cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
         if self.name == "focal":
             of_truth = logits.softmax(-1).gather(1, labels[:, None])[:, 0]

@@ -14,6 +14,7 @@ from darklens.data.augmentation import augment
 from darklens.data.batches import Batch
 from darklens.data.lens_cache import LensFitCache
 from darklens.data.preprocessing import Preprocessing
+from darklens.errors import UserCodeError
 from darklens.models.sections import sections, thaw_epochs
 from darklens.tasks.base import Task
 from darklens.tasks.optimization import LearningOptions, learning_rate_factor, make_optimizer
@@ -115,16 +116,25 @@ class SupervisedModule(LightningModule):
         """Return the loss of a training batch."""
         images, targets = self.augmented(batch)
         output: Tensor = self.network(images)
-        loss = self.task.loss(output.float(), targets, self.current_epoch + 1)
+        loss = self._one_number("loss", self.task.loss(output.float(), targets, self.current_epoch + 1))
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: Batch) -> None:
         """Log the validation loss of a batch, and collect its predictions for the metrics."""
         output, targets = self(batch), _floats(batch["target"])
-        loss = self.task.validation_loss(output, targets)
+        loss = self._one_number("validation_loss", self.task.validation_loss(output, targets))
         self.metrics.update(self.task.predictions(output), targets)
         self.log("validation/loss", loss, prog_bar=True, batch_size=len(output), sync_dist=True)
+
+    def _one_number(self, what: str, loss: object) -> Tensor:
+        """A loss as a task returned it, refused if it is no tensor without dimensions."""
+        if not isinstance(loss, Tensor) or loss.ndim:
+            found = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise UserCodeError(
+                f"{what} of {type(self.task).__name__} returns {found}; expected one number, such as a mean over the batch"
+            )
+        return loss
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over all validation images."""

@@ -31,6 +31,7 @@ from darklens.simulation import load_preset
 from darklens.training.build import check_networks
 from darklens.training.job import Job, learns_alike, machine, open_job_data, recorded_job
 from darklens.training.recipe import Recipe, load_recipe, own_code, short_name
+from darklens.usercode import named_failures
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.options import BenchmarkOptions, EvaluationOptions
 
@@ -202,13 +203,14 @@ def benchmark(
             say(f"  its network has no {', '.join(key.removeprefix('network.') for key in without)}: left as it is")
         new = not _is_evaluated(run)
         try:
-            _train(plan, name, number, run, folders["train"], fitting[name])
-            own |= own_code(load_recipe(name, fitting[name], trust_code=trust_code))
-            trust = trust_code or carries_only(model_folder(run), own)
-            if new:
-                with progress_bar("evaluating") as advance:
-                    chosen = EvaluationOptions("test")
-                    evaluate_run(run, folders["test"], chosen, trust_code=trust, progress=advance)
+            with named_failures():
+                _train(plan, name, number, run, folders["train"], fitting[name])
+                own |= own_code(load_recipe(name, fitting[name], trust_code=trust_code))
+                trust = trust_code or carries_only(model_folder(run), own)
+                if new:
+                    with progress_bar("evaluating") as advance:
+                        chosen = EvaluationOptions("test")
+                        evaluate_run(run, folders["test"], chosen, trust_code=trust, progress=advance)
         except DarklensError as error:
             failed[called] = str(error)
             say(f"  left out: {error}")

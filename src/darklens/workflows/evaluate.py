@@ -36,11 +36,15 @@ from darklens.schema import read_json
 from darklens.simulation import load_preset
 from darklens.tasks.base import Gallery, known_targets
 from darklens.training.job import recorded_job
-from darklens.usercode import load_function, named_failures
+from darklens.usercode import load_function
 from darklens.workflows.options import EvaluationOptions
 
 COMPARED = 64
 """Images of one identifier whose pixels are compared with those of training images; one that is the same is enough."""
+
+
+RESERVED = ("data", "options", "command", "name", "examples", "mistakes", "mistakes_title", "explained", "folder")
+"""What ``evaluation.json`` says of every evaluation, beside its record of figures."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +204,7 @@ def _measure(
     seconds = time.perf_counter() - started
     array = predicted.prediction.array
     sets = model.task.prediction_sets(array, model.calibration, evaluation.coverage)
-    with named_failures(model.task, "metrics"):
-        metrics = list(model.task.metrics(array, images.truth, sets))
+    metrics = list(model.task.metrics(array, images.truth, sets))
     keys = [metric.key for metric in metrics]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise UserCodeError(f"metrics of {type(model.task).__name__}: two have the key {twice[0]}; give each its own")
@@ -215,8 +218,7 @@ def _measure(
             raise UserCodeError(f"{reference}: there is a metric {own.key} already; give it another key")
         metrics.append(own)
         keys.append(own.key)
-    with named_failures(model.task, "metrics"):
-        figures = intervals(metrics, len(array), evaluation.seed)
+    figures = intervals(metrics, len(array), evaluation.seed)
     if evaluation.outliers is not None:
         found = _outlier_metrics(model, predicted, evaluation.outliers, options.mask)
         metrics += found.metrics
@@ -226,12 +228,7 @@ def _measure(
 
 def _own_metric(reference: str, predicted: np.ndarray, truth: np.ndarray) -> Metric:
     """A user's own metric, a function of predictions and truths."""
-    try:
-        metric = load_function(reference)(predicted, truth)
-    except DarklensError:
-        raise
-    except Exception as error:  # whatever a user's own code may raise
-        raise UserCodeError(f"{reference}: ended with {type(error).__name__}: {error}") from error
+    metric = load_function(reference)(predicted, truth)
     if not isinstance(metric, Metric):
         raise UserCodeError(f"{reference}: returns a {type(metric).__name__}; expected a Metric of darklens.evaluation")
     return metric
@@ -274,7 +271,7 @@ def _record(
     """The content of ``evaluation.json``."""
     task, array = model.task, measured.predicted.prediction.array
     ranking = next(metric for metric in measured.metrics if metric.key == task.ranking)
-    return {
+    record = {
         "n": len(array),
         "seed": evaluation.seed,
         "rounds": ROUNDS,
@@ -287,7 +284,21 @@ def _record(
         "ranking": ranking.key,
         "symmetries": evaluation.symmetries,
         "coverage": evaluation.coverage,
-    } | task.details(array, images.truth)
+    }
+    details = task.details(array, images.truth)
+    if taken := sorted(set(details) & {*record, *RESERVED}):
+        raise UserCodeError(f"details of {type(task).__name__}: {', '.join(taken)} is a name of darklens's own")
+    try:
+        return record | dict(json.loads(json.dumps(details, default=_plain_numbers)))
+    except TypeError as error:
+        raise UserCodeError(f"details of {type(task).__name__}: {error}") from error
+
+
+def _plain_numbers(value: object) -> Any:
+    """Numbers and arrays of NumPy in JSON's types."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"JSON knows no {type(value).__name__}")
 
 
 def _keep(model: TrainedModel, images: TestImages, measured: Measured, record: dict[str, Any], out: Path) -> None:

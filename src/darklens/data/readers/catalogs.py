@@ -117,7 +117,8 @@ def join_catalog(frame: pl.DataFrame, catalog: pl.DataFrame, source: str) -> tup
     frame
         A row for each of N images.
     catalog
-        The table to add, with a text column ``id`` without repetitions. Columns that images have already are left out.
+        The table to add, with a text column ``id`` without repetitions. A column that images have already gets
+        ``catalog_`` before its name, and is left out if it says the same.
     source
         Where the catalogue comes from, for errors.
 
@@ -132,7 +133,8 @@ def join_catalog(frame: pl.DataFrame, catalog: pl.DataFrame, source: str) -> tup
         If no id matches.
     """
     keyed = frame.with_columns(pl.col("id").cast(pl.String))
-    extra = catalog.select("id", *[c for c in catalog.columns if c not in frame.columns])
+    taken = {name: f"catalog_{name}" for name in catalog.columns if name in frame.columns and name != "id"}
+    extra = catalog.drop([new for new in taken.values() if new in catalog.columns]).rename(taken)
     match = match_identifiers(keyed["id"], extra["id"])
     if not match.count:
         raise DataError(
@@ -142,5 +144,7 @@ def join_catalog(frame: pl.DataFrame, catalog: pl.DataFrame, source: str) -> tup
     keyed = keyed.with_columns(match.images.alias(_KEY))
     extra = extra.drop("id").with_columns(match.catalog.alias(_KEY))
     joined = keyed.join(extra, on=_KEY, how="left", maintain_order="left").drop(_KEY)
+    text = joined.select(pl.col([*taken, *taken.values()]).cast(pl.String, strict=False))
+    joined = joined.drop([new for old, new in taken.items() if text[old].equals(text[new])])
     matches = f"{match.count:,} of {len(frame):,} images have a row in the catalogue"
     return joined, f"{matches}; identifiers were {match.note}" if match.note else matches
