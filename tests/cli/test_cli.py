@@ -149,6 +149,24 @@ def test_help_of_a_wrong_option_says_which(capsys):
         assert message in capsys.readouterr().out
 
 
+def test_what_code_of_ones_own_ends_with_is_one_line(run, test_set, tmp_path, capsys):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "def metric(predicted, truth):\n    return truth / 'x'\n\ndef loss(logits, labels):\n    return logits.nothing\n"
+    )
+    for line, said in (
+        (["evaluate", run, "--data", test_set, "--metrics", f"{own}:metric", "--name", "own"],
+         "darklens: own.py, line 2, in metric: ended with TypeError: ufunc"),
+        (["train", "substructure/demo", "--data", test_set, "--task.losses", f"[{{name: {own}:loss}}]", "--out", tmp_path / "run",
+          "--trainer.batch_size", "16"],
+         "darklens: own.py, line 5, in loss: ended with AttributeError"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in line])
+        assert stop.value.code == 2
+        assert said in capsys.readouterr().err
+
+
 def test_option_of_several_values_is_given_once(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "run", "--data", "x", "--metrics", "a.py:f", "--metrics", "a.py:g"])

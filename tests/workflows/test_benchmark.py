@@ -30,6 +30,7 @@ from darklens.workflows.benchmark import (
     planned,
     run_passing_on_errors,
 )
+from darklens.usercode import load_function
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.options import BenchmarkOptions, EvaluationOptions
 
@@ -159,6 +160,16 @@ def test_recipe_that_fails_with_one_seed_is_ranked_by_the_others(board, tmp_path
     content = json.loads((copy / "leaderboard.json").read_text())
     assert {row["name"]: row["seeds"] for row in content["rows"]} == {"demo": 1, "plain": 1}
     assert content["failed"] == {"substructure/demo, seed 1": "no memory is left"}
+
+
+def test_recipe_whose_own_code_fails_in_its_evaluation_is_named(board, tmp_path, monkeypatch):
+    out, *_ = board
+    copy = shutil.copytree(out, tmp_path / "copy")
+    (tmp_path / "own.py").write_text("def loss(line):\n    return line.mean\n")
+    failing = load_function(f"{tmp_path}/own.py:loss")
+    monkeypatch.setattr(benchmarks, "_train", lambda *given: failing([]))
+    with pytest.raises(DataError, match=r"substructure/demo: own\.py, line 2, in loss: ended with AttributeError"):
+        benchmark(["substructure/demo"], Budget(2, "epochs"), copy, choices=FEW, overrides=SMALL, say=lambda _: None)
 
 
 def test_recipe_whose_weights_cannot_be_had_is_left_out_and_named(board, tmp_path, monkeypatch):
