@@ -157,8 +157,8 @@ def test_what_code_of_ones_own_ends_with_is_one_line(run, test_set, tmp_path, ca
     for line, said in (
         (["evaluate", run, "--data", test_set, "--metrics", f"{own}:metric", "--name", "own"],
          "darklens: own.py, line 2, in metric: ended with TypeError: ufunc"),
-        (["train", "substructure/demo", "--data", test_set, "--task.losses", f"[{{name: {own}:loss}}]", "--out", tmp_path / "run",
-          "--trainer.batch_size", "16"],
+        (["train", "substructure/demo", "--data", test_set, "--task.losses", f"[{{name: {own}:loss}}]",
+          "--out", tmp_path / "run", "--trainer.batch_size", "16"],
          "darklens: own.py, line 5, in loss: ended with AttributeError"),
     ):  # fmt: skip
         with pytest.raises(SystemExit) as stop:

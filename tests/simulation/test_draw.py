@@ -11,10 +11,12 @@ from lenstronomy.LensModel.Profiles.tnfw import TNFW
 from numpy.testing import assert_allclose
 from scipy import integrate, stats
 
+from darklens.errors import PresetError
 from darklens.physics import nfw_concentration
 from darklens.simulation import Simulator, load_preset
 from darklens.simulation.draw import draw_block
 from darklens.simulation.library import resolve_preset
+from darklens.simulation.presets import DarkMatter
 from darklens.simulation.scene import substructure_deflection
 
 
@@ -277,3 +279,23 @@ def test_presets_of_one_name_do_not_share_their_lenses(tmp_path):
     assert np.abs(first - unlike).min() > 0
     assert np.abs(draw_block(load_preset("fair-hst"), 3, 0)["source_x"] - named).min() > 0
     assert load_preset("model-1:axion").key == (zlib.crc32(b"model-1:axion"),)
+
+
+def test_parameters_that_a_population_gives_for_some_images_alone_are_refused(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "def halo(x, y, x0, y0, theta_E):\n    return theta_E * (x - x0), theta_E * (y - y0)\n\n"
+        "def some(rng, lens):\n    many = {'profile': halo, 'x': [0.5, 1], 'y': [1, 2], 'theta_E': [0.25, 0.5]}\n"
+        "    return many if rng.uniform() < 0.5 else {'profile': halo, 'x': [], 'y': []}\n\n"
+        "def fewer(rng, lens):\n    many = some(rng, lens)\n"
+        "    return many if rng.uniform() < 0.5 else {name: [0.5] for name in ('x', 'y')} | {'profile': halo}\n"
+    )
+    preset = load_preset("model-1")
+    for name in ("some", "fewer"):
+        own = replace(preset, classes={"own": DarkMatter(add=f"{tmp_path}/own.py:{name}")})
+        if name == "some":
+            assert {len(x) for x in draw_block(own, 3, 0)["subhalo_theta_E"]} == {0, 2}
+        else:
+            with pytest.raises(
+                PresetError, match=r"own\.py:fewer: theta_E is given for some images and not for others"
+            ):
+                draw_block(own, 3, 0)

@@ -90,7 +90,7 @@ def test_deflectors_that_an_image_lacks_have_no_weight():
             [sign * 0.5 + shift, sign * -2.0 + shift],
             sign * 3.0 + shift,
         )
-    with pytest.raises(PresetError, match="profile sis needs x, y, theta_E; missing: theta_E"):
+    with pytest.raises(PresetError, match="profile sis needs x, y, theta_E; missing: theta_E; given: x, y"):
         gather("sis", {"x": columns["x"], "y": columns["y"]}, torch.empty(0))
 
 
@@ -108,6 +108,32 @@ def test_what_is_infinite_in_one_image_is_nothing_in_those_without_deflectors():
     assert_allclose(ax[:, 1], [2 - 1, 0, -1])
     assert_allclose(ax[1:, 0], [0, -1 / 1.5], rtol=1e-6)
     assert_allclose(ay, [[0.5, 1], [0, 0], [0.25, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("theta_E * (x - x0)", "Tensor"),
+        ("None", "NoneType"),
+        ("((x - x0).sum(-1), (y - y0).sum(-1))", r"\(2, 3\) and \(2, 3\)"),
+        ("((x - x0)[0], y - y0)", r"\(3, 4\) and \(2, 3, 4\)"),
+        ("(x - x0, 0.0)", r"\(2, 3, 4\) and float"),
+        ("(x - x0, y - y0, 0 * x)", "tuple"),
+    ],
+)
+def test_deflection_of_ones_own_that_returns_something_else_is_refused(returned, said, tmp_path):
+    (tmp_path / "own.py").write_text(
+        f"def halo(x, y, x0, y0, theta_E):\n    return {returned}\n\n"
+        "def plane(x, y, x0, y0, theta_E):\n    return 0.5 + 0 * x, theta_E * (y - y0)\n"
+    )
+    columns = {"x": [np.ones(4)] * 2, "y": [np.ones(4)] * 2, "theta_E": [np.full(4, 2.0)] * 2}
+    x, y = torch.rand(2, 3), torch.rand(2, 3)
+    halo, plane = (gather(f"{tmp_path}/own.py:{name}", columns, x) for name in ("halo", "plane"))
+    ax, ay = summed_deflection(plane.deflection, x, y, parameters=plane.parameters, weights=plane.weights)
+    assert_allclose(ax, np.full((2, 3), 4 * 0.5))
+    assert_allclose(ay, 4 * 2 * (y - 1), rtol=1e-6)
+    with pytest.raises(PresetError, match=rf"own\.py:halo returned {said}; expected two tensors \(2, 3, 4\)"):
+        summed_deflection(halo.deflection, x, y, parameters=halo.parameters, weights=halo.weights)
 
 
 def test_profile_that_its_name_does_not_lead_to_is_refused(tmp_path):
@@ -134,6 +160,9 @@ def test_profile_that_its_name_does_not_lead_to_is_refused(tmp_path):
         ({"profile": "sis", "x": [1]}, "must return a dict with profile, x, y"),
         ({"profile": "sphere", "x": [1], "y": [2]}, "no profile 'sphere'; there are point_mass, sis, tnfw, line"),
         ({"profile": "sis", "x": [1, 2], "y": [2]}, "one value for each deflector"),
+        ({"profile": "sis", "x": [1], "y": ["far"]}, "models.py:sidm: all parameters are numbers, .* 'far'"),
+        ({"profile": "sis", "x": [[1, 2]], "y": [2]}, "models.py:sidm: x is one finite number for each deflector"),
+        ({"profile": "sis", "x": [1, 2], "y": [2, np.nan]}, "models.py:sidm: y is one finite number for each"),
     ],
 )
 def test_population_that_cannot_be_used_is_refused(drawn, message):

@@ -21,6 +21,7 @@ from darklens.paths import only_one
 from darklens.tasks.classify import Classify
 from darklens.training.job import recorded_job
 from darklens.training.recipe import load_recipe
+from darklens.usercode import load_function
 from darklens.workflows import benchmark as benchmarks
 from darklens.workflows.benchmark import (
     Budget,
@@ -30,7 +31,6 @@ from darklens.workflows.benchmark import (
     planned,
     run_passing_on_errors,
 )
-from darklens.usercode import load_function
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.options import BenchmarkOptions, EvaluationOptions
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from darklens.errors import PresetError
 from darklens.physics import (
     critical_surface_density,
     einstein_radius,
@@ -199,7 +200,11 @@ def _populated(reference: str, rng: np.random.Generator, rows: Truths, chosen: n
         lens = {name: float(rows[name][i]) for name in ("theta_E", "e1", "e2", "lens_x", "lens_y", "gamma1", "gamma2")}
         drawn.append(custom_profile(populate(rng, lens), reference))
     columns: Truths = {"subhalo_profile": [d["profile"] for d in drawn]}
-    for name in sorted({name for d in drawn for name in d} - {"profile"}):
+    names = {name for d in drawn for name in d}
+    for d in drawn:
+        if len(d["x"]) and (missing := sorted(names - set(d))):
+            raise PresetError(f"{reference}: {', '.join(missing)} is given for some images and not for others")
+    for name in sorted(names - {"profile"}):
         columns[f"subhalo_{name}"] = [d.get(name, np.zeros(0)) for d in drawn]
     return columns
 

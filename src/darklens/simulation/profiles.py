@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, wraps
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,34 @@ class Substructure:
 
 
 def deflection_function(profile: str) -> Deflection:
-    """Return the deflection of a profile: one of `PROFILES`, or the user's ``file.py:name``."""
-    return load_function(profile) if is_reference(profile) else PROFILES[profile]
+    """Return the deflection of a profile: one of `PROFILES`, or the user's ``file.py:name``, whose results are checked."""
+    return _own_deflection(profile) if is_reference(profile) else PROFILES[profile]
+
+
+@lru_cache
+def _own_deflection(reference: str) -> Deflection:
+    function = load_function(reference)
+
+    @wraps(function)
+    def deflection(x: Tensor, y: Tensor, **parameters: Tensor) -> tuple[Tensor, Tensor]:
+        found = function(x, y, **parameters)
+        shape = np.broadcast_shapes(x.shape, y.shape, *(each.shape for each in parameters.values()))
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            said = type(found).__name__
+        elif any(not isinstance(each, Tensor) or not _fits(each.shape, shape) for each in found):
+            said = " and ".join(str(tuple(e.shape)) if isinstance(e, Tensor) else type(e).__name__ for e in found)
+        else:
+            return found[0], found[1]
+        raise PresetError(
+            f"{reference} returned {said}; expected two tensors {tuple(shape)}: the deflection in x and in y"
+        )
+
+    return deflection
+
+
+def _fits(shape: torch.Size, whole: tuple[int, ...]) -> bool:
+    """Whether a tensor has the dimensions of another, or 1 in place of some."""
+    return len(shape) == len(whole) and all(own in (1, length) for own, length in zip(shape, whole, strict=True))
 
 
 def column_names(deflection: Deflection) -> dict[str, str]:
@@ -111,7 +138,10 @@ def gather(profile: str, columns: Mapping[str, Sequence[Any]], like: Tensor) -> 
     deflection = deflection_function(profile)
     names = column_names(deflection)
     if missing := [name for name in names.values() if name not in columns]:
-        raise PresetError(f"profile {profile} needs {', '.join(names.values())}; missing: {', '.join(missing)}")
+        raise PresetError(
+            f"profile {profile} needs {', '.join(names.values())}; missing: {', '.join(missing)}; "
+            f"given: {', '.join(columns)}"
+        )
     counts = [len(values) for values in columns["x"]]
     present = torch.arange(max(counts, default=0)) < torch.tensor(counts)[:, None]
     # Where an image has fewer, the weight is 0 and the parameters are harmless copies of real ones.
@@ -175,7 +205,7 @@ def custom_profile(drawn: Any, reference: str) -> dict[str, Any]:
     Raises
     ------
     PresetError
-        If a key is missing, the profile does not exist, or lengths differ.
+        If a key is missing, the profile does not exist, parameters are no finite numbers, or lengths differ.
     """
     if not isinstance(drawn, Mapping) or not {"profile", "x", "y"} <= set(drawn):
         raise PresetError(f"{reference} must return a dict with profile, x, y and the profile's parameters")
@@ -184,7 +214,15 @@ def custom_profile(drawn: Any, reference: str) -> dict[str, Any]:
         profile = _name_of(profile, split_reference(reference)[0])
     elif profile not in PROFILES:
         raise PresetError(f"{reference}: no profile {profile!r}; there are {', '.join(PROFILES)}, or a function")
-    arrays = {name: np.atleast_1d(np.asarray(v, dtype=np.float64)) for name, v in drawn.items() if name != "profile"}
+    try:
+        arrays = {
+            name: np.atleast_1d(np.asarray(v, dtype=np.float64)) for name, v in drawn.items() if name != "profile"
+        }
+    except (TypeError, ValueError) as error:
+        raise PresetError(f"{reference}: all parameters are numbers, or arrays of them: {error}") from error
+    for name, values in arrays.items():
+        if values.ndim != 1 or not np.isfinite(values).all():
+            raise PresetError(f"{reference}: {name} is one finite number for each deflector; got {values}")
     if len({len(values) for values in arrays.values()}) != 1:
         lengths = {name: len(values) for name, values in arrays.items()}
         raise PresetError(f"{reference}: all parameters need one value for each deflector; got {lengths}")
