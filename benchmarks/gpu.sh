@@ -12,4 +12,8 @@ set -eu
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
 [ -x "$python" ] || python=python3
+"$python" -c "import darklens, torch" 2> /dev/null || {
+    echo "gpu.sh: $python has no darklens or no PyTorch; run 'make setup' first" >&2
+    exit 2
+}
 exec "$python" benchmarks/gpu.py "$@"

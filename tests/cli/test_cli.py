@@ -167,6 +167,30 @@ def test_what_code_of_ones_own_ends_with_is_one_line(run, test_set, tmp_path, ca
         assert said in capsys.readouterr().err
 
 
+def test_resuming_without_the_command_says_which_it_was(tmp_path, capsys):
+    for began, again in (("darklens train r --out x", " --resume"), ("darklens train r --resume --out x", "")):
+        (tmp_path / "run.json").write_text(json.dumps({"command": began}))
+        for line in (["--resume", str(tmp_path)], [str(tmp_path), "--resume"]):
+            with pytest.raises(SystemExit) as stop:
+                main(["train", *line])
+            assert stop.value.code == 2
+            said = f"darklens: --resume takes the command again that began the run: {began}{again}\n"
+            assert capsys.readouterr().err == said
+    (tmp_path / "run.json").write_text("3")
+    with pytest.raises(SystemExit):
+        main(["train", str(tmp_path), "--resume"])
+    assert "with its recipe, --data and --out; run.json keeps it" in capsys.readouterr().err
+
+
+def test_help_of_a_recipe_says_what_it_changes(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "substructure/densenet161", "--help"])
+    said = capsys.readouterr().out.split("What substructure/densenet161 says")[1]
+    lines = {line.strip() for line in said.splitlines()}
+    assert {"--optimizer.name Adam", "--schedule.name step", "--trainer.unfreezing sections"} <= lines
+    assert "--preprocessing" not in " ".join(line for line in lines if "crop" in line)
+
+
 def test_option_of_several_values_is_given_once(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "run", "--data", "x", "--metrics", "a.py:f", "--metrics", "a.py:g"])

@@ -79,6 +79,24 @@ def test_after_an_import_with_a_split_its_test_images_are_evaluated(verb, datase
     assert "runs/mine on 39 images" in verb(evaluate)
 
 
+def test_own_preset_and_code_are_pointed_to(verb, tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: model-3-noisy\n")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Sequential):\n    def __init__(self, channels, outputs):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64 * 64, outputs))\n"
+    )
+    verb("simulate mine.yaml --count 64 --out images")
+    train = "train substructure/demo --data images --out run --network.name net.py:Net --trainer.epochs 1"
+    train += " --trainer.batch_size 16 --preprocessing.crop 64"
+    assert next_command(verb(train)) == "darklens evaluate run --data preset:mine.yaml --trust_code true"
+    shutil.rmtree(tmp_path / "run" / "model")
+    (tmp_path / "net.py").rename(tmp_path / "moved.py")
+    with pytest.raises(
+        AssertionError, match=r"net\.py: there is no such file of code, .*; the run keeps what it was started"
+    ):
+        verb(f"{train} --resume")
+
+
 def test_folder_without_test_images_is_told_how_to_come_by_some(verb, tmp_path):
     rng = np.random.default_rng(0)
     for name in ("cdm", "no_sub"):

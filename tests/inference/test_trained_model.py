@@ -59,6 +59,19 @@ def test_predictions_of_another_shape_are_refused(returned, monkeypatch):
             model.predict(IMAGES)
 
 
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("folder", r"folder: predict takes arrays; those of files are darklens\.open_data\(path\)\.images"),
+        ([[1, 2], [3]], "images are no array of numbers: "),
+        (["a"], "images are no array of numbers: .*'a'"),
+    ],
+)
+def test_what_is_no_array_is_refused(images, message):
+    with pytest.raises(ModelError, match=message):
+        linear().predict(images)
+
+
 def test_predicted_images_have_four_dimensions(monkeypatch):
     model = linear()
     monkeypatch.setattr(Classify, "predicts", "images")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from inspect import signature
 
 from darklens.cli.console import fail, say
-from darklens.cli.interrupted import kept
+from darklens.cli.interrupted import how_to_resume, kept
 from darklens.cli.parser import arguments_of, make_parser, open_options, options_help, plain_arguments
 from darklens.cli.verbs import VERBS
 from darklens.commands import given_command
@@ -43,6 +43,8 @@ def _main(arguments: Sequence[str]) -> None:
     try:
         plain = ["--help" if word == "-h" else word for word in plain_arguments(arguments)]
         named = [word.partition("=")[0] for word in plain]
+        if "train" in plain and "--resume=true" in plain and not {"--data", "--out", "--help"} & set(named):
+            fail(how_to_resume(plain))
         if twice := [name for name in LISTS if named.count(name) > 1]:
             fail(f"{twice[0]} is given {named.count(twice[0])} times; say it once, with commas between the values")
         rest, opened = open_options(plain)

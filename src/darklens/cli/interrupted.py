@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,19 @@ def kept(verb: str, given: Mapping[str, Any], again: str) -> str:
     if verb == "demo" and (run := Path(given.get("out") or "runs/demo")).exists():
         return f"interrupted; the images are kept in {run}-data; remove {run}, then start anew: {again}"
     return f"interrupted; nothing was written; to start anew: {again}"
+
+
+def how_to_resume(arguments: Sequence[str]) -> str:
+    """Return how a training is resumed, with the command that began it where the arguments hold its run folder."""
+    for word in arguments:
+        try:
+            began = json.loads((Path(word) / "run.json").read_text("utf-8")).get("command")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if began:
+            again = began if "--resume" in began else f"{began} --resume"
+            return f"--resume takes the command again that began the run: {again}"
+    return "--resume takes the command again that began the run, with its recipe, --data and --out; run.json keeps it"
 
 
 def _training(run: Path, again: str) -> str:

@@ -238,9 +238,14 @@ class TrainedModel:
         return output, features, image_statistics(prepared).cpu()
 
     def _checked(self, images: Tensor | np.ndarray) -> Tensor:
-        array = images.numpy() if isinstance(images, Tensor) else np.asarray(images)
-        # PyTorch knows no unsigned 16-bit arithmetic, which detectors write.
-        batch = torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
+        if isinstance(images, str | Path):
+            raise ModelError(f"{images}: predict takes arrays; those of files are darklens.open_data(path).images")
+        try:
+            array = images.numpy() if isinstance(images, Tensor) else np.asarray(images)
+            # PyTorch knows no unsigned 16-bit arithmetic, which detectors write.
+            batch = torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"images are no array of numbers: {error}") from error
         if batch.ndim == 2:
             batch = batch[None, None]
         elif batch.ndim == 3:

@@ -66,6 +66,8 @@ def after_training(run: Path, data: str, options: DataOptions, trust_code: bool 
         return None, command("evaluate", run, data=data, **options.given(), trust_code=trust)
     if (preset := about.get("source", "").removeprefix("preset:")) in builtin_names():
         return None, command("evaluate", run, data=f"preset:{preset}", trust_code=trust)
+    if preset and (own := Path(f"{preset}.yaml")).is_file():
+        return None, command("evaluate", run, data=f"preset:{own}", trust_code=trust)
     apart = command("import", data, out=free_path(f"{data.rstrip('/')}-split"), split="0.8,0.1,0.1", **options.given())
     return f"{data} has no test images; keep some apart, and train on the rest:", apart
 

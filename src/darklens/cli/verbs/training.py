@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from darklens.cli.console import loading, say, table
 from darklens.cli.verbs.results import check_data
 from darklens.data.options import DataOptions
-from darklens.errors import DarklensError
+from darklens.errors import DarklensError, UserCodeError
 from darklens.inference.shipped import model_folder
 from darklens.paths import check_absent, check_present, is_helper_process, only_one
 from darklens.progress import working
@@ -46,8 +48,9 @@ def train(
     """
     from darklens.training.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides, trust_code=trust_code)
     continuing = resume and (out / "run.json").is_file()
+    with _kept_code(out if continuing else None):
+        loaded = load_recipe(recipe, overrides, trust_code=trust_code)
     if not continuing and not is_helper_process():
         _check_new_run(out)
     check_data(data)
@@ -64,10 +67,22 @@ def train(
         say(_training_time(job, trust_code))
         return
     if continuing:
-        resume_training(out, job, trust_code=trust_code)
+        with _kept_code(out):
+            resume_training(out, job, trust_code=trust_code)
     else:
         start_training(job, out, trust_code=trust_code)
     say(*after_training(out, data, options, trust_code))
+
+
+@contextmanager
+def _kept_code(run: Path | None) -> Iterator[None]:
+    """Add to an error about the user's own code where a run keeps the code that it was started with."""
+    try:
+        yield
+    except UserCodeError as error:
+        if run is None or not (run / "code").is_dir():
+            raise
+        raise UserCodeError(f"{error}; the run keeps what it was started with in {run / 'code'}") from error
 
 
 def finetune(
