@@ -85,6 +85,13 @@ def test_own_preset_and_code_are_pointed_to(verb, tmp_path):
         "from torch import nn\n\nclass Net(nn.Sequential):\n    def __init__(self, channels, outputs):\n"
         "        super().__init__(nn.Flatten(), nn.Linear(64 * 64, outputs))\n"
     )
+    (tmp_path / "own.py").write_text(
+        "def sis(rng, lens):\n    return {'profile': 'sis', 'x': [0.5], 'y': [0.5], 'theta_E': [0.1]}\n"
+    )
+    verb("simulate own.py:sis --count 64 --out lenses")
+    train = "train substructure/demo --data lenses --out own --trainer.epochs 1 --trainer.batch_size 16"
+    evaluate = next_command(verb(train))
+    assert evaluate == "darklens evaluate own --data preset:own.py:sis"
     verb("simulate mine.yaml --count 64 --out images")
     train = "train substructure/demo --data images --out run --network.name net.py:Net --trainer.epochs 1"
     train += " --trainer.batch_size 16 --preprocessing.crop 64"

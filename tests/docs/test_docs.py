@@ -19,6 +19,7 @@ from darklens.cli import main
 from darklens.data.dataset import read_dataset
 from darklens.inference.model import load_model
 from darklens.simulation import Simulator
+from darklens.simulation.library import builtin_names
 from darklens.training import training_data
 from darklens.workflows import preview
 
@@ -30,6 +31,13 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 CHEAPER = "--trainer.epochs 1 --network.widths=[8,8] --network.blocks=[1,1]"
+
+
+def test_every_column_of_a_simulated_catalogue_is_explained():
+    page = (DOCS / "presets.md").read_text("utf-8")
+    columns = {name for preset in builtin_names() for name in Simulator(preset).catalog(6).columns}
+    assert {name for name in columns if f"`{name}`" not in page} == set()
+    assert len(columns) > 30
 
 
 def test_pictures_of_the_pages_are_there_and_small():

@@ -82,7 +82,19 @@ def pixelated_psf(kernel: Tensor) -> Tensor:
 
 
 def convolve(image: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve the last two axes with ``kernel`` by FFT; beyond the edge the image is dark, its size is kept."""
+    """Convolve images with a kernel by FFT; beyond the edge they are dark.
+
+    Parameters
+    ----------
+    image
+        Images (…, H, W).
+    kernel
+        Kernel (h, w), or one for each image (…, h, w), centred on its pixel ((h - 1) // 2, (w - 1) // 2).
+
+    Returns
+    -------
+    Images (…, H, W).
+    """
     size = [n + k - 1 for n, k in zip(image.shape[-2:], kernel.shape[-2:], strict=True)]
     product = torch.fft.rfft2(image, s=size) * torch.fft.rfft2(kernel, s=size)
     full = torch.fft.irfft2(product, s=size)

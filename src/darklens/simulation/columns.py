@@ -67,7 +67,17 @@ def to_frame(columns: Columns) -> pl.DataFrame:
 
 
 def from_frame(frame: pl.DataFrame) -> dict[str, Any]:
-    """Convert a table to columns: the inverse of `to_frame`."""
+    """Convert a table to columns: the inverse of `to_frame`.
+
+    Parameters
+    ----------
+    frame
+        N rows, as `darklens.simulation.Simulator.catalog` returns them.
+
+    Returns
+    -------
+    Arrays (N,) by name, nan where there is no value; for lists, N arrays (K,) of float64, or None.
+    """
     columns: dict[str, Any] = {}
     for series in frame:
         if series.dtype == pl.List:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from darklens.commands import command
 from darklens.data.dataset import Cutouts
 from darklens.data.options import DataOptions
-from darklens.errors import DarklensError
+from darklens.errors import DarklensError, DataError
 from darklens.inference.shipped import shipped_models
+from darklens.schema import read_json
 from darklens.simulation.library import builtin_names
 from darklens.training.recipe import load_recipe
+from darklens.usercode import is_reference, references, split_reference
 
 RECIPE = "substructure/demo"
 FEWEST = 20
@@ -66,10 +69,24 @@ def after_training(run: Path, data: str, options: DataOptions, trust_code: bool 
         return None, command("evaluate", run, data=data, **options.given(), trust_code=trust)
     if (preset := about.get("source", "").removeprefix("preset:")) in builtin_names():
         return None, command("evaluate", run, data=f"preset:{preset}", trust_code=trust)
-    if preset and (own := Path(f"{preset}.yaml")).is_file():
+    if own := _own_preset(Path(data)):
         return None, command("evaluate", run, data=f"preset:{own}", trust_code=trust)
     apart = command("import", data, out=free_path(f"{data.rstrip('/')}-split"), split="0.8,0.1,0.1", **options.given())
     return f"{data} has no test images; keep some apart, and train on the rest:", apart
+
+
+def _own_preset(dataset: Path) -> str | None:
+    """The user's preset that a simulated dataset was made of, as the command line names it; None if it is not found."""
+    try:
+        preset = read_json(dataset / "dataset.json", DataError).get("preset") or {}
+    except DataError:
+        return None
+    name, here = str(preset.get("name")), f"{Path.cwd()}{os.sep}"
+    for own in (f"{name}.yaml", *references(preset.get("classes"))):
+        file, function = split_reference(own) if is_reference(own) else (Path(own), name)
+        if function == name and file.is_file():
+            return own.removeprefix(here)
+    return None
 
 
 def free_path(name: str) -> Path:
