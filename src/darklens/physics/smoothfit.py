@@ -6,11 +6,14 @@ no pixel scale is needed, and brightness in units of the sky noise, so no gain o
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -160,10 +163,14 @@ def smooth_image(parameters: Tensor, pixels: int, blur: float = 0.0) -> Tensor:
 
 
 def _blurred(images: Tensor, blur: float) -> Tensor:
-    pixels = blur * images.shape[-1] / 2
-    if pixels < _SHARP:
-        return images
-    return convolve_separable(images, gaussian_psf_taps(pixels / SIGMA_PER_FWHM, truncation=4))
+    taps = _taps(blur, images.shape[-1])
+    return convolve_separable(images, taps) if taps else images
+
+
+def _taps(blur: float, side: int) -> Sequence[float]:
+    """Weights of a blur along each axis of images of so many pixels; none if it is too narrow to matter."""
+    pixels = blur * side / 2
+    return gaussian_psf_taps(pixels / SIGMA_PER_FWHM, truncation=4) if pixels >= _SHARP else ()
 
 
 def residual(images: Tensor, model: Tensor) -> Tensor:
@@ -187,7 +194,7 @@ def fit_smooth_lens(images: Tensor, prior: SmoothPrior, binned: int = 1) -> Smoo
     -------
     Parameters, curvature and cost. A fit may end in another minimum; its cost tells.
     """
-    if len(images) == 1:
+    if len(images) == 1 and images.device.type != "cpu":
         # PyTorch sums a batch of one in another order, and a fit between two minima may then end in the other one.
         both = fit_smooth_lens(images.expand(2, -1, -1).contiguous(), prior, binned)
         return SmoothFit(*(of[:1] for of in both))
@@ -199,6 +206,51 @@ def fit_smooth_lens(images: Tensor, prior: SmoothPrior, binned: int = 1) -> Smoo
 
 
 def _refine(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int, steps: int) -> SmoothFit:
+    """Fits from where others are; on a CPU image by image, compiled."""
+    return (_refine_on_cpu if images.device.type == "cpu" else _refine_together)(images, prior, start, binned, steps)
+
+
+def _refine_on_cpu(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int, steps: int) -> SmoothFit:
+    from darklens.physics import smoothfit_loops
+
+    of, place = _plain(images), _axis(images.shape[-1])
+    mean, precision = (each.double().numpy() for each in prior[:2])
+    low, high, taps = np.array(_LOW, float), np.array(_HIGH, float), np.array(_taps(prior.blur, len(place)), np.float32)
+    size = len(PARAMETERS)
+    parameters, curvature, cost = _plain(start).copy(), np.empty((len(of), size, size)), np.empty(len(of))
+
+    def refine(these: slice) -> None:
+        smoothfit_loops.refine(
+            of[these], place, place, mean, precision, taps, low, high, np.float32(_SHOT), np.float32(binned), steps,
+            parameters[these], curvature[these], cost[these],
+        )  # fmt: skip
+
+    _in_threads(refine, len(of))
+    return SmoothFit(*(torch.from_numpy(each).to(images.dtype) for each in (parameters, curvature, cost)))
+
+
+def _plain(values: Tensor) -> np.ndarray:
+    """Numbers as contiguous float32."""
+    return np.ascontiguousarray(values.detach().numpy(), np.float32)
+
+
+def _axis(pixels: int) -> np.ndarray:
+    """Positions of the pixels along an axis, in units of half the image's side."""
+    return pixel_coordinates(pixels, 2 / pixels)[0][0].numpy().copy()
+
+
+def _in_threads(work: Callable[[slice], None], images: int) -> None:
+    """Work on parts of the images, one for each of PyTorch's threads."""
+    parts = min(images, torch.get_num_threads())
+    if parts < 2:
+        work(slice(0, images))
+        return
+    bounds = np.linspace(0, images, parts + 1).astype(int)
+    with ThreadPoolExecutor(parts) as pool:
+        list(pool.map(work, (slice(a, b) for a, b in itertools.pairwise(bounds))))
+
+
+def _refine_together(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int, steps: int) -> SmoothFit:
     x, y = pixel_coordinates(images.shape[-1], 2 / images.shape[-1], device=images.device)
     low, high = (torch.tensor(v, device=images.device) for v in (_LOW, _HIGH))
     parameters = trial = start
@@ -320,6 +372,10 @@ def _first_guess(images: Tensor, prior: SmoothPrior) -> Tensor:
         guess[:, 7:9] = prior.mean[7:9]
         lens = _trace(guess, x, y)
         center = guess[:, 7:9] + torch.stack([_weighted(v, bright.square()) for v in (lens.u, lens.v)], dim=1)
+        if images.device.type == "cpu":
+            shifts = (center[:, None] + torch.tensor(_OFFSETS).to(center)).clamp(-0.5, 0.5)
+            _try_on_cpu(images, guess, shifts, best, least)
+            continue
         for dx, dy in _OFFSETS:
             guess[:, 7] = (center[:, 0] + dx).clamp(-0.5, 0.5)
             guess[:, 8] = (center[:, 1] + dy).clamp(-0.5, 0.5)
@@ -331,6 +387,21 @@ def _first_guess(images: Tensor, prior: SmoothPrior) -> Tensor:
             better = cost < least
             best, least = torch.where(better[:, None], found, best), torch.minimum(cost, least)
     return best
+
+
+def _try_on_cpu(images: Tensor, guess: Tensor, shifts: Tensor, best: Tensor, least: Tensor) -> None:
+    """Take a guess with the source at one of its ``shifts`` (N, S, 2) where it is better than the best so far."""
+    from darklens.physics import smoothfit_loops
+
+    of, place, start, tried = _plain(images), _axis(images.shape[-1]), _plain(guess), _plain(shifts)
+    found, left = _plain(best).copy(), least.double().numpy()
+
+    def work(these: slice) -> None:
+        smoothfit_loops.best_start(of[these], place, place, start[these], tried[these], found[these], left[these])
+
+    _in_threads(work, len(of))
+    best.copy_(torch.from_numpy(found))
+    least.copy_(torch.from_numpy(left))
 
 
 def _weighted(values: Tensor, weights: Tensor) -> Tensor:
