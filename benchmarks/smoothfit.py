@@ -2,8 +2,8 @@
 
     python benchmarks/smoothfit.py --preset model-1 --crop 96 --images 128
 
-Both are timed in turns on the same images, on as many threads as ``--threads`` says; the median of the rounds counts. It also
-says how many fits agree in what is left of the image to a thousandth.
+Both are timed in turns on the same images, on as many threads as ``--threads`` says; the median of the rounds counts. It
+also says how many fits agree in what is left of the image to a thousandth.
 """
 
 from __future__ import annotations

@@ -55,15 +55,15 @@ def test_model_and_derivatives_are_those_of_the_batch(ellipticity):
     model, jacobian = model_and_jacobian(torch.from_numpy(p)[None].double(), x, y)
     place = x[0].numpy().astype(np.float32)
     fields, differences = np.empty((smoothfit_loops.FIELDS, 24, 24), np.float32), np.empty((4, 24, 24), np.float32)
-    smoothfit_loops.trace(p, place, place, fields)
+    smoothfit_loops.trace(p, place, fields)
     light = (model[0] - p[14]).numpy()
     assert_allclose(fields[smoothfit_loops.LIGHT], light, rtol=0, atol=1e-5 * light.max())
     assert smoothfit_loops.is_round(p) == (np.hypot(*ellipticity) < 0.01)
-    smoothfit_loops.ellipticity_differences(p, place, place, fields, differences)
+    smoothfit_loops.ellipticity_differences(p, place, fields, differences)
     found = np.empty((15, 24, 24), np.float32)
     for i in range(24):
         row = np.empty((15, 24), np.float32)
-        smoothfit_loops.jacobian_row(p, place, place, i, fields, differences, row)
+        smoothfit_loops.jacobian_row(p, place, i, fields, differences, row)
         found[:, i] = row
     for k, name in enumerate(PARAMETERS):
         expected = jacobian[0, k].numpy()
@@ -77,13 +77,13 @@ def test_derivatives_by_the_ellipticity_are_exact():
     x, y = pixel_coordinates(24, 2 / 24, dtype=torch.float64)
     place = x[0].numpy().astype(np.float32)
     fields, row = np.empty((smoothfit_loops.FIELDS, 24, 24), np.float32), np.empty((15, 24), np.float32)
-    smoothfit_loops.trace(MEAN, place, place, fields)
+    smoothfit_loops.trace(MEAN, place, fields)
     unused = np.full((4, 24, 24), np.nan, np.float32)
     for k in (1, 2):
         step = 1e-6 * torch.nn.functional.one_hot(torch.tensor(k), 15).double()
         expected = (model_and_jacobian(p + step, x, y)[0] - model_and_jacobian(p - step, x, y)[0])[0].numpy() / 2e-6
         for i in range(24):
-            smoothfit_loops.jacobian_row(MEAN, place, place, i, fields, unused, row)
+            smoothfit_loops.jacobian_row(MEAN, place, i, fields, unused, row)
             assert_allclose(row[k], expected[i], rtol=0, atol=1e-4 * abs(expected).max())
 
 

@@ -213,20 +213,18 @@ def _refine(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int, step
 def _refine_on_cpu(images: Tensor, prior: SmoothPrior, start: Tensor, binned: int, steps: int) -> SmoothFit:
     from darklens.physics import smoothfit_loops
 
-    of, place = _plain(images), _axis(images.shape[-1])
+    of, axis = _plain(images), _axis(images.shape[-1])
     mean, precision = (each.double().numpy() for each in prior[:2])
-    low, high, taps = np.array(_LOW, float), np.array(_HIGH, float), np.array(_taps(prior.blur, len(place)), np.float32)
+    low, high, taps = np.array(_LOW, float), np.array(_HIGH, float), np.array(_taps(prior.blur, len(axis)), np.float32)
+    problem = smoothfit_loops.Problem(mean, precision, low, high, taps, np.float32(_SHOT), np.float32(binned))
     size = len(PARAMETERS)
-    parameters, curvature, cost = _plain(start).copy(), np.empty((len(of), size, size)), np.empty(len(of))
+    found = smoothfit_loops.Fits(_plain(start).copy(), np.empty((len(of), size, size)), np.empty(len(of)))
 
     def refine(these: slice) -> None:
-        smoothfit_loops.refine(
-            of[these], place, place, mean, precision, taps, low, high, np.float32(_SHOT), np.float32(binned), steps,
-            parameters[these], curvature[these], cost[these],
-        )  # fmt: skip
+        smoothfit_loops.refine(of[these], axis, problem, steps, smoothfit_loops.Fits(*(each[these] for each in found)))
 
     _in_threads(refine, len(of))
-    return SmoothFit(*(torch.from_numpy(each).to(images.dtype) for each in (parameters, curvature, cost)))
+    return SmoothFit(*(torch.from_numpy(each).to(images.dtype) for each in found))
 
 
 def _plain(values: Tensor) -> np.ndarray:
@@ -393,11 +391,11 @@ def _try_on_cpu(images: Tensor, guess: Tensor, shifts: Tensor, best: Tensor, lea
     """Take a guess with the source at one of its ``shifts`` (N, S, 2) where it is better than the best so far."""
     from darklens.physics import smoothfit_loops
 
-    of, place, start, tried = _plain(images), _axis(images.shape[-1]), _plain(guess), _plain(shifts)
+    of, axis, start, tried = _plain(images), _axis(images.shape[-1]), _plain(guess), _plain(shifts)
     found, left = _plain(best).copy(), least.double().numpy()
 
     def work(these: slice) -> None:
-        smoothfit_loops.best_start(of[these], place, place, start[these], tried[these], found[these], left[these])
+        smoothfit_loops.best_start(of[these], axis, start[these], tried[these], found[these], left[these])
 
     _in_threads(work, len(of))
     best.copy_(torch.from_numpy(found))

@@ -8,7 +8,7 @@ contiguous float32; sums over pixels are float64.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -35,19 +35,46 @@ STEP = np.float32(1e-3)
 """Step of these differences: a smaller one loses them to rounding."""
 
 
+class Problem(NamedTuple):
+    """What fits have in common.
+
+    ``mean`` (15,) and ``precision`` (15, 15) of the prior and the bounds ``low`` and ``high`` (15,), float64; weights of
+    the blur, ``taps``, none for no blur; the variance of a pixel's ``shot`` noise over its brightness; and the number of
+    detector pixels that each pixel is the mean of, ``binned``.
+    """
+
+    mean: Any
+    precision: Any
+    low: Any
+    high: Any
+    taps: Any
+    shot: Any
+    binned: Any
+
+
+class Fits(NamedTuple):
+    """Parameters (N, 15) in float32, their ``curvature`` (N, 15, 15) and the cost (N,) in float64."""
+
+    parameters: Any
+    curvature: Any
+    cost: Any
+
+
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
-def deflect(theta_E: Any, e1: Any, e2: Any, x: Any, y: Any, ax: Any, ay: Any) -> None:
+def deflect(lens: Any, x: Any, y: Any, out: Any) -> None:
     """Write the deflection of an isothermal ellipsoid.
 
     Parameters
     ----------
-    theta_E, e1, e2
-        Einstein radius and ellipticity.
+    lens
+        Einstein radius and the two components of the ellipticity.
     x, y
         Positions from its centre along the axes, (W,) and (H,).
-    ax, ay
-        Written: (H, W).
+    out
+        Written: the deflection along both axes, (2, H, W).
     """
+    theta_E, e1, e2 = lens
+    ax, ay = out[0], out[1]
     q, cos, sin, f = _axes(e1, e2)
     scale = np.float32(theta_E * math.sqrt(q) / f)
     q2 = q * q
@@ -106,7 +133,17 @@ def exp(t: Any, bits: Any, out: Any) -> None:
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
 def log(t: Any, bits: Any, out: Any) -> None:
-    """Write the natural logarithms of positive, normal numbers (W,) to float32's precision; arguments as of `exp`."""
+    """Write the natural logarithms of numbers (W,) to float32's precision.
+
+    Parameters
+    ----------
+    t
+        Positive numbers of at least 1.2e-38.
+    bits
+        Room for whole numbers, (W,) int32.
+    out
+        Written: (W,); ``t`` itself, if need be.
+    """
     mantissas = bits.view(np.float32)
     out[:] = t
     found = out.view(np.int32)
@@ -140,20 +177,21 @@ def _axes(e1: Any, e2: Any) -> Any:
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
-def trace(p: Any, x: Any, y: Any, fields: Any) -> None:
+def trace(p: Any, axis: Any, fields: Any) -> None:
     """Write what rays see in the source.
 
     Parameters
     ----------
     p
         Parameters of one lens, (15,), in the order of `darklens.physics.smoothfit.PARAMETERS`.
-    x, y
-        Positions along the axes, (W,) and (H,), in units of half the image's side.
+    axis
+        Positions along each axis of the image, (W,), in units of half its side.
     fields
-        Written: (9, H, W), see `FIELDS`.
+        Written: (9, W, W), see `FIELDS`.
     """
+    x = y = axis
     lx, ly = x - p[3], y - p[4]
-    deflect(p[0], p[1], p[2], lx, ly, fields[AX], fields[AY])
+    deflect((p[0], p[1], p[2]), lx, ly, fields[: AY + 1])
     gamma1, gamma2, log_R, log_amp = p[5], p[6], p[9], p[13]
     n = np.float32(math.exp(p[10]))
     inverse_n, b, bits = ONE / n, B1 * n - B0, np.empty(len(x), np.int32)
@@ -189,20 +227,21 @@ def _radius2(u: Any, v: Any, e1: Any, e2: Any, out: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
-def jacobian_row(p: Any, x: Any, y: Any, i: int, fields: Any, ellipticity: Any, out: Any) -> None:
+def jacobian_row(p: Any, axis: Any, i: int, fields: Any, ellipticity: Any, out: Any) -> None:
     """Write the derivatives of a row of an image by the parameters.
 
     Parameters
     ----------
-    p, x, y, fields
+    p, axis, fields
         As of `trace`.
     i
         The row.
     ellipticity
-        Differences of the deflection by ``e1`` and ``e2``, (4, H, W), where `is_round`.
+        What `ellipticity_differences` writes, where `is_round`.
     out
         Written: (15, W).
     """
+    x = y = axis
     q, cos, sin, f = _axes(p[1], p[2])
     e = np.float32(math.hypot(p[1], p[2]))
     scale = np.float32(p[0] * math.sqrt(q) / f)
@@ -279,11 +318,20 @@ def is_round(p: Any) -> Any:
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
-def ellipticity_differences(p: Any, x: Any, y: Any, fields: Any, out: Any) -> None:
-    """Write the derivatives of the deflection by ``e1`` and ``e2``, as differences, (4, H, W)."""
+def ellipticity_differences(p: Any, axis: Any, fields: Any, out: Any) -> None:
+    """Write the derivatives of the deflection by the deflector's ellipticity, as differences.
+
+    Parameters
+    ----------
+    p, axis, fields
+        As of `trace`.
+    out
+        Written: derivatives of both components by ``e1``, then by ``e2``, (4, W, W).
+    """
+    x = y = axis
     lx, ly = x - p[3], y - p[4]
-    deflect(p[0], p[1] + STEP, p[2], lx, ly, out[0], out[1])
-    deflect(p[0], p[1], p[2] + STEP, lx, ly, out[2], out[3])
+    deflect((p[0], p[1] + STEP, p[2]), lx, ly, out[:2])
+    deflect((p[0], p[1], p[2] + STEP), lx, ly, out[2:])
     over = ONE / STEP
     for k in range(4):
         for i in range(len(y)):
@@ -334,7 +382,17 @@ def blur(image: Any, taps: Any, rows: Any, out: Any) -> None:
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def solve(matrix: Any, right: Any, out: Any) -> None:
-    """Write the solution of a positive definite system by Cholesky's method; zero if it is none."""
+    """Write the solution of a linear system by Cholesky's method.
+
+    Parameters
+    ----------
+    matrix
+        Symmetric, (P, P), float64; its lower half is read.
+    right
+        The other side, (P,).
+    out
+        Written: (P,); zero if the matrix is not positive definite.
+    """
     size = len(right)
     lower = np.zeros((size, size))
     for a in range(size):
@@ -363,35 +421,24 @@ def solve(matrix: Any, right: Any, out: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
-def refine(
-    images: Any, x: Any, y: Any, mean: Any, precision: Any, taps: Any, low: Any, high: Any, shot: Any, binned: Any,
-    steps: int, parameters: Any, curvature: Any, cost: Any,
-) -> None:  # fmt: skip
+def refine(images: Any, axis: Any, problem: Problem, steps: int, found: Fits) -> None:
     """Fit smooth lenses by Levenberg and Marquardt's method, as `darklens.physics.smoothfit` does.
 
     Parameters
     ----------
     images
-        (N, H, W) in units of the sky noise.
-    x, y
-        Positions along the axes, (W,) and (H,).
-    mean, precision
-        Of the prior, (15,) and (15, 15), float64.
-    taps
-        Weights of the blur; none for no blur.
-    low, high
-        Bounds of the parameters, (15,), float64.
-    shot
-        Variance of a pixel's shot noise over its brightness.
-    binned
-        Number of detector pixels that each pixel is the mean of.
+        (N, W, W) in units of the sky noise.
+    axis
+        As of `trace`.
+    problem
+        What is the same for all of them.
     steps
         How often the model is computed.
-    parameters
-        Where a fit starts, and written, (N, 15).
-    curvature, cost
-        Written: (N, 15, 15) and (N,).
+    found
+        Where the fits start; written.
     """
+    mean, precision, low, high, taps, shot, binned = problem
+    parameters, curvature, cost = found
     _, height, width = images.shape
     fields = np.empty((FIELDS, height, width), np.float32)
     ellipticity = np.empty((4, height, width), np.float32)
@@ -408,7 +455,7 @@ def refine(
         best_curvature[:] = 0
         best_gradient[:] = 0
         for _ in range(steps):
-            trace(trial, x, y, fields)
+            trace(trial, axis, fields)
             blur(fields[LIGHT], taps, rows, model)
             trial_cost = 0.0
             for i in range(height):
@@ -432,11 +479,11 @@ def refine(
                 # The gradient is exact: what is left, blurred once more, meets the slopes of the sharp image.
                 blur(gap, taps, rows, gap)
                 if is_round(trial):
-                    ellipticity_differences(trial, x, y, fields, ellipticity)
+                    ellipticity_differences(trial, axis, fields, ellipticity)
                 best_curvature[:] = precision
                 best_gradient[:] = pull
                 for i in range(height):
-                    jacobian_row(trial, x, y, i, fields, ellipticity, slopes)
+                    jacobian_row(trial, axis, i, fields, ellipticity, slopes)
                     for a in range(PARAMETERS):
                         along = ZERO
                         for j in range(width):
@@ -466,15 +513,15 @@ def refine(
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
-def best_start(images: Any, x: Any, y: Any, start: Any, shifts: Any, best: Any, least: Any) -> None:
+def best_start(images: Any, axis: Any, start: Any, shifts: Any, best: Any, least: Any) -> None:
     """Take a start and one of several positions of the source where the image is nearer than to the best so far.
 
     Parameters
     ----------
     images
-        (N, H, W).
-    x, y
-        Positions along the axes, (W,) and (H,).
+        (N, W, W).
+    axis
+        As of `trace`.
     start
         Parameters (N, 15).
     shifts
@@ -488,7 +535,7 @@ def best_start(images: Any, x: Any, y: Any, start: Any, shifts: Any, best: Any, 
     u, v, bits = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.int32)
     for number in range(len(images)):
         p = start[number]
-        trace(p, x, y, fields)
+        trace(p, axis, fields)
         n = np.float32(math.exp(p[10]))
         inverse_n, b = ONE / n, B1 * n - B0
         for s in range(shifts.shape[1]):
