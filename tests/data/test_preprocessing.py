@@ -176,7 +176,7 @@ def test_prior_is_learned_from_the_cropped_band_in_units_of_its_noise(band, monk
     images = RNG.normal(3, 2, (3, 2, 84, 84)).astype(np.float32)
     settings = Preprocessing(crop=82, stretch="sqrt", lens_model=True, lens_band=band)
     fitted = settings.fit(torch.from_numpy(images))
-    assert fitted.lens_prior == {"mean": [1, 2], "precision": [[3, 0.5], [0.5, 4]], "blur": 0.25}
+    assert fitted.lens_prior == {"mean": [1, 2], "precision": [[3, 0.5], [0.5, 4]], "blur": 0.25, "fine": False}
     assert (fitted.lens_model, fitted.lens_band, fitted.crop) == (True, band, 82)
     plain = Preprocessing(crop=82, stretch="sqrt").fit(torch.from_numpy(images))
     assert (fitted.center, fitted.scale) == (plain.center, plain.scale)

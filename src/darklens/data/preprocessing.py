@@ -157,7 +157,12 @@ class Preprocessing(PreprocessingOptions):
             raise DataError(f"lens_band {self.lens_band}: these images have {channels} channels, counted from 0")
 
     def _with_lens(self, prior: SmoothPrior) -> Preprocessing:
-        table = {"mean": prior.mean.tolist(), "precision": prior.precision.tolist(), "blur": prior.blur}
+        table = {
+            "mean": prior.mean.tolist(),
+            "precision": prior.precision.tolist(),
+            "blur": prior.blur,
+            "fine": prior.fine,
+        }
         return replace(self, lens_model=True, lens_prior=table)
 
     def lenses(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -181,7 +186,9 @@ class Preprocessing(PreprocessingOptions):
     def _prior(self) -> SmoothPrior:
         assert self.lens_prior is not None, "preprocessing that was not fitted"
         table = self.lens_prior
-        return SmoothPrior(torch.tensor(table["mean"]), torch.tensor(table["precision"]), table["blur"])
+        # Models of version 0.1 know nothing of means over pixels.
+        fine = bool(table.get("fine", False))
+        return SmoothPrior(torch.tensor(table["mean"]), torch.tensor(table["precision"]), table["blur"], fine)
 
     @torch.no_grad()
     def _lenses(self, scaled: Tensor) -> Tensor:
@@ -199,7 +206,8 @@ class Preprocessing(PreprocessingOptions):
             lenses = self._lenses(scaled)
         with torch.autocast(images.device.type, enabled=False):
             side, _ = _fitted_part(whole := images.shape[-1])
-            model = smooth_image(lenses, whole, self._prior.blur * side / whole)
+            prior = self._prior
+            model = smooth_image(lenses, whole, prior.blur * side / whole, prior.fine)
             residuals = residual(scaled, model)
         # Both about as large as the image itself after scaling: noise has a standard deviation of 0.5, and a model of
         # 81 times the noise is 3. A choice, not tuned; the limit of 30 keeps bad pixels from dominating the batch norm.

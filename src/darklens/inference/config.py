@@ -143,6 +143,8 @@ def _check_prior(prior: dict[str, Any], path: Path) -> None:
         finite = mean.isfinite().all() and torch.linalg.inv(precision).isfinite().all()
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: preprocessing.lens_prior is damaged: {error}") from error
+    if not isinstance(fine := prior.get("fine", False), bool):
+        raise ModelError(f"{path}: preprocessing.lens_prior has fine {fine!r}; expected true or false")
     if mean.shape != (size,) or precision.shape != (size, size) or not finite or not 0 <= blur <= 2:
         raise ModelError(
             f"{path}: preprocessing.lens_prior has mean {tuple(mean.shape)}, precision {tuple(precision.shape)} and blur "
