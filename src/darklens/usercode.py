@@ -184,4 +184,22 @@ def _module(path: Path) -> Any:
     except Exception as error:
         del sys.modules[spec.name]
         raise UserCodeError(f"{path}: the file fails with {type(error).__name__}: {error}") from error
+    for other in sorted(_beside(module, path)):
+        _say_once(
+            f"{path.name} imports {other}, which runs and models do not keep; put it into the same file, or install it"
+        )
     return module
+
+
+def _beside(module: Any, path: Path) -> set[str]:
+    """Files beside a user's file, or below the present folder, that it imports: those are not copied with it."""
+    sources = [getattr(each, "__module__", None) or getattr(each, "__name__", None) for each in vars(module).values()]
+    files = [getattr(sys.modules.get(str(name)), "__file__", None) for name in sources if name != module.__name__]
+    found = {Path(file).resolve() for file in files if file}
+    installed = [Path(place).resolve() for place in (sys.prefix, sys.base_prefix, Path(__file__).parent)]
+    return {
+        each.name
+        for each in found
+        if not any(each.is_relative_to(place) for place in installed)
+        and (each.parent == path.parent or each.is_relative_to(Path.cwd()))
+    }

@@ -123,6 +123,9 @@ def test_rows_are_joined_by_identifier_in_the_order_of_the_images():
         "catalog_path": ["no", "no", None, "no"],
     }  # fmt: skip
     assert join_catalog(images, images.with_columns(w=pl.lit(2.5)), "t.csv")[0].columns == ["id", "path", "w"]
+    both, _ = join_catalog(images, table.with_columns(catalog_path=pl.col("z").cast(pl.String)), "t.csv")
+    assert both["catalog_path"].to_list() == ["3.5", "1.5", None, "2.5"]
+    assert both["catalog_catalog_path"].to_list() == ["no", "no", None, "no"]
     assert note == "3 of 4 images have a row in the catalogue"
     with pytest.raises(
         DataError, match=r"t\.csv: no id of the catalogue .* images have ids like 'c', the catalogue like 'd'"

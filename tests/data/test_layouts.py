@@ -235,11 +235,26 @@ def test_labels_of_class_folders_and_of_a_catalogue_must_agree(tmp_path):
     assert same.catalog["catalog_path"].to_list() == ["x", "y", "z"]
     assert "same.csv: path read as catalog_path, as images have their own" in same.info.notes
     assert "catalog_label" not in same.catalog.columns
-    table.with_columns(label=pl.Series(["cdm", "axion", None])).write_csv(tmp_path / "other.csv")
-    with pytest.raises(
-        DataError, match=rf"of 1 images the label differs .* {ids[1]} is cdm here and axion there\. Rename"
-    ):
+    table.with_columns(label=pl.Series(["cdm", "axion", None])).rename({"label": "Class"}).write_csv(
+        tmp_path / "other.csv"
+    )
+    message = (
+        rf"of 1 images the label differs from the column Class of other\.csv: {ids[1]} is cdm here and axion there\."
+    )
+    with pytest.raises(DataError, match=message):
         open_data(tmp_path, catalog=tmp_path / "other.csv")
+
+
+def test_labels_that_are_numbers_agree_however_they_are_written(tmp_path):
+    for label, names in {"0": ["a"], "1": ["b"]}.items():
+        (tmp_path / label).mkdir()
+        save_images(tmp_path / label, names)
+    table = pl.DataFrame({"id": ["0/a", "1/b"], "label": [0.0, 1.0]})
+    table.write_parquet(tmp_path / "n.parquet")
+    assert open_data(tmp_path, catalog=tmp_path / "n.parquet").catalog["label"].to_list() == ["0", "1"]
+    table.with_columns(label=pl.Series([1.0, 1.0])).write_parquet(tmp_path / "n.parquet")
+    with pytest.raises(DataError, match=r"0/a is 0 here and 1\.0 there"):
+        open_data(tmp_path, catalog=tmp_path / "n.parquet")
 
 
 def test_files_are_in_the_order_of_their_names_and_hidden_ones_left_out(tmp_path):

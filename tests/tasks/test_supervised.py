@@ -64,6 +64,12 @@ def test_a_loss_that_is_no_number_is_refused(returned, found, monkeypatch):
             step(BATCH)
 
 
+def test_a_metric_does_not_take_the_place_of_the_validation_loss(monkeypatch):
+    monkeypatch.setattr(Classify, "validation_metrics", lambda self: {"loss": None})
+    with pytest.raises(UserCodeError, match="validation_metrics of Classify: loss is the name of the validation loss"):
+        module()
+
+
 def test_dropout_follows_from_seed_and_epoch():
     def dropped(**which):
         module(**which)

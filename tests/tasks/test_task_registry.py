@@ -1,13 +1,25 @@
 """Tasks by name: a user's own, and descriptions of the present form and of version 0.1."""
 
 import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from darklens.errors import ModelError, RecipeError
-from darklens.tasks.base import options_of
-from darklens.tasks.classify import Classify
-from darklens.tasks.registry import current_model, current_task, make_task, task_class, task_content, task_title
+from darklens.errors import ModelError, RecipeError, UserCodeError
+from darklens.tasks.base import learned, options_of
+from darklens.tasks.classify import Classify, LossPhase
+from darklens.tasks.registry import (
+    check_storable,
+    current_model,
+    current_task,
+    make_task,
+    task_class,
+    task_content,
+    task_title,
+)
 from darklens.tasks.regress import Regress
 
 OWN = """
@@ -112,3 +124,36 @@ def test_older_models_have_their_outputs_as_a_task():
         found = current_model({"task": "regress", "outputs": outputs})
         assert found == {"task": {"name": "regress"}, "outputs": outputs}
     assert current_model({"task": "classify", "classes": None})["task"] == {"name": "classify", "class_names": []}
+
+
+@dataclass(frozen=True)
+class Kept(Regress):
+    shifts: Any = learned(None)
+    names: list[str] = field(default_factory=lambda: ["mass"])
+
+    @property
+    def output_names(self):
+        return self.names
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shifts": {1: 5.0}}, r"Kept.shifts is \{1: 5.0\}, and would be \{'1': 5.0\} when the model is loaded"),
+        ({"shifts": np.ones(2)}, "Kept.shifts cannot be kept with a model: .*ndarray"),
+        ({"shifts": Path("x")}, "Kept.shifts cannot be kept with a model: .*Path"),
+        ({"names": ["a", "b", "a"]}, "output_names of Kept: a is there twice"),
+        ({"names": ["id", "mass"]}, "output_names of Kept: id is there twice, or a column of every table"),
+    ],
+)
+def test_a_task_that_its_model_could_not_hold_is_refused(changes, message, monkeypatch):
+    monkeypatch.setattr("darklens.tasks.registry.task_class", lambda name: Kept)
+    with pytest.raises(UserCodeError, match=message):
+        check_storable(Kept("mass", **changes), "own.py:Kept")
+
+
+def test_a_task_that_its_model_holds_is_kept(monkeypatch):
+    monkeypatch.setattr("darklens.tasks.registry.task_class", lambda name: Kept)
+    check_storable(Kept("mass", shifts={"1": [5.0, float("nan")]}), "own.py:Kept")
+    monkeypatch.undo()
+    check_storable(Classify([LossPhase(), LossPhase("focal", from_epoch=3)], ["a", "b"]), "classify")

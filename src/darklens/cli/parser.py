@@ -141,13 +141,13 @@ def options_help(arguments: Sequence[str]) -> str:
         lines += _described("network", part.network, network, known)
         values = {"name": part.task["name"], **dataclasses.asdict(task)}
         lines += _described("task", values, type(task), options_of(type(task)))
-        said = [
+        said = [f"  --augmentation {part.augmentation}"] + [
             f"  --{name}.{field.name} {getattr(getattr(part, name), field.name)}"
             for name, kind in recipe_parts().items()
             for field in dataclasses.fields(kind)
             if getattr(getattr(part, name), field.name) != getattr(kind(), field.name)
         ]
-        lines += [f"What {part.name} says of the options above, other than their defaults:", *said] if said else []
+        lines += [f"What {part.name} says of the options above, other than their defaults:", *said]
     return "\n".join(dict.fromkeys(lines))
 
 

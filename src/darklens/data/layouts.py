@@ -196,7 +196,10 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
     if "label" in joined.columns:
         joined = joined.with_columns(_labels(joined["label"]))
         if "catalog_label" in joined.columns and "label" in table.columns:
-            joined = _one_label(joined.with_columns(_labels(joined["catalog_label"])), where, catalog)
+            theirs = next((name for name, ours in mapping.items() if ours == "label"), "label")
+            joined = _one_label(
+                joined.with_columns(_labels(joined["catalog_label"])), where, f"{theirs} of {catalog.name}"
+            )
         classes = classes or order_classes(set(joined["label"].drop_nulls()))
     return replace(found, catalog=joined, info=replace(found.info, notes=notes, classes=classes))
 
@@ -218,15 +221,16 @@ def _with_positions(found: Cutouts) -> Cutouts:
     return replace(found, catalog=found.catalog.with_columns(columns))
 
 
-def _one_label(frame: pl.DataFrame, where: Path, catalog: Path) -> pl.DataFrame:
+def _one_label(frame: pl.DataFrame, where: Path, column: str) -> pl.DataFrame:
     """The rows with the labels of images, or of the catalogue where they have none; refused if these differ."""
-    differ = frame.filter(pl.col("label") != pl.col("catalog_label"))
+    ours, theirs = (pl.col(name).cast(pl.Float64, strict=False) for name in ("label", "catalog_label"))
+    differ = frame.filter((pl.col("label") != pl.col("catalog_label")) & (ours == theirs).not_().fill_null(value=True))
     if len(differ):
         row = differ.row(0, named=True)
         raise DataError(
-            f"{where}: of {len(differ):,} images the label differs from that in {catalog.name}: {row['id']} is "
-            f"{row['label']} here and {row['catalog_label']} there. Rename the catalogue's column to keep these labels; to "
-            "use the catalogue's, take the images out of the class folders"
+            f"{where}: of {len(differ):,} images the label differs from the column {column}: {row['id']} is "
+            f"{row['label']} here and {row['catalog_label']} there. Rename that column to keep these labels; to use it, "
+            "take the images out of the class folders"
         )
     return frame.with_columns(pl.coalesce("label", "catalog_label").alias("label")).drop("catalog_label")
 

@@ -323,7 +323,8 @@ def save_model(path: Path, model: TrainedModel, card: str, *, half: bool = False
     from safetensors.torch import save_file
 
     path.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+    # Copies, as weights that two layers share would be refused.
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.network.state_dict().items()}
     if half:
         state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
     save_file(state, path / WEIGHTS, metadata={"format": "pt"})

@@ -204,7 +204,17 @@ def _odd_series(t: Any, square: Any) -> Any:
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def ellipsoid(theta_E: Any, e1: Any, e2: Any) -> Any:
-    """Return axis ratio, cosine and sine of the angle, √(1 - q²) and scale, as of `darklens.physics.kormann_axes`."""
+    """Return what belongs to an isothermal ellipsoid and not to a position, as of `darklens.physics.kormann_axes`.
+
+    Parameters
+    ----------
+    theta_E, e1, e2
+        Einstein radius and ellipticity.
+
+    Returns
+    -------
+    Axis ratio q, cosine and sine of the angle, √(1 - q²) and scale, float32.
+    """
     modulus = min(max(math.hypot(e1, e2), 1e-20), 0.9999)
     phi = math.atan2(e2, e1) / 2
     q = (1 - modulus) / (1 + modulus)
@@ -432,7 +442,19 @@ def image_of(p: Any, lens: Any, axis: Any, sampling: Any, room: Room) -> None:
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
 def inside(axis: Any, i: int, j: int, rays: int, room: Room) -> None:
-    """Write the positions of some rays along each axis of a pixel, evenly spaced, as ``x`` and ``y``."""
+    """Write the positions of evenly spaced rays in a pixel.
+
+    Parameters
+    ----------
+    axis
+        As of `image_of`.
+    i, j
+        Row and column of the pixel.
+    rays
+        Their number along each axis.
+    room
+        Written: ``x`` and ``y``, the first ``rays``² of them.
+    """
     step = (axis[1] - axis[0]) / np.float32(rays)
     first = (ONE - np.float32(rays)) * HALF
     for a in range(rays):
@@ -443,7 +465,17 @@ def inside(axis: Any, i: int, j: int, rays: int, room: Room) -> None:
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
 def row_of_slopes(p: Any, lens: Any, axis: Any, i: int, room: Room) -> None:
-    """Write the derivatives of a row of the image by the parameters, ``slopes``, after `image_of` of the same lens."""
+    """Write the derivatives of a row of the image by the parameters, after `image_of` of the same lens.
+
+    Parameters
+    ----------
+    p, lens, axis
+        As of `image_of`.
+    i
+        The row.
+    room
+        Written: ``slopes``.
+    """
     width = len(axis)
     x, y = axis, np.full(width, axis[i])
     slopes_of(p, lens, x, y, room.fields[i], room.slopes)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from darklens.errors import DarklensError, RecipeError
+from darklens.errors import DarklensError, RecipeError, UserCodeError
 from darklens.schema import typed_arguments, unknown_key
 from darklens.tasks.base import Task, options_of
 from darklens.usercode import is_reference, load_function
@@ -84,6 +85,47 @@ def task_title(content: Mapping[str, Any]) -> str:
 def task_content(task: Task, name: str) -> dict[str, Any]:
     """Return the keys and values that describe a task, with what it has learned: the reverse of `make_task`."""
     return {"name": name} | dataclasses.asdict(task)
+
+
+COLUMNS = ("id", "path", "set", "outlier_score", "outlier")
+"""Columns of every table of predictions, which no output may be called like."""
+
+
+def check_storable(task: Task, name: str) -> None:
+    """Refuse a task that would be another one, or none, when the model that is trained with it is loaded.
+
+    Parameters
+    ----------
+    task
+        With what it has learned.
+    name
+        As a recipe calls it.
+
+    Raises
+    ------
+    UserCodeError
+        If a field is not what JSON can hold, names of outputs repeat, or one is that of a column of every table.
+    """
+    title = type(task).__name__
+    kept = {"name": name}
+    for field, value in dataclasses.asdict(task).items():
+        try:
+            kept[field] = json.loads(json.dumps(value))
+        except (TypeError, ValueError) as error:
+            raise UserCodeError(f"{title}.{field} cannot be kept with a model: {error}") from error
+    restored = make_task(kept, title, learned=True)
+    for field in kept.keys() - {"name"}:
+        before, after = getattr(task, field), getattr(restored, field)
+        if repr(before) != repr(after):
+            raise UserCodeError(
+                f"{title}.{field} is {before!r}, and would be {after!r} when the model is loaded; keep numbers, text, "
+                "lists, and mappings with text as keys"
+            )
+    names = list(task.output_names)
+    if wrong := sorted({each for each in names if names.count(each) > 1 or each in COLUMNS}):
+        raise UserCodeError(
+            f"output_names of {title}: {', '.join(wrong)} is there twice, or a column of every table of predictions"
+        )
 
 
 def current_task(task: str | Mapping[str, Any], target: str | None, losses: Any) -> dict[str, Any]:

@@ -50,7 +50,12 @@ class SupervisedModule(LightningModule):
         self.network = network
         self.preprocessing = preprocessing
         self.options = options
-        self.metrics = MetricCollection(dict(task.validation_metrics()), prefix="validation/")
+        metrics: dict[str, Any] = dict(task.validation_metrics())
+        if "loss" in metrics:
+            raise UserCodeError(
+                f"validation_metrics of {type(task).__name__}: loss is the name of the validation loss; give another key"
+            )
+        self.metrics = MetricCollection(metrics, prefix="validation/")
         self.time_budget: TimeBudget | None = None
         self._generator = torch.Generator()
         self._lens_fits = {"train": LensFitCache(), "validation": LensFitCache()}

@@ -28,6 +28,7 @@ from darklens.inference.model import BATCH
 from darklens.progress import progress_bar, working
 from darklens.simulation import BLOCK, Preset, Simulator, load_preset
 from darklens.tasks.base import Task, known_targets
+from darklens.tasks.registry import check_storable
 from darklens.training.recipe import Recipe
 
 VALIDATION_IMAGES = 24 * BLOCK
@@ -266,7 +267,7 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, mask: 
         train_images=len(train),
         sample=first["image"],
         sample_noise=first.get("noise"),
-        task=_fitted(task, np.asarray(targets[train[chosen]] if task.needs.pairs else targets[train]), cutouts.where),
+        task=_fitted(recipe, task, np.asarray(targets[train[chosen] if task.needs.pairs else train]), cutouts.where),
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
         bands=info.bands,
         pixel_scale=info.pixel_scale,
@@ -320,12 +321,14 @@ def _computed(targets: np.ndarray) -> np.ndarray:
     return targets.astype(np.float32) if targets.dtype.kind == "f" else targets
 
 
-def _fitted(task: Task, targets: np.ndarray, where: str) -> Task:
+def _fitted(recipe: Recipe, task: Task, targets: np.ndarray, where: str) -> Task:
     """The task fitted to training targets, with the data named in what it refuses."""
     try:
-        return task.fit(targets)
+        fitted = task.fit(targets)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
+    check_storable(fitted, recipe.task["name"])
+    return fitted
 
 
 def _typical_peak(images: Tensor) -> float:
@@ -360,7 +363,7 @@ def _simulated(preset: Preset, recipe: Recipe, seed: int, seeds: tuple[int, int]
         Held(held_out),
         train_images=epoch_images,
         sample=sample["image"],
-        task=_fitted(task, sample["target"].numpy(), f"preset:{preset.name}"),
+        task=_fitted(recipe, task, sample["target"].numpy(), f"preset:{preset.name}"),
         shape=(1, preset.pixels, preset.pixels),
         bands=info.bands,
         pixel_scale=info.pixel_scale,

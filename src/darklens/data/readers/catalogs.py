@@ -133,8 +133,14 @@ def join_catalog(frame: pl.DataFrame, catalog: pl.DataFrame, source: str) -> tup
         If no id matches.
     """
     keyed = frame.with_columns(pl.col("id").cast(pl.String))
-    taken = {name: f"catalog_{name}" for name in catalog.columns if name in frame.columns and name != "id"}
-    extra = catalog.drop([new for new in taken.values() if new in catalog.columns]).rename(taken)
+    taken: dict[str, str] = {}
+    for name in catalog.columns:
+        if name in frame.columns and name != "id":
+            new = f"catalog_{name}"
+            while new in (*frame.columns, *catalog.columns, *taken.values()):
+                new = f"catalog_{new}"
+            taken[name] = new
+    extra = catalog.rename(taken)
     match = match_identifiers(keyed["id"], extra["id"])
     if not match.count:
         raise DataError(
