@@ -51,10 +51,11 @@ _BLUR_ROUNDS, _BLUR_IMAGES = (1, 5), 96
 with fewer images the estimate scatters."""
 _ELLIPTICITIES = ((0.0, 0.0), (0.15, 0.0), (-0.15, 0.0), (0.0, 0.15), (0.0, -0.15))
 """What is added to the first guess of the deflector's ellipticity. Shear can stand for it and it for shear: from a round
-deflector alone, 6% of the fits to smooth lenses of `fair-hst` end with the wrong sign, from these five 0.5%."""
+deflector alone, 5.5% of the fits to smooth lenses of `fair-hst` end elsewhere, from these five 0.3%
+(`benchmarks/fits.py`)."""
 COARSE_STEPS, FINE_STEPS, LEARNING_STEPS = 20, 20, 3
-"""Steps of a fit on binned images, on all pixels, and of each round of learning, at most. With 7 on all pixels, a third of
-the fits to smooth lenses of `fair-hst` end more than 9 above the sum of squares that they reach with 20."""
+"""Steps of a fit on binned images, on all pixels, and of each round of learning, at most. With 10 and 7, 30%
+of the fits to smooth lenses of `fair-hst` end too early (`benchmarks/fits.py`)."""
 _BLURS = (0.0, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25, 1.5)
 """Standard deviations of the point-spread function that are tried, in pixels. A wider one is taken for the widest."""
 _SHARP = 0.25
@@ -63,8 +64,7 @@ _FAINTEST = 0.003
 """Least sky noise, as a fraction of the peak. Images without noise need one; too large a value hides faint residuals."""
 RAYS = 4
 """Rays along each axis of a pixel over which light is averaged where a whole batch is fitted at once. Its square counts in
-time. Fits to smooth lenses of `fair-hst` are 4.0 times the noise off in the median with 4, 4.9 with 2, and 9.7 with 1;
-noise alone makes 3.7 of 14 free parameters."""
+time. With 2, fits to `fair-hst` are a fifth farther from the truth; with 1, 2.5 times as far (`benchmarks/fits.py`)."""
 TOLERANCE = 0.1
 """Error of a pixel's light in units of its noise above which a CPU sends more rays through it."""
 _MAX_COST_QUANTILE = 0.7
