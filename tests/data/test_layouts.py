@@ -245,6 +245,17 @@ def test_labels_of_class_folders_and_of_a_catalogue_must_agree(tmp_path):
         open_data(tmp_path, catalog=tmp_path / "other.csv")
 
 
+def test_a_column_that_is_called_as_ours_would_be_is_not_taken_for_it(tmp_path):
+    for label in ("cdm", "no_sub"):
+        (tmp_path / label).mkdir()
+        save_images(tmp_path / label, ["a"])
+    table = pl.DataFrame({"id": ["cdm/a", "no_sub/a"], "label": ["cdm", "no_sub"], "catalog_label": ["x", "y"]})
+    table.write_csv(tmp_path / "t.csv")
+    found = open_data(tmp_path, catalog=tmp_path / "t.csv").catalog
+    assert found["label"].to_list() == ["cdm", "no_sub"]
+    assert found["catalog_label"].to_list() == ["x", "y"]
+
+
 def test_labels_that_are_numbers_agree_however_they_are_written(tmp_path):
     for label, names in {"0": ["a"], "1": ["b"]}.items():
         (tmp_path / label).mkdir()

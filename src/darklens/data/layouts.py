@@ -22,7 +22,7 @@ from darklens.data.dataset import ConcatenatedImages, Cutouts, DatasetInfo, Imag
 from darklens.data.identifiers import file_kind, identifier
 from darklens.data.options import DataOptions
 from darklens.data.readers.band_groups import group_bands
-from darklens.data.readers.catalogs import join_catalog, read_catalog
+from darklens.data.readers.catalogs import join_catalog, names_beside, read_catalog
 from darklens.data.readers.companions import (
     Companions,
     auxiliary_in,
@@ -187,19 +187,19 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
     notes += [f"{catalog.name}: {theirs} read as {ours}" for theirs, ours in mapping.items()]
     if truths := sorted(TRUTH_COLUMNS & set(table.columns)):
         notes.append(f"columns no observer knows, which tell the label: {', '.join(truths)}; do not train on them")
+    beside_ours = names_beside(found.catalog, table)
     notes += [
-        f"{catalog.name}: {name} read as catalog_{name}, as images have their own"
-        for name in found.catalog.columns
-        if name != "label" and f"catalog_{name}" in joined.columns
+        f"{catalog.name}: {name} read as {new}, as images have their own"
+        for name, new in beside_ours.items()
+        if name != "label" and new in joined.columns
     ]
     classes = found.info.classes
     if "label" in joined.columns:
         joined = joined.with_columns(_labels(joined["label"]))
-        if "catalog_label" in joined.columns and "label" in table.columns:
+        if (other := beside_ours.get("label")) in joined.columns:
             theirs = next((name for name, ours in mapping.items() if ours == "label"), "label")
-            joined = _one_label(
-                joined.with_columns(_labels(joined["catalog_label"])), where, f"{theirs} of {catalog.name}"
-            )
+            joined = joined.with_columns(_labels(joined[other]))
+            joined = _one_label(joined, other, where, f"{theirs} of {catalog.name}")
         classes = classes or order_classes(set(joined["label"].drop_nulls()))
     return replace(found, catalog=joined, info=replace(found.info, notes=notes, classes=classes))
 
@@ -221,18 +221,18 @@ def _with_positions(found: Cutouts) -> Cutouts:
     return replace(found, catalog=found.catalog.with_columns(columns))
 
 
-def _one_label(frame: pl.DataFrame, where: Path, column: str) -> pl.DataFrame:
+def _one_label(frame: pl.DataFrame, other: str, where: Path, column: str) -> pl.DataFrame:
     """The rows with the labels of images, or of the catalogue where they have none; refused if these differ."""
-    ours, theirs = (pl.col(name).cast(pl.Float64, strict=False) for name in ("label", "catalog_label"))
-    differ = frame.filter((pl.col("label") != pl.col("catalog_label")) & (ours == theirs).not_().fill_null(value=True))
+    ours, theirs = (pl.col(name).cast(pl.Float64, strict=False) for name in ("label", other))
+    differ = frame.filter((pl.col("label") != pl.col(other)) & (ours == theirs).not_().fill_null(value=True))
     if len(differ):
         row = differ.row(0, named=True)
         raise DataError(
             f"{where}: of {len(differ):,} images the label differs from the column {column}: {row['id']} is "
-            f"{row['label']} here and {row['catalog_label']} there. Rename that column to keep these labels; to use it, "
+            f"{row['label']} here and {row[other]} there. Rename that column to keep these labels; to use it, "
             "take the images out of the class folders"
         )
-    return frame.with_columns(pl.coalesce("label", "catalog_label").alias("label")).drop("catalog_label")
+    return frame.with_columns(pl.coalesce("label", other).alias("label")).drop(other)
 
 
 def _labels(column: pl.Series) -> pl.Series:

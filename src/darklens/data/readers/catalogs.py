@@ -109,6 +109,18 @@ def _read(path: Path) -> pl.DataFrame:
     raise DataError(f"{path}: not a catalogue; expected {', '.join(SUFFIXES)}")
 
 
+def names_beside(frame: pl.DataFrame, catalog: pl.DataFrame) -> dict[str, str]:
+    """Return the columns of a catalogue that images have already, each with its name beside theirs: ``catalog_NAME``."""
+    taken: dict[str, str] = {}
+    for name in catalog.columns:
+        if name in frame.columns and name != "id":
+            new = f"catalog_{name}"
+            while new in (*frame.columns, *catalog.columns, *taken.values()):
+                new = f"catalog_{new}"
+            taken[name] = new
+    return taken
+
+
 def join_catalog(frame: pl.DataFrame, catalog: pl.DataFrame, source: str) -> tuple[pl.DataFrame, str]:
     """Add the columns of a catalogue to the rows of images with the same id, and return them with a note.
 
@@ -133,13 +145,7 @@ def join_catalog(frame: pl.DataFrame, catalog: pl.DataFrame, source: str) -> tup
         If no id matches.
     """
     keyed = frame.with_columns(pl.col("id").cast(pl.String))
-    taken: dict[str, str] = {}
-    for name in catalog.columns:
-        if name in frame.columns and name != "id":
-            new = f"catalog_{name}"
-            while new in (*frame.columns, *catalog.columns, *taken.values()):
-                new = f"catalog_{new}"
-            taken[name] = new
+    taken = names_beside(frame, catalog)
     extra = catalog.rename(taken)
     match = match_identifiers(keyed["id"], extra["id"])
     if not match.count:
