@@ -141,13 +141,12 @@ def options_help(arguments: Sequence[str]) -> str:
         lines += _described("network", part.network, network, known)
         values = {"name": part.task["name"], **dataclasses.asdict(task)}
         lines += _described("task", values, type(task), options_of(type(task)))
-        said = [f"  --augmentation {part.augmentation}"] + [
-            f"  --{name}.{field.name} {getattr(getattr(part, name), field.name)}"
-            for name, kind in recipe_parts().items()
-            for field in dataclasses.fields(kind)
-            if getattr(getattr(part, name), field.name) != getattr(kind(), field.name)
-        ]
-        lines += [f"What {part.name} says of the options above, other than their defaults:", *said]
+        said = [f"What {part.name} says of the options above, other than their defaults:"]
+        said.append(f"  --augmentation {part.augmentation}")
+        for name, kind in recipe_parts().items():
+            options, defaults = dataclasses.asdict(getattr(part, name)), dataclasses.asdict(kind())
+            said += [f"  --{name}.{key} {options[key]}" for key in defaults if options[key] != defaults[key]]
+        lines.append("\n".join(said))  # whole, as members may say the same
     return "\n".join(dict.fromkeys(lines))
 
 
