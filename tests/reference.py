@@ -89,8 +89,24 @@ def render(preset: Preset, row: dict[str, Any]) -> np.ndarray:
     numerics = {"supersampling_factor": preset.supersampling, "supersampling_convolution": preset.supersampling > 1}
     if instrument.psf_file is not None:
         numerics["supersampling_convolution"] = False
-    image = ImageModel(data, psf, lens_model_class=model, source_model_class=light, kwargs_numerics=numerics)
-    return image.image(kwargs, [source])
+    own = [lens_light(preset, row)] if preset.lens_light is not None else []
+    image = ImageModel(
+        data,
+        psf,
+        lens_model_class=model,
+        source_model_class=light,
+        lens_light_model_class=LightModel(["SERSIC_ELLIPSE"] * len(own)),
+        kwargs_numerics=numerics,
+    )
+    return image.image(kwargs, [source], own)
+
+
+def lens_light(preset: Preset, row: dict[str, Any]) -> dict[str, Any]:
+    """lenstronomy's keyword arguments of the deflector's own light."""
+    shape = {"center_x": row["lens_x"], "center_y": row["lens_y"]}
+    shape |= {name: row[f"lens_light_{name}"] for name in ("R_sersic", "n_sersic", "e1", "e2")}
+    flux = 10 ** ((preset.instrument.zero_point - row["lens_light_magnitude"]) / 2.5)
+    return shape | {"amp": flux / LightModel(["SERSIC_ELLIPSE"]).total_flux([shape | {"amp": 1.0}])[0]}
 
 
 def source_model(preset: Preset, row: dict[str, Any]) -> tuple[LightModel, dict[str, Any]]:

@@ -96,7 +96,7 @@ def test_truths_are_drawn_once_and_kept_with_their_images(tmp_path, often, monke
         drawn.append(block)
         return draw_block(preset, seed, block)
 
-    monkeypatch.setattr("darklens.simulation.simulator.draw_block", draw)
+    monkeypatch.setattr("darklens.simulation.renderer.draw_block", draw)
     interrupted(tmp_path / "a")
     assert set(drawn[:2]) == {0, 1}
     drawn.clear()

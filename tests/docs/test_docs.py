@@ -18,7 +18,7 @@ from darklens import usercode
 from darklens.cli import main
 from darklens.data.dataset import read_dataset
 from darklens.inference.model import load_model
-from darklens.simulation import Simulator
+from darklens.simulation import ScenePreset, Simulator, load_preset
 from darklens.simulation.library import builtin_names
 from darklens.training import training_data
 from darklens.workflows import preview
@@ -34,10 +34,13 @@ CHEAPER = "--trainer.epochs 1 --network.widths=[8,8] --network.blocks=[1,1]"
 
 
 def test_every_column_of_a_simulated_catalogue_is_explained():
-    page = (DOCS / "presets.md").read_text("utf-8")
-    columns = {name for preset in builtin_names() for name in Simulator(preset).catalog(6).columns}
-    assert {name for name in columns if f"`{name}`" not in page} == set()
-    assert len(columns) > 30
+    pages = {page: (DOCS / f"{page}.md").read_text("utf-8") for page in ("presets", "scenes")}
+    for preset in map(load_preset, builtin_names()):
+        page = pages["scenes" if isinstance(preset, ScenePreset) else "presets"]
+        each = re.compile(rf"(magnitude|psf_fwhm|psf_e1|psf_e2|depth|sky_residual)_({'|'.join(preset.band_names)})$")
+        columns = {each.sub(r"\1_BAND", name) for name in Simulator(preset).catalog(36).columns}
+        assert {name for name in columns if f"`{name}`" not in page} == set(), preset.name
+        assert len(columns) > 15
 
 
 def test_pictures_of_the_pages_are_there_and_small():

@@ -21,7 +21,7 @@ from darklens.training.training_data import MEMBER_STRIDE, open_training_data
 
 @pytest.fixture(autouse=True)
 def _few_images_without_compilation(monkeypatch):
-    monkeypatch.setattr("darklens.simulation.simulator.fused_light", lambda *_, **__: None)
+    monkeypatch.setattr("darklens.simulation.renderer.fused_light", lambda *_, **__: None)
     monkeypatch.setattr("darklens.training.training_data.VALIDATION_IMAGES", 64)
     monkeypatch.setattr("darklens.training.training_data.STATISTICS_IMAGES", 128)
 

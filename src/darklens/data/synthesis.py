@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import polars as pl
 from darklens.data.dataset import Cutouts, DatasetInfo, DatasetWriter, checksum, versions
 from darklens.data.seeds import simulation_seed
 from darklens.progress import working
-from darklens.simulation import BLOCK, Preset, Simulator
+from darklens.simulation import BLOCK, AnyPreset, Simulator
 from darklens.simulation.columns import to_frame
 
 Progress = Callable[[int, int], None]
@@ -27,7 +28,7 @@ images of 64 × 64 pixels: checkpoints cost 2.2 s every 64 images, 0.5 s every 1
 
 
 def simulate_dataset(
-    preset: Preset,
+    preset: AnyPreset,
     count: int,
     seed: int,
     *,
@@ -67,7 +68,7 @@ def simulate_dataset(
     """
     seed = simulation_seed(seed, "dataset")
     dtype = image_dtype(preset, noise)
-    shape = (count, 1, preset.pixels, preset.pixels)
+    shape = (count, *preset.shape)
     fingerprint = {"preset": preset.resolved, "seed": seed, "noise": noise, "versions": versions(), "device": device}
     fingerprint |= {"files": {str(path): checksum(path) for path in preset.files}}
     # Version 0.1 drew rows at the end, and noise from seeds of 32 bits.
@@ -90,7 +91,7 @@ def simulate_dataset(
         return writer.finish(catalog.with_columns(seeds), simulated_info(preset, seed, noise))
 
 
-def simulate_cutouts(preset: Preset, count: int, seed: int, *, progress: Progress | None = None) -> Cutouts:
+def simulate_cutouts(preset: AnyPreset, count: int, seed: int, *, progress: Progress | None = None) -> Cutouts:
     """Return simulated images with noise and their truths, in memory.
 
     Parameters
@@ -110,7 +111,7 @@ def simulate_cutouts(preset: Preset, count: int, seed: int, *, progress: Progres
         Images (count, 1, H, W) and a catalogue row for each.
     """
     simulator = Simulator(preset, seed, compile=count >= COMPILE_FROM)
-    images = np.empty((count, 1, preset.pixels, preset.pixels), image_dtype(preset, noise=True))
+    images = np.empty((count, *preset.shape), image_dtype(preset, noise=True))
     done, truths = 0, []
     for block, rows in simulator.blocks(count):
         images[done : done + len(rows["id"])] = block.numpy()
@@ -122,12 +123,12 @@ def simulate_cutouts(preset: Preset, count: int, seed: int, *, progress: Progres
     return Cutouts(images, catalog, simulated_info(preset, seed))
 
 
-def image_dtype(preset: Preset, noise: bool) -> np.dtype:
+def image_dtype(preset: AnyPreset, noise: bool) -> np.dtype:
     """Return the type in which images are stored: uint16 for noisy counts, as a detector gives them, else float32."""
     return np.dtype(np.uint16 if preset.unit == "counts" and noise else np.float32)
 
 
-def simulated_info(preset: Preset, seed: int, noise: bool = True) -> DatasetInfo:
+def simulated_info(preset: AnyPreset, seed: int, noise: bool = True) -> DatasetInfo:
     """Return the description of a simulated dataset.
 
     Parameters
@@ -144,14 +145,12 @@ def simulated_info(preset: Preset, seed: int, noise: bool = True) -> DatasetInfo
     DatasetInfo
         Content of ``dataset.json``, without versions and checksum.
     """
-    instrument = preset.instrument
     return DatasetInfo(
         source=f"preset:{preset.name}",
         classes=preset.labels,
-        bands=[instrument.name],
-        pixel_scale=instrument.pixel_scale,
-        # That of the instrument is for e-/s.
-        zero_points=[instrument.zero_point if preset.unit == "e-/s" else None],
+        bands=preset.band_names,
+        pixel_scale=preset.pixel_scale,
+        zero_points=preset.zero_points,
         unit=preset.unit,
         seed=seed,
         noise=noise,
@@ -179,7 +178,7 @@ class Estimate:
     bytes: int
 
 
-def estimate(preset: Preset, count: int, noise: bool = True) -> Estimate:
+def estimate(preset: AnyPreset, count: int, noise: bool = True) -> Estimate:
     """Estimate time and size of a simulation from one block, and return both.
 
     The block is rendered on the CPU by the kernels that are not compiled; compiled ones are several times faster.
@@ -203,4 +202,4 @@ def estimate(preset: Preset, count: int, noise: bool = True) -> Estimate:
     started = time.perf_counter()
     next(simulator.blocks(BLOCK, noise=noise))
     rate = BLOCK / (time.perf_counter() - started)
-    return Estimate(rate, count / rate, count * preset.pixels**2 * image_dtype(preset, noise).itemsize)
+    return Estimate(rate, count / rate, count * math.prod(preset.shape) * image_dtype(preset, noise).itemsize)

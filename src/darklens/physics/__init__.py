@@ -26,7 +26,15 @@ from darklens.physics.deflectors import (
     vortex_point_masses,
 )
 from darklens.physics.lensing import LensingMaps, lensing_maps, lensing_potential
-from darklens.physics.light import exponential_light, pixelated_light, sersic_light, sersic_total_flux
+from darklens.physics.light import (
+    exponential_light,
+    pixelated_light,
+    ring_light,
+    ring_total_flux,
+    sersic_light,
+    sersic_total_flux,
+    spiral_arms,
+)
 from darklens.physics.nfw import (
     nfw_mass_before_truncation,
     truncated_nfw_deflection,
@@ -41,7 +49,14 @@ from darklens.physics.noise import (
     gaussian_noise,
     poisson,
 )
-from darklens.physics.psf import convolve, convolve_separable, gaussian_psf_taps, pixel_response, pixelated_psf
+from darklens.physics.psf import (
+    convolve,
+    convolve_separable,
+    gaussian_psf_taps,
+    pixel_response,
+    pixelated_psf,
+    psf_kernel,
+)
 
 __all__ = [
     "Cosmology",
@@ -76,11 +91,15 @@ __all__ = [
     "pixelated_psf",
     "point_mass_deflection",
     "poisson",
+    "psf_kernel",
+    "ring_light",
+    "ring_total_flux",
     "sersic_light",
     "sersic_total_flux",
     "shear_deflection",
     "sie_deflection",
     "sis_deflection",
+    "spiral_arms",
     "truncated_nfw_deflection",
     "truncated_nfw_mass",
     "truncated_nfw_scale_deflection",

@@ -43,7 +43,7 @@ def sersic_light(
     """
     # The power as exponential of a logarithm: half the time of `pow`, and as exact as is needed.
     power = torch.exp(torch.log(_elliptical_square(x - x0, y - y0, e1, e2) / R_sersic.square()) * (0.5 / n_sersic))
-    return amp * torch.exp(-_b(n_sersic) * (power - 1))
+    return amp * torch.exp(-sersic_b(n_sersic) * (power - 1))
 
 
 def exponential_light(
@@ -69,7 +69,101 @@ def exponential_light(
     Surface brightness in the units of ``amp``.
     """
     radius = torch.sqrt(_elliptical_square(x - x0, y - y0, e1, e2))
-    return amp * torch.exp(-_b(torch.ones_like(amp)) * (radius / R_sersic - 1))
+    return amp * torch.exp(-sersic_b(torch.ones_like(amp)) * (radius / R_sersic - 1))
+
+
+def ring_light(
+    x: Tensor, y: Tensor, *, x0: Tensor, y0: Tensor, amp: Tensor, radius: Tensor, width: Tensor, e1: Tensor, e2: Tensor
+) -> Tensor:
+    """Return the surface brightness of elliptical rings, whose profile across is Gaussian.
+
+    Parameters
+    ----------
+    x, y
+        Positions, arcsec.
+    x0, y0
+        Centre of each ring, arcsec.
+    amp
+        Surface brightness on the ring, per arcsec².
+    radius
+        Radius, arcsec, as the product average √(ab).
+    width
+        Standard deviation of the profile across, arcsec.
+    e1, e2
+        Ellipticity components.
+
+    Returns
+    -------
+    Surface brightness in the units of ``amp``.
+    """
+    distance = torch.sqrt(_elliptical_square(x - x0, y - y0, e1, e2))
+    return amp * torch.exp(-((distance - radius) / width).square() / 2)
+
+
+def ring_total_flux(amp: Tensor, radius: Tensor, width: Tensor) -> Tensor:
+    """Return the flux of rings, integrated to infinity.
+
+    Parameters
+    ----------
+    amp
+        Surface brightness on the ring, per arcsec².
+    radius, width
+        As in `ring_light`, arcsec.
+
+    Returns
+    -------
+    Flux in the units of ``amp`` times arcsec².
+    """
+    a = radius / width
+    inner = width.square() * torch.exp(-a.square() / 2)
+    outer = radius * width * math.sqrt(math.pi / 2) * (1 + torch.erf(a / math.sqrt(2)))
+    return 2 * math.pi * amp * (inner + outer)
+
+
+def spiral_arms(
+    x: Tensor,
+    y: Tensor,
+    *,
+    x0: Tensor,
+    y0: Tensor,
+    R_sersic: Tensor,
+    e1: Tensor,
+    e2: Tensor,
+    amplitude: Tensor,
+    number: Tensor,
+    pitch: Tensor,
+    phase: Tensor,
+) -> Tensor:
+    """Return the factor by which logarithmic spiral arms change the surface brightness of a disc.
+
+    Its mean along every ellipse is 1, so that the flux stays. Towards the centre the arms fade.
+
+    Parameters
+    ----------
+    x, y
+        Positions, arcsec.
+    x0, y0, R_sersic, e1, e2
+        Of the disc, as in `sersic_light`.
+    amplitude
+        From 0, no arms, to 1, dark between them.
+    number
+        Number of arms; one is a tidal tail.
+    pitch
+        Angle between an arm and a circle, radians; negative winds the other way.
+    phase
+        Radians.
+
+    Returns
+    -------
+    A factor of 0 or more.
+    """
+    dx, dy = x - x0, y - y0
+    u, v = dx - (e1 * dx + e2 * dy), dy - (e2 * dx - e1 * dy)
+    square = _elliptical_square(dx, dy, e1, e2) / R_sersic.square()
+    # The angle of a position on the axis of a circle is not defined: its derivative would be nan.
+    angle = torch.atan2(v, torch.where((u == 0) & (v == 0), 1.0, u))
+    wave = torch.cos(number * (angle - torch.log(square) / (2 * torch.tan(pitch))) - phase)
+    return 1 + amplitude * square / (square + 0.25) * wave
 
 
 def sersic_total_flux(amp: Tensor, R_sersic: Tensor, n_sersic: Tensor) -> Tensor:
@@ -88,7 +182,7 @@ def sersic_total_flux(amp: Tensor, R_sersic: Tensor, n_sersic: Tensor) -> Tensor
     -------
     Flux in the units of ``amp`` times arcsec².
     """
-    b = _b(n_sersic)
+    b = sersic_b(n_sersic)
     log = torch.log(2 * math.pi * n_sersic) + b - 2 * n_sersic * torch.log(b) + torch.lgamma(2 * n_sersic)
     return amp * R_sersic.square() * torch.exp(log)
 
@@ -133,5 +227,6 @@ def _elliptical_square(dx: Tensor, dy: Tensor, e1: Tensor, e2: Tensor) -> Tensor
     return ((u.square() + v.square()) / (1 - square.clamp_max(0.9999**2))).clamp_min(1e-8)
 
 
-def _b(n_sersic: Tensor) -> Tensor:
+def sersic_b(n_sersic: Tensor) -> Tensor:
+    """Return what multiplies the power of the radius in Sérsic profiles of given indices: lenstronomy's approximation."""
     return (1.9992 * n_sersic - 0.3271).clamp_min(1e-5)

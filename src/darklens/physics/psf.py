@@ -65,6 +65,37 @@ def pixel_response(pixels: int, factor: int, taps: Sequence[float]) -> Tensor:
     return blur.view(pixels, factor, count).mean(1)
 
 
+def psf_kernel(
+    radius: int, fwhm: Tensor, *, beta: float | None = None, e1: Tensor | float = 0.0, e2: Tensor | float = 0.0
+) -> Tensor:
+    """Return Gaussian or Moffat point-spread functions, sampled at the centres of pixels, each of sum 1.
+
+    Parameters
+    ----------
+    radius
+        Pixels from the centre to the edge of the square that is kept.
+    fwhm
+        Full width at half maximum of each, in pixels, as the product average of a longer and a shorter one, (…).
+    beta
+        Exponent of a Moffat function, above 1; without it, the function is Gaussian.
+    e1, e2
+        Ellipticity components, (…).
+
+    Returns
+    -------
+    Tensor
+        Kernels (…, 2 radius + 1, 2 radius + 1).
+    """
+    offsets = torch.arange(-radius, radius + 1, dtype=fwhm.dtype, device=fwhm.device)
+    e1, e2 = (torch.as_tensor(e, dtype=fwhm.dtype, device=fwhm.device)[..., None, None] for e in (e1, e2))
+    dx, dy = offsets[None, :], offsets[:, None]
+    u, v = dx - (e1 * dx + e2 * dy), dy - (e2 * dx - e1 * dy)
+    square = (u.square() + v.square()) / (1 - e1.square() - e2.square()) / fwhm.square()[..., None, None]
+    gaussian = torch.exp(-4 * math.log(2) * square)
+    kernel = gaussian if beta is None else (1 + 4 * (2 ** (1 / beta) - 1) * square) ** -beta
+    return kernel / kernel.sum((-2, -1), keepdim=True)
+
+
 def pixelated_psf(kernel: Tensor) -> Tensor:
     """Return the kernel of a PSF, (h, w), normalised to sum 1.
 

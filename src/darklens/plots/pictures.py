@@ -60,6 +60,55 @@ def draw_image(axis: Any, image: np.ndarray, pixel_scale: float | None = None) -
         axis.text(margin + length / 2, margin * 1.35, "1″", color="white", fontsize=7, ha="center", va="bottom")
 
 
+def colour_pictures(images: np.ndarray) -> np.ndarray:
+    """Return pictures in colour of images in three bands, red first, on one scale (Lupton et al. 2004, PASP 116, 133).
+
+    Parameters
+    ----------
+    images
+        Images (N, 3, H, W). Bands are scaled so that their light is white in the median.
+
+    Returns
+    -------
+    Red, green and blue, from 0 to 1, (N, H, W, 3).
+    """
+    from astropy.visualization import make_lupton_rgb
+
+    sky = np.quantile(images, 0.1, axis=(0, 2, 3))[:, None, None]
+    light = np.median((images - sky).clip(0).sum((2, 3)), axis=0)
+    scaled = (images - sky) / np.where(light > 0, light, 1.0)[:, None, None]
+    noise = 1.4826 * np.median(np.abs(scaled))
+    pictures = [make_lupton_rgb(*image, minimum=-noise, stretch=25 * noise, Q=8) for image in scaled]
+    return np.stack(pictures).astype(np.float32) / 255
+
+
+def scene_preview(images: Sequence[np.ndarray], names: Sequence[str], pixel_scale: float) -> Any:
+    """Draw a row of images for each class of a preset of scenes; return the figure.
+
+    Parameters
+    ----------
+    images
+        For each class, images (N, H, W) or colours (N, H, W, 3).
+    names
+        Names of the classes.
+    pixel_scale
+        Arcsec per pixel, for the bar of one arcsecond.
+    """
+    columns, rows = max(map(len, images)), len(names)
+    with style() as plt:
+        figure, axes = plt.subplots(rows, columns, figsize=(1.2 * columns + 1.3, 1.2 * rows), squeeze=False)
+        figure.subplots_adjust(
+            left=1.3 / (1.2 * columns + 1.3), right=0.995, bottom=0.005, top=0.995, wspace=0.03, hspace=0.03
+        )
+        for i, (row, name) in enumerate(zip(axes, names, strict=True)):
+            for axis in row:
+                axis.set_axis_off()
+            for j, (axis, image) in enumerate(zip(row, images[i], strict=False)):
+                draw_image(axis, image, pixel_scale if i == j == 0 else None)
+            _name(row[0], name.replace("_", " "), INK, 9.5)
+        return figure
+
+
 def stretch(image: np.ndarray) -> np.ndarray:
     """Brightness from 0 to 1: linear about the sky, logarithmic in the bright parts."""
     low, high = np.quantile(image, [0.02, 0.997])

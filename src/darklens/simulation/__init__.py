@@ -9,15 +9,18 @@ if TYPE_CHECKING:
     from darklens.simulation.columns import from_frame
     from darklens.simulation.draw import BLOCK
     from darklens.simulation.library import list_presets
-    from darklens.simulation.preset_files import load_preset
+    from darklens.simulation.preset_files import AnyPreset, load_preset
     from darklens.simulation.presets import Preset
+    from darklens.simulation.scenes.presets import ScenePreset
     from darklens.simulation.simulator import Simulator
 
-__all__ = ["BLOCK", "Preset", "Simulator", "from_frame", "list_presets", "load_preset"]
+__all__ = ["BLOCK", "AnyPreset", "Preset", "ScenePreset", "Simulator", "from_frame", "list_presets", "load_preset"]
 
 _HOMES = {
     "BLOCK": "draw",
+    "AnyPreset": "preset_files",
     "Preset": "presets",
+    "ScenePreset": "scenes.presets",
     "Simulator": "simulator",
     "from_frame": "columns",
     "list_presets": "library",

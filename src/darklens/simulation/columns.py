@@ -21,6 +21,29 @@ def select(columns: Columns, chosen: np.ndarray) -> dict[str, Any]:
     return {k: v[chosen] if isinstance(v, np.ndarray | Tensor) else [v[i] for i in chosen] for k, v in columns.items()}
 
 
+def scatter(rows: dict[str, Any], chosen: np.ndarray, values: Columns, size: int) -> None:
+    """Write columns of some rows into those of all; the others get nan, or None in lists.
+
+    Parameters
+    ----------
+    rows
+        Columns of all rows, which are written to.
+    chosen
+        Indices of the rows that ``values`` is of.
+    values
+        Arrays, or lists of arrays.
+    size
+        Number of all rows.
+    """
+    for name, column in values.items():
+        if isinstance(column, np.ndarray):
+            rows.setdefault(name, np.full(size, np.nan))[chosen] = column
+        else:
+            whole = rows.setdefault(name, [None] * size)
+            for i, value in zip(chosen, column, strict=True):
+                whole[i] = value
+
+
 def requires_grad(columns: Columns) -> bool:
     """Return whether derivatives are asked for, from any of the columns."""
     each = (one for values in columns.values() for one in (values if isinstance(values, list) else [values]))

@@ -18,8 +18,10 @@ from darklens.physics import (
     truncated_nfw_scale_deflection,
     vortex_point_masses,
 )
+from darklens.simulation.columns import scatter
+from darklens.simulation.identity import Content
 from darklens.simulation.mass import conserve_mass
-from darklens.simulation.presets import DarkMatter, Distances, Preset, Subhalos, Vortex
+from darklens.simulation.presets import DarkMatter, Distances, LensLight, Preset, Subhalos, Vortex
 from darklens.simulation.priors import Floats
 from darklens.simulation.profiles import STRENGTHS, custom_profile
 from darklens.usercode import load_function
@@ -37,13 +39,13 @@ Truths = dict[str, Any]
 """Columns (see `darklens.simulation.columns`) that are being drawn."""
 
 
-def seed_sequence(preset: Preset, seed: int, purpose: int, number: int = 0) -> np.random.SeedSequence:
+def seed_sequence(preset: Content, seed: int, purpose: int, number: int = 0) -> np.random.SeedSequence:
     """Return the random stream for a purpose: the one place where the simulation makes streams from a seed.
 
     Parameters
     ----------
     preset
-        Gives its `Preset.key`: with one seed, presets of different names or contents draw different lenses.
+        Gives its `Content.key`: with one seed, presets of different names or contents draw different lenses.
     seed
         Seed of the simulation, zero or above.
     purpose
@@ -79,11 +81,13 @@ def draw_block(preset: Preset, seed: int, block: int) -> Truths:
     labels = ids % len(preset.classes)
     rows: Truths = {"id": ids, "label": np.array(preset.labels)[labels]}
     rows |= _deflector(preset, rng) | _source(preset, rng)
+    if preset.lens_light is not None:
+        rows |= _lens_light(preset.lens_light, rows, rng)
     rows["exposure_time"] = preset.instrument.exposure_time.sample(rng, BLOCK)
     for number, matter in enumerate(preset.classes.values()):
         chosen = np.flatnonzero(labels == number)
         drawn = _dark_matter(preset, matter, rng, rows, chosen)
-        _scatter(rows, chosen, _rescaled(drawn, matter, preset.deflection_scale))
+        scatter(rows, chosen, _rescaled(drawn, matter, preset.deflection_scale), BLOCK)
     if preset.deflection_scale != 1:
         _rescale(preset, rows)
     if preset.conserve_mass:
@@ -115,6 +119,15 @@ def _source(preset: Preset, rng: np.random.Generator) -> Truths:
         rows["source_image"] = rng.uniform(0, 1, BLOCK)
         rows["source_phi"] = rng.uniform(0, 2 * np.pi, BLOCK)
     return rows
+
+
+def _lens_light(light: LensLight, rows: Truths, rng: np.random.Generator) -> Truths:
+    drawn = {
+        f"lens_light_{name}": getattr(light, name).sample(rng, BLOCK) for name in ("magnitude", "R_sersic", "n_sersic")
+    }
+    for name in ("e1", "e2"):
+        drawn[f"lens_light_{name}"] = rows[name] + light.shape_scatter.sample(rng, BLOCK)
+    return drawn
 
 
 def _dark_matter(
@@ -243,14 +256,3 @@ def _rescaled(drawn: Truths, matter: DarkMatter, scale: float) -> Truths:
             pairs = zip(rescaled[column], profiles, strict=True)
             rescaled[column] = [values * scale**power if own == name else values for values, own in pairs]
     return rescaled
-
-
-def _scatter(rows: Truths, chosen: np.ndarray, values: Truths) -> None:
-    """Write the columns of some images into those of all; the others get nan or None."""
-    for name, column in values.items():
-        if isinstance(column, np.ndarray):
-            rows.setdefault(name, np.full(BLOCK, np.nan))[chosen] = column
-        else:
-            whole = rows.setdefault(name, [None] * BLOCK)
-            for i, value in zip(chosen, column, strict=True):
-                whole[i] = value

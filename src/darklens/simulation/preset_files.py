@@ -12,18 +12,22 @@ from darklens.errors import PresetError
 from darklens.physics import Cosmology
 from darklens.simulation.instruments import Instrument
 from darklens.simulation.library import resolve_preset
-from darklens.simulation.presets import DarkMatter, Deflector, Preset, Source, Subhalos, Vortex
+from darklens.simulation.presets import DarkMatter, Deflector, LensLight, Preset, Source, Subhalos, Vortex
 from darklens.simulation.priors import Constant, parse_prior
+from darklens.simulation.scenes.presets import Band, Rules, SceneClass, ScenePreset
 from darklens.usercode import check_trusted, is_reference, references
 
+AnyPreset = Preset | ScenePreset
 
-def load_preset(source: str | Path | Mapping[str, Any], *, trust_code: bool = False) -> Preset:
+
+def load_preset(source: str | Path | Mapping[str, Any], *, trust_code: bool = False) -> AnyPreset:
     """Return a preset by name, from a YAML file, from a function ``file.py:name``, or from its resolved content.
 
     Parameters
     ----------
     source
-        Where the preset is from. A resolved content is what ``dataset.json`` keeps of a simulated dataset.
+        Where the preset is from. A resolved content is what ``dataset.json`` keeps of a simulated dataset. One with
+        ``bands`` is a preset of scenes.
     trust_code
         Whether code that a YAML file or a content names may run. A function that ``source`` itself names may.
 
@@ -36,7 +40,7 @@ def load_preset(source: str | Path | Mapping[str, Any], *, trust_code: bool = Fa
     """
     content = _of_any_version(source) if isinstance(source, Mapping) else resolve_preset(source)
     name = str(content.get("name", "preset"))
-    preset = _build(content, name)  # which runs no code
+    preset = (_build_scenes if "bands" in content else _build)(content, name)  # which runs no code
     if not is_reference(str(source)):
         for code in references(content.get("classes")):
             check_trusted(code, f"preset {name}" if isinstance(source, Mapping) else str(source), trust_code)
@@ -56,7 +60,7 @@ def _build(content: dict[str, Any], where: str) -> Preset:
         if "gain" in _mapping(content, "instrument"):
             raise PresetError("instrument.gain: images are in electrons, so that a gain has no effect; leave it out")
         classes = {str(k): _class(v or {}, f"classes.{k}") for k, v in _mapping(content, "classes").items()}
-        parts = {
+        parts: dict[str, Any] = {
             "instrument": _part(Instrument, _mapping(content, "instrument"), "instrument"),
             "deflector": _part(Deflector, _mapping(content, "deflector"), "deflector"),
             "source": _part(Source, _mapping(content, "source"), "source"),
@@ -64,9 +68,36 @@ def _build(content: dict[str, Any], where: str) -> Preset:
             "convention_cosmology": _cosmology(content, "convention_cosmology"),
             "classes": classes,
         }
+        if content.get("lens_light") is not None:
+            parts["lens_light"] = _part(LensLight, _mapping(content, "lens_light"), "lens_light")
         return _part(Preset, content | parts | {"resolved": content}, "")
     except (PresetError, TypeError) as error:
         raise PresetError(f"preset {where}: {error}") from error
+
+
+def _build_scenes(content: dict[str, Any], where: str) -> ScenePreset:
+    try:
+        bands = {str(k): _named(Band, v, f"bands.{k}") for k, v in _mapping(content, "bands").items()}
+        classes = {str(k): _scene_class(v or {}, f"classes.{k}") for k, v in _mapping(content, "classes").items()}
+        parts: dict[str, Any] = {"bands": bands, "classes": classes, "cosmology": _cosmology(content, "cosmology")}
+        if content.get("rules") is not None:
+            parts["rules"] = _part(Rules, _mapping(content, "rules"), "rules")
+        return _part(ScenePreset, content | parts | {"resolved": content}, "")
+    except (PresetError, TypeError) as error:
+        raise PresetError(f"preset {where}: {error}") from error
+
+
+def _scene_class(content: Any, where: str) -> SceneClass:
+    return _named(SceneClass, {"objects": content} if isinstance(content, str) else content, where)
+
+
+def _named(kind: type, content: Any, where: str) -> Any:
+    """A dataclass from a mapping, whose own errors say where they are."""
+    try:
+        return _part(kind, _mapping({where: content}, where), where)
+    except PresetError as error:
+        text = str(error)
+        raise PresetError(text if where in text else f"{where}: {text}") from error
 
 
 def _cosmology(content: Mapping[str, Any], key: str) -> Cosmology:
@@ -118,6 +149,15 @@ def _part(kind: type, content: Mapping[str, Any], where: str) -> Any:
 def _convert(annotation: str, value: Any, where: str) -> Any:
     if annotation.startswith("Prior"):
         return parse_prior(value, where)
+    if annotation.startswith("Mapping[str, float]"):
+        return {str(k): _convert("float", v, f"{where}.{k}") for k, v in _mapping({where: value}, where).items()}
+    if annotation.startswith("tuple[float, float]"):
+        if not isinstance(value, list) or len(value) != 2:
+            raise PresetError(f"{where}: expected the lowest and the highest, like [0.3, 4]; got {value!r}")
+        low, high = (_convert("float", each, where) for each in value)
+        if not low < high:
+            raise PresetError(f"{where}: the lower bound must be below the upper one; got {low}, {high}")
+        return low, high
     if annotation.startswith("Mapping[str, Prior]"):
         return {str(k): parse_prior(v, f"{where}.{k}") for k, v in value.items()}
     for name, kind in (("int", int), ("float", float)):

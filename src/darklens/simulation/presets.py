@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from darklens.errors import PresetError
 from darklens.physics import Cosmology, deflection_rescaling
+from darklens.simulation.identity import Content
 from darklens.simulation.instruments import Instrument
-from darklens.simulation.library import builtin_names, resolve_preset
 from darklens.simulation.priors import Constant, PowerLaw, Prior, WarmPowerLaw
-from darklens.usercode import code_checksum, is_reference, references, split_reference
+from darklens.usercode import is_reference
 
 Noise = Literal["physical", "deeplense-twice", "deeplense-doubled"]
 Distances = Literal["angular", "luminosity"]
@@ -73,6 +68,23 @@ class Source:
         _positive(self.pixel_scale, "source.pixel_scale")
         if (self.profile == "image") != (self.images is not None):
             raise PresetError("source: profile image and images (a .npy stack of galaxies) go together")
+
+
+@dataclass(frozen=True)
+class LensLight:
+    """The deflector's own light: an elliptical Sérsic profile at its centre.
+
+    Its ellipticity is that of the mass, plus ``shape_scatter`` on each component; ``R_sersic`` is in arcsec.
+    """
+
+    magnitude: Prior
+    R_sersic: Prior
+    n_sersic: Prior = Constant(4.0)
+    shape_scatter: Prior = Constant(0.0)
+
+    def __post_init__(self) -> None:
+        _positive(self.R_sersic, "lens_light.R_sersic")
+        _positive(self.n_sersic, "lens_light.n_sersic")
 
 
 @dataclass(frozen=True)
@@ -194,7 +206,7 @@ class DarkMatter:
 
 
 @dataclass(frozen=True)
-class Preset:
+class Preset(Content):
     """All that defines a simulated data set but its seed and size. `load_preset` makes one.
 
     Light is sampled at the centres of ``supersampling`` × ``supersampling`` sub-pixels of each pixel; with ``adaptive``,
@@ -217,6 +229,7 @@ class Preset:
     cosmology: Cosmology = Cosmology()
     z_source_convention: float | None = None
     convention_cosmology: Cosmology = Cosmology()
+    lens_light: LensLight | None = None
     supersampling: int = 1
     adaptive: bool = False
     conserve_mass: bool = False
@@ -241,6 +254,8 @@ class Preset:
             raise PresetError("classes: at least one is needed")
         if self.source.magnitude is not None and self.instrument.zero_point is None:
             raise PresetError("source.magnitude needs instrument.zero_point")
+        if self.lens_light is not None and self.instrument.zero_point is None:
+            raise PresetError("lens_light.magnitude needs instrument.zero_point")
 
     @property
     def labels(self) -> list[str]:
@@ -251,32 +266,7 @@ class Preset:
     def files(self) -> list[Path]:
         """Files that images depend on: PSF, galaxies, code of the user's own."""
         named = [self.instrument.psf_file, self.source.images]
-        code = [split_reference(reference)[0] for reference in references(self.resolved)]
-        return sorted({Path(name) for name in named if name is not None} | set(code))
-
-    @cached_property
-    def key(self) -> tuple[int, ...]:
-        """Numbers that the preset's random streams start from.
-
-        Those of darklens's own presets follow from the name alone, so that they stay when a later version adds to them;
-        those of others follow from the content too, so that two that share a name do not share their lenses. Folders of
-        files do not count, nor does the description.
-        """
-        name = zlib.crc32(self.name.encode())  # the same in every process, which Python's hash is not
-        own = self.name.partition(":")[0] in builtin_names()
-        if not self.resolved or (own and self.resolved == resolve_preset(self.name)):
-            return (name,)
-        return (name, int.from_bytes(_digest(self._content)[:8], "little"))
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of what images follow from but the seed: the content and the files that it names, wherever they are."""
-        files = {path.name: code_checksum(path) for path in self.files}
-        return "sha256:" + _digest({"name": self.name, "content": self._content, "files": files}).hex()
-
-    @property
-    def _content(self) -> dict[str, Any]:
-        return {key: _without_folders(value) for key, value in self.resolved.items() if key != "description"}
+        return sorted({Path(name) for name in named if name is not None} | self.code_files())
 
     @property
     def half_width(self) -> float:
@@ -295,17 +285,20 @@ class Preset:
         """Unit of a pixel."""
         return "counts" if self.noise == "deeplense-twice" else "e-/s"
 
+    @property
+    def band_names(self) -> list[str]:
+        """Name of the one band of the images."""
+        return [self.instrument.name]
 
-def _digest(content: Mapping[str, Any]) -> bytes:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).digest()
+    @property
+    def zero_points(self) -> list[float | None]:
+        """AB magnitude of 1 in the images' unit, of the one band; None where it is not e-/s, for which it is known."""
+        return [self.instrument.zero_point if self.unit == "e-/s" else None]
 
-
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _without_folders(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(each) for each in value]
-    return re.split(r"[/\\]", value)[-1] if isinstance(value, str) else value
+    @property
+    def pixel_scale(self) -> float:
+        """Arcsec per pixel."""
+        return self.instrument.pixel_scale
 
 
 def _one_of(value: str, allowed: tuple[str, ...], where: str) -> None:

@@ -199,6 +199,11 @@ class WarmPowerLaw(Prior):
         return grid, np.concatenate([[0.0], parts.cumsum()]) * self.low**order
 
 
+def median(prior: Prior) -> float:
+    """Return the median of a prior, from a fixed sample of 1,001 numbers."""
+    return float(np.median(prior.sample(np.random.default_rng(0), 1001)))
+
+
 DISTRIBUTIONS: dict[str, type] = {
     "uniform": Uniform,
     "log_uniform": LogUniform,

@@ -319,6 +319,57 @@ def sersic_parameters(preset: Preset, columns: Columns, like: torch.dtype | Tens
     return dict(zip(names, values, strict=True)) | {"amp": source_amplitude(preset, columns, like)}
 
 
+LENS_LIGHT = tuple(f"lens_light_{name}" for name in ("magnitude", "R_sersic", "n_sersic", "e1", "e2"))
+"""Columns of the deflector's own light, whose centre is that of the deflector."""
+
+MIDDLE, RAYS = 4, 8
+"""Sub-pixels on each side of a deflector's centre in which its light is sampled at several places, and their number along
+either side. With both, the central pixel of a profile of index 4 is right to 0.3%; without, it is off by up to 20%."""
+
+
+def lens_light(preset: Preset, columns: Columns, x: Tensor, y: Tensor) -> Tensor:
+    """Return the surface brightness of the deflectors.
+
+    Parameters
+    ----------
+    preset
+        Gives the zero point of magnitudes, the width of sub-pixels, and whether sampling is adaptive: then light about the
+        centres is the mean of many places in each sub-pixel.
+    columns
+        Columns of N images.
+    x, y
+        Centres of sub-pixels, (1, n, n), arcsec.
+
+    Returns
+    -------
+    Tensor
+        Surface brightness per arcsec², (N, n, n).
+    """
+    names = ["lens_x", "lens_y", *LENS_LIGHT]
+    x0, y0, magnitude, R, n, e1, e2 = (each.view(-1, 1, 1) for each in columns_of(columns, names, x))
+    assert preset.instrument.zero_point is not None
+    flux = counts_per_second(magnitude, preset.instrument.zero_point)
+    shape = {"x0": x0, "y0": y0, "R_sersic": R, "n_sersic": n, "e1": e1, "e2": e2}
+    shape["amp"] = flux / sersic_total_flux(torch.ones_like(R), R, n)
+    found = sersic_light(x, y, **shape)
+    if not preset.adaptive:
+        return found
+    side, width = x.shape[-1], preset.instrument.pixel_scale / preset.supersampling
+    steps = torch.arange(-MIDDLE, MIDDLE + 1, device=x.device)
+    rows, cols = (
+        ((centre.detach() / width + (side - 1) / 2).round().long() + turned).clamp(0, side - 1)
+        for centre, turned in ((y0, steps[:, None]), (x0, steps[None, :]))
+    )
+    within = ((torch.arange(RAYS, device=x.device, dtype=x.dtype) + 0.5) / RAYS - 0.5) * width
+    corner = -(side - 1) / 2 * width
+    ray_x = (corner + cols * width)[..., None, None] + within
+    ray_y = (corner + rows * width)[..., None, None] + within[:, None]
+    fine = {name: each[..., None, None] for name, each in shape.items()}
+    means = sersic_light(ray_x, ray_y, **fine).mean((-2, -1))
+    images = torch.arange(len(found), device=x.device)[:, None, None]
+    return found.index_put((images, rows, cols), means)
+
+
 def lensed_light(
     preset: Preset, label: str | None, columns: Columns, x: Tensor, y: Tensor, *, galaxies: Tensor | None
 ) -> Tensor:

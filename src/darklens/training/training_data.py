@@ -26,7 +26,7 @@ from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError, RecipeError
 from darklens.inference.model import BATCH
 from darklens.progress import progress_bar, working
-from darklens.simulation import BLOCK, Preset, Simulator, load_preset
+from darklens.simulation import BLOCK, AnyPreset, Simulator, load_preset
 from darklens.tasks.base import Task, known_targets
 from darklens.tasks.registry import check_storable
 from darklens.training.recipe import Recipe
@@ -337,7 +337,7 @@ def _typical_peak(images: Tensor) -> float:
     return float(peaks.median())
 
 
-def _simulated(preset: Preset, recipe: Recipe, seed: int, seeds: tuple[int, int]) -> TrainingData:
+def _simulated(preset: AnyPreset, recipe: Recipe, seed: int, seeds: tuple[int, int]) -> TrainingData:
     """Training images, which never repeat, of the first of two seeds, and validation images of the second."""
     if recipe.trainer.batch_size % BLOCK:
         raise RecipeError(
@@ -364,7 +364,7 @@ def _simulated(preset: Preset, recipe: Recipe, seed: int, seeds: tuple[int, int]
         train_images=epoch_images,
         sample=sample["image"],
         task=_fitted(recipe, task, sample["target"].numpy(), f"preset:{preset.name}"),
-        shape=(1, preset.pixels, preset.pixels),
+        shape=preset.shape,
         bands=info.bands,
         pixel_scale=info.pixel_scale,
         zero_points=info.zero_points,
@@ -384,9 +384,9 @@ def _simulated(preset: Preset, recipe: Recipe, seed: int, seeds: tuple[int, int]
     )
 
 
-def _no_images(preset: Preset) -> np.ndarray:
+def _no_images(preset: AnyPreset) -> np.ndarray:
     """Images that take no memory, for a catalogue of one block."""
-    return np.broadcast_to(np.float32(0), (BLOCK, 1, preset.pixels, preset.pixels))
+    return np.broadcast_to(np.float32(0), (BLOCK, *preset.shape))
 
 
 def _simulate(dataset: SimulatedDataset, blocks: int, what: str) -> Batch:

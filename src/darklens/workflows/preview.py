@@ -10,12 +10,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from darklens.plots.pictures import preset_preview, save
-from darklens.simulation import Simulator
+from darklens.plots.pictures import colour_pictures, preset_preview, save, scene_preview
+from darklens.simulation import BLOCK, ScenePreset, Simulator
 from darklens.simulation.presets import Preset
 
 COLUMNS = 4
 """Images that are drawn of each class."""
+
+SCENES = 8
+"""Images that are drawn of each class of scenes."""
 
 IMAGES = 48
 """Images that are measured of each class. Detectability varies by a factor of ten between lenses: the median of 48 has a
@@ -42,6 +45,25 @@ class Detectability:
         if self.median == self.high == 0:
             return f"no change ({self.images} images)"
         return f"{self.median:.3g} σ (68%: {self.low:.3g} to {self.high:.3g} σ; {self.images} images)"
+
+
+def preview_scenes(preset: ScenePreset, out: Path, seed: int = 0) -> dict[str, int]:
+    """Draw eight images of each class to ``out``, in colour where there are three bands; return the images of a round by
+    label.
+
+    Of more than three bands, the reddest, the bluest and the one between are drawn, by their order in the preset.
+    """
+    simulator = Simulator(preset, seed)
+    wanted = SCENES * len(preset.turns) // min(each.turns for each in preset.classes.values())
+    made = list(simulator.blocks(-(-wanted // BLOCK) * BLOCK))
+    images = torch.cat([block for block, _ in made]).numpy()
+    objects = np.concatenate([rows["object"] for _, rows in made])
+    bands = len(preset.bands)
+    drawn = colour_pictures(images[:, [bands - 1, bands // 2, 0]]) if bands > 2 else images[:, bands - 1]
+    rows = [drawn[np.flatnonzero(objects == name)[:SCENES]] for name in preset.classes]
+    save(scene_preview(rows, list(preset.classes), preset.pixel_scale), out)
+    labels = [preset.label_of(name) for name in preset.turns]
+    return {label: labels.count(label) for label in preset.labels}
 
 
 def preview(preset: Preset, out: Path, seed: int = 0) -> dict[str, Detectability]:

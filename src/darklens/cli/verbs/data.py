@@ -82,17 +82,21 @@ def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0, trust_c
     resolve_preset(preset)
     check_writable(out)
     with loading():
-        from darklens.simulation import load_preset
+        from darklens.simulation import ScenePreset, load_preset
         from darklens.workflows.following import free_path
         from darklens.workflows.preview import preview as draw
+        from darklens.workflows.preview import preview_scenes
 
     loaded = load_preset(preset, trust_code=trust_code)
     with working("drawing the preset"):
-        found = draw(loaded, out, seed)
-    changes = "".join(f"\n    {name}: {change}" for name, change in found.items())
+        if isinstance(loaded, ScenePreset):
+            shares = " : ".join(f"{count} {label}" for label, count in preview_scenes(loaded, out, seed).items())
+            found = f"images in turn: {shares}"
+        else:
+            changes = "".join(f"\n    {name}: {change}" for name, change in draw(loaded, out, seed).items())
+            found = f"median change of an image by its substructure, if lens and source were known exactly:{changes}"
     say(
-        f"{loaded.name}: {loaded.description}\n  median change of an image by its substructure, if lens and source were "
-        f"known exactly:{changes}\n  mosaic → {out}",
+        f"{loaded.name}: {loaded.description}\n  {found}\n  mosaic → {out}",
         command("simulate", preset, count=30000, out=free_path(f"data/{loaded.name}"), trust_code=trust_code or None),
     )
 
