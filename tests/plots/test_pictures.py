@@ -8,7 +8,7 @@ from looks import lines, number, size, text_look, texts
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from darklens.plots.pictures import explanation, mosaic, preset_preview, save, stretch
+from darklens.plots.pictures import colour_pictures, explanation, mosaic, preset_preview, save, scene_preview, stretch
 
 
 def colour_bars(figure):
@@ -283,3 +283,34 @@ def test_saved_figures_are_trimmed_and_freed(tmp_path):
     save(other, path.with_suffix(".svg"))
     assert plt.get_fignums() == [kept.number]
     assert path.with_suffix(".svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_colours_are_white_in_the_median_and_red_where_red():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-16:17, -16:17]
+    spot = np.exp(-(x**2 + y**2) / 20.0)
+    weights = np.array([[4.0, 4.0, 4.0], [1.0, 1.0, 1.0], [2.0, 2.0, 2.0], [9.0, 3.0, 1.0], [1.0, 3.0, 9.0]])
+    bands = np.array([10.0, 1.0, 5.0])  # which have units of their own
+    images = (weights * bands)[:, :, None, None] * spot + rng.normal(0, 0.01, (5, 3, 33, 33)) * bands[:, None, None]
+    found = colour_pictures(images.astype(np.float32))
+    assert found.shape == (5, 33, 33, 3)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    middle = found[:, 12, 12]
+    assert np.ptp(middle[1]) < 0.1
+    assert middle[3][0] > middle[3][2] + 0.2
+    assert middle[4][2] > middle[4][0] + 0.2
+    assert found[:, 0, 0].mean() < 0.15 < middle[1].mean()
+
+
+def test_scenes_have_a_row_for_each_class_and_a_bar():
+    images = [np.random.default_rng(0).random((3, 20, 20, 3)), np.random.default_rng(1).random((2, 20, 20, 3))]
+    figure = scene_preview(images, ["lens", "chance_pair"], 0.5)
+    drawn = [axis.images[0].get_array() if axis.images else None for axis in figure.axes]
+    assert len(drawn) == 6
+    assert [each is None for each in drawn] == [False, False, False, False, False, True]
+    assert np.array_equal(drawn[3], images[1][0])
+    texts = [text.get_text() for axis in figure.axes for text in axis.texts]
+    assert texts == ["1″", "lens", "chance pair"]
+    (bar,) = figure.axes[0].lines
+    assert np.ptp(bar.get_xdata()) == pytest.approx(2)

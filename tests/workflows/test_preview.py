@@ -69,3 +69,23 @@ def test_rounding_is_no_substructure_and_hides_no_weak_class(tmp_path, monkeypat
     assert found["cdm"] == Detectability(0, 0, 0, 6)
     assert 1e-3 < found["axion"].median < 1
     assert [residual is None for residual in drawn[0]] == [True, True, False]
+
+
+def test_scenes_are_drawn_by_class_and_counted_by_label(tmp_path, monkeypatch):
+    drawn = {}
+    real = module.scene_preview
+
+    def keep(images, names, pixel_scale):
+        drawn.update(images=images, names=names)
+        return real(images, names, pixel_scale)
+
+    monkeypatch.setattr(module, "scene_preview", keep)
+    preset = load_preset("finding-deeplense")
+    found = module.preview_scenes(preset, tmp_path / "scenes.png", seed=3)
+    assert found == {"nonlens": 2, "lens": 1}
+    assert drawn["names"] == ["lens", "nonlens"]
+    assert [len(each) for each in drawn["images"]] == [module.SCENES] * 2
+    images, rows = Simulator(preset, 3).block(0)
+    first = np.flatnonzero(rows["object"] == "lens")[0]
+    assert np.array_equal(drawn["images"][0][0], images[first, 0].numpy())
+    assert (tmp_path / "scenes.png").stat().st_size > 10_000

@@ -98,11 +98,13 @@ def test_divided_sub_pixels_come_close_to_fine_sampling():
     columns = select(simulator.renderer.draw(4, 0), np.arange(6))
     columns["galaxy_n_sersic"] = np.full(6, 2.5)  # sharper ones are not converged in lenstronomy even so
     divided, plain = (simulator.renderer.expected(columns, divide=each).double() for each in (True, False))
+    off = []
     for image in range(6):
         fine = torch.from_numpy(of_lenstronomy(simulator.preset, columns, image, "i", 20))
-        off = (divided[image, 1] - fine).abs().max() / fine.max()
-        assert off < 1.5e-3, image
-        assert off < 0.5 * (plain[image, 1] - fine).abs().max() / fine.max(), image
+        off.append([float((each[image, 1] - fine).abs().max() / fine.max()) for each in (divided, plain)])
+    ours, without = np.array(off).T
+    assert ours.max() < 2e-3
+    assert np.median(ours) < 0.3 * np.median(without)
 
 
 def one_galaxy(n, R, *, x=0.0, y=0.0, e1=0.0, e2=0.0, magnitude=20.0):

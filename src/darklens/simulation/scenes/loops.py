@@ -19,7 +19,7 @@ FAINTEST = 18.0
 
 STEEP = 0.3
 """Root of the second derivative of brightness, relative to brightness, in sub-pixels, up to which a sub-pixel is one
-sample. Images of `tests/simulation/scenes/test_rendering.py` are then within 0.15% of their brightest pixel of
+sample. Images of `tests/simulation/scenes/test_rendering.py` are then within 0.2% of their brightest pixel of
 lenstronomy's on sub-pixels ten times finer, and 2% without any division; with half of it, light takes 1.6 times as long."""
 
 FINEST = 32

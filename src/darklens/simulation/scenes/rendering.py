@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from darklens.errors import DataError, PresetError
 from darklens.physics import bin_pixels, pixelated_psf, psf_kernel, ring_total_flux, sersic_total_flux
@@ -29,6 +31,10 @@ GAUSSIAN_RADIUS, MOFFAT_RADIUS = 2.5, 6.0
 WIDEST = 1.3
 """Full width at half maximum for which these radii are, over the median: of all images of a band the kernels are equally
 large, so that an image does not depend on those beside it."""
+
+HIGHEST_FREQUENCY, FREQUENCIES = 8.0, 8192
+"""Of a point-spread function's Fourier transform, over the inverse of its full width, and at how many places it is
+tabulated: beyond, it is below 1e-8, and between two of them linear to 1e-6."""
 
 SMALLEST = 8.0
 """Parts of a sub-pixel, of which a half-light radius is at least one: smaller components look the same, and would fall
@@ -230,6 +236,34 @@ class Optics:
         # On whole pixels, what is smaller than one would be seen at the centre of its pixel.
         return self.preset.supersampling if own.psf_file is None else own.psf_oversampling
 
+    def radius(self, band: str, factor: int) -> int:
+        """Return how far a band's point-spread function reaches, in parts of a pixel, of which a side has ``factor``."""
+        if band in self._kernels:
+            return int(max(self._kernels[band].shape) - 1) // 2
+        own = self.preset.bands[band]
+        assert own.psf_fwhm is not None
+        reach = WIDEST * median(own.psf_fwhm) * (GAUSSIAN_RADIUS if own.psf_beta is None else MOFFAT_RADIUS)
+        return min(math.ceil(reach / self.preset.pixel_scale * factor), self.preset.pixels * factor)
+
+    def _transfer(self, band: str, columns: Columns, factor: int, across: Tensor, down: Tensor) -> Tensor:
+        """Fourier transforms of a band's point-spread functions, (N, size, size // 2 + 1), at frequencies of its pixels'
+        parts."""
+        own = self.preset.bands[band]
+        fwhm, e1, e2 = (
+            torch.as_tensor(np.asarray(columns[f"psf_{name}_{band}"], float)).to(across)[:, None, None]
+            for name in ("fwhm", "e1", "e2")
+        )
+        scale = fwhm / (self.preset.pixel_scale / factor) / torch.sqrt(1 - e1.square() - e2.square())
+        x, y = across[None, None, :], down[None, :, None]
+        # What stretches the function in one direction narrows its transform.
+        frequency = scale * torch.hypot((1 + e1) * x + e2 * y, e2 * x + (1 - e1) * y)
+        if own.psf_beta is None:
+            return torch.exp(-(math.pi**2) / (4 * math.log(2)) * frequency.square())
+        table = _moffat_transform(own.psf_beta).to(across)
+        at = (frequency * (len(table) - 1) / HIGHEST_FREQUENCY).clamp_max(len(table) - 1.001)
+        low = at.long()
+        return torch.lerp(table[low], table[low + 1], at - low)
+
     def kernels(self, band: str, columns: Columns, factor: int) -> Tensor:
         """Return the kernels of a band's images, (N or 1, k, k), float64.
 
@@ -254,9 +288,7 @@ class Optics:
         fwhm, e1, e2 = (
             torch.as_tensor(np.asarray(columns[f"psf_{name}_{band}"], float)) for name in ("fwhm", "e1", "e2")
         )
-        assert own.psf_fwhm is not None
-        reach = WIDEST * median(own.psf_fwhm) * (GAUSSIAN_RADIUS if own.psf_beta is None else MOFFAT_RADIUS)
-        radius = min(math.ceil(reach / scale), self.preset.pixels * factor)
+        radius = self.radius(band, factor)
         if not (fwhm > fwhm[0]).any() and not (fwhm < fwhm[0]).any() and not e1.any() and not e2.any():
             fwhm, e1, e2 = fwhm[:1], e1[:1], e2[:1]
         return psf_kernel(radius, fwhm / scale, beta=own.psf_beta, e1=e1, e2=e2)
@@ -283,26 +315,47 @@ class Optics:
             Flux in pixels, (N, pixels, pixels).
         """
         preset, factor = self.preset, self.factor(band)
-        # In double precision: transforms in single precision are off by 1e-6 of the brightest pixel.
-        coarse = _binned(image.double(), preset.supersampling // factor)
-        kernels = self.kernels(band, columns, factor).to(coarse)
-        side, wide = coarse.shape[-1], kernels.shape[-1]
-        size = _fast_size(side + wide - 1)
+        # As lenstronomy has it, in double precision: transforms in single precision are off by 1e-6 of the brightest pixel.
+        coarse = _binned(image if spread else image.double(), preset.supersampling // factor)
+        side, radius = coarse.shape[-1], self.radius(band, factor)
+        size = _fast_size(side + radius)
         spectrum = torch.fft.rfft2(coarse, s=(size, size))
-        across = torch.fft.rfftfreq(size, dtype=torch.float64)
-        down = torch.fft.fftfreq(size, dtype=torch.float64)
+        across = torch.fft.rfftfreq(size, dtype=coarse.dtype)
+        down = torch.fft.fftfreq(size, dtype=coarse.dtype)
         owner, flux, places = points
         if len(owner):
             at = torch.from_numpy(places / (preset.pixel_scale / factor) + (side - 1) / 2)[:, :, None]
             x_wave = torch.exp(-2j * math.pi * at[0] * across)
             y_wave = torch.exp(-2j * math.pi * at[1] * down) * torch.from_numpy(flux)[:, None]
-            spectrum.index_add_(0, torch.from_numpy(owner), y_wave[:, :, None] * x_wave[:, None, :])
+            spectrum.index_add_(0, torch.from_numpy(owner), (y_wave[:, :, None] * x_wave[:, None, :]).to(spectrum))
         if spread:
             spectrum *= torch.sinc(down)[:, None] * torch.sinc(across)
-        product = spectrum * torch.fft.rfft2(kernels, s=(size, size))
-        start = (wide - 1) // 2
-        seen = torch.fft.irfft2(product, s=(size, size))[:, start : start + side, start : start + side]
+        if spread and band not in self._kernels:
+            spectrum *= self._transfer(band, columns, factor, across, down)
+        else:
+            kernels = self.kernels(band, columns, factor).to(coarse)
+            # Its centre at the corner, where the transform has its origin.
+            rolled = pad(kernels, (0, size - kernels.shape[-1], 0, size - kernels.shape[-2])).roll(
+                (-radius, -radius), (-2, -1)
+            )
+            spectrum = spectrum * torch.fft.rfft2(rolled)
+        seen = torch.fft.irfft2(spectrum, s=(size, size))[:, :side, :side]
         return _binned(seen, factor).to(image)
+
+
+@lru_cache(maxsize=32)
+def _moffat_transform(beta: float) -> Tensor:
+    """Fourier transform of a Moffat function of full width 1, at `FREQUENCIES` frequencies up to `HIGHEST_FREQUENCY`.
+
+    Source: Trujillo et al. (2001, MNRAS 328, 977), with the modified Bessel function of the second kind.
+    """
+    from scipy.special import gamma, kv
+
+    width = 1 / (2 * math.sqrt(2 ** (1 / beta) - 1))
+    u = 2 * math.pi * width * np.linspace(0, HIGHEST_FREQUENCY, FREQUENCIES)
+    found = np.ones_like(u)
+    found[1:] = 2 / gamma(beta - 1) * (u[1:] / 2) ** (beta - 1) * kv(beta - 1, u[1:])
+    return torch.from_numpy(found)
 
 
 def point_fluxes(preset: ScenePreset, columns: Columns) -> list[Points]:

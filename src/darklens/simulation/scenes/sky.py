@@ -48,6 +48,9 @@ BLUEST, REDDEST, MEAN_SPECTRUM, SPECTRUM_SCATTER = 3.0, 1.0, 2.4, 0.5
 """Spectra of the counted galaxies, as numbers of `SPECTRA`: a Gaussian between bounds. Nine in ten are bluer than Sbc;
 tuned to nothing."""
 
+TABLE = 8193
+"""Numbers of a table of an inverse cumulative distribution, between which it is linear."""
+
 PROPOSALS = 4096
 """Pairs of deflector and source that are drawn at once. With fewer, rounds are more; with more, some are drawn in vain."""
 
@@ -284,8 +287,7 @@ class Sky:
     def _proposals(self, rng: Generator) -> tuple[Floats, ...]:
         """Columns of `Lenses` of those of `PROPOSALS` pairs that are seen."""
         rules = self.preset.rules
-        # Weighted with σ⁴: a lens covers an area of that proportion.
-        sigma_v = VELOCITY_STAR * rng.gamma((ALPHA + 4) / BETA, 1, PROPOSALS) ** (1 / BETA)
+        sigma_v = _from_table(self._velocities, rng.uniform(size=PROPOSALS))
         farthest = self.comoving_distance(np.array([self.preset.z_lens]))[0]
         distance = farthest * np.cbrt(rng.uniform(size=PROPOSALS))
         i, least = self._likely_magnitudes(rng)
@@ -293,7 +295,7 @@ class Sky:
         ratio = (1 - distance / self.comoving_distance(z_source)).clip(0)
         theta_E = 4 * math.pi * (sigma_v / LIGHT_SPEED) ** 2 * ratio / ARCSEC
         likely = rng.uniform(size=PROPOSALS) < ratio**2
-        likely &= (theta_E > rules.theta_E[0]) & (theta_E < rules.theta_E[1]) & (sigma_v > SLOWEST)
+        likely &= (theta_E > rules.theta_E[0]) & (theta_E < rules.theta_E[1])
         sigma_v, distance, i, least, z_source, theta_E = (
             each[likely] for each in (sigma_v, distance, i, least, z_source, theta_E)
         )
@@ -323,13 +325,31 @@ class Sky:
         They follow the counts times the share of the Einstein radius's area in which a point is magnified so much: what
         is not drawn could not be seen.
         """
-        i, cumulative, least = self._likely
-        drawn = np.interp(rng.uniform(size=PROPOSALS), cumulative, i)
-        return drawn, np.interp(drawn, i, least)
+        magnitudes, least = self._likely
+        i = _from_table(magnitudes, rng.uniform(size=PROPOSALS))
+        step = (self.preset.faintest_source - BRIGHTEST) / (len(least) - 1)
+        # The least magnification of the brighter neighbour on the grid is at most that of the magnitude itself.
+        return i, least[((i - BRIGHTEST) / step).astype(np.intp)]
 
     @cached_property
-    def _likely(self) -> tuple[Floats, Floats, Floats]:
-        """On a grid: magnitudes i, their cumulative distribution, and the least magnification."""
+    def _velocities(self) -> Floats:
+        """Velocity dispersions at equal steps of their cumulative distribution, from the least that can be seen.
+
+        They are weighted with σ⁴, as a lens covers an area of that proportion.
+        """
+        from scipy.special import gammainc, gammaincinv
+
+        farthest = LIGHT_SPEED * math.sqrt(self.preset.rules.theta_E[0] * ARCSEC / (4 * math.pi))
+        order, least = (ALPHA + 4) / BETA, max(SLOWEST, farthest)
+        start = gammainc(order, (least / VELOCITY_STAR) ** BETA)
+        share = start + (1 - start) * np.linspace(0, 1 - 1e-9, TABLE)
+        found: Floats = VELOCITY_STAR * gammaincinv(order, share) ** (1 / BETA)
+        return found
+
+    @cached_property
+    def _likely(self) -> tuple[Floats, Floats]:
+        """Magnitudes i at equal steps of their cumulative distribution, and the least magnification on a grid of
+        magnitudes."""
         band, scale = self.preset.bands[self.preset.detection_band], self.preset.pixel_scale
         i = np.linspace(BRIGHTEST, self.preset.faintest_source, 2048)
         bluest = self.photometry.bluest(self.preset.detection_band, "counts")
@@ -337,10 +357,8 @@ class Sky:
         noise = math.sqrt(4 * math.pi) * self.typical_fwhm * SIGMA_PER_FWHM / scale * self._typical_rms
         least = np.maximum(self.preset.rules.arc_snr * noise / flux, 1e-6)
         density = 10 ** (COUNTS_SLOPE * i) * np.minimum(1, 2 / least) ** 2
-        # The least magnification of a magnitude between two is at most that of the fainter one: taken for the brighter.
-        least = np.append(least[:1], least[:-1])
         cumulative = np.append(0, np.cumsum((density[1:] + density[:-1]) / 2))
-        return i, cumulative / cumulative[-1], least
+        return np.interp(np.linspace(0, 1, TABLE), cumulative / cumulative[-1], i), least
 
     @cached_property
     def typical_fwhm(self) -> float:
@@ -403,6 +421,14 @@ def _brightness(galaxies: Galaxies, radius: Floats) -> Floats:
     R, n = (torch.from_numpy(each) for each in (galaxies.R_sersic, galaxies.n_sersic))
     amp = 1 / sersic_total_flux(torch.ones_like(R), R, n)
     found: Floats = (amp * torch.exp(-sersic_b(n) * ((torch.from_numpy(radius) / R) ** (1 / n) - 1))).numpy()
+    return found
+
+
+def _from_table(table: Floats, uniform: Floats) -> Floats:
+    """Draws from a distribution, of numbers between 0 and 1, by the table of its inverse cumulative distribution."""
+    at = uniform * (len(table) - 1)
+    low = at.astype(np.intp)
+    found: Floats = table[low] + (at - low) * (table[low + 1] - table[low])
     return found
 
 
