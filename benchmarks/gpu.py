@@ -25,7 +25,7 @@ from darklens.data.synthesis import simulate_dataset
 from darklens.inference.model import load_model
 from darklens.inference.shipped import shipped_models
 from darklens.simulation import BLOCK, Simulator, load_preset
-from darklens.simulation.library import builtin_names
+from darklens.simulation.library import builtin_names, resolve_preset
 from darklens.training.build import build_module
 from darklens.training.job import Job, machine
 from darklens.training.recipe import load_recipe, recipe_names
@@ -40,6 +40,9 @@ RATED = ("demo", "darklens", "resnet18", "efficientnet-b5", "vit", "equivariant-
 """Recipes of substructure whose rates of training and prediction are measured."""
 IMAGENET = ("resnet18", "efficientnet-b5", "mobilenetv3-small", "resnet50", "densenet161")
 """Recipes that take ImageNet weights, trained at the size at which they were published."""
+
+LENSES = [name for name in builtin_names() if "bands" not in resolve_preset(name)]
+"""Presets that a GPU simulates: those of scenes are for CPUs."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ Part = Callable[[Size, Path], dict[str, Any]]
 def simulation(size: Size, out: Path) -> dict[str, Any]:
     """Images a second of each preset, with noise, on the device and on the CPU beside it."""
     rates = {}
-    for name in builtin_names():
+    for name in LENSES:
         found: dict[str, list[float]] = {size.device: [], "cpu": []}
         for device, measured in found.items():
             simulator = Simulator(name, 0, device, compile=size is FULL)
@@ -80,7 +83,7 @@ def simulation(size: Size, out: Path) -> dict[str, Any]:
 def agreement(size: Size, out: Path) -> dict[str, Any]:
     """Largest differences between the device and the CPU: noise-free images, and probabilities of the shipped models."""
     images, probabilities = {}, {}
-    for name in builtin_names():
+    for name in LENSES:
         rows = Simulator(name, 5).catalog(BLOCK)
         made = [Simulator(name, 5, device).render(rows, noise=False).cpu() for device in ("cpu", size.device)]
         images[name] = float((made[0] - made[1]).abs().max() / made[0].abs().max())

@@ -220,6 +220,6 @@ def test_nothing_committed_names_a_registry_or_a_place_of_a_machine():
     hosts = "|".join(["py" + "pi.org", "python" + "hosted.org", "npm" + "js.org", "/ro" + "ot/", "/ho" + "me/"])
     for name in listed.stdout.split():
         path = ROOT / name
-        if path.suffix in (".npy", ".fits", ".png", ".safetensors") or not path.is_file():
+        if path.suffix in (".npy", ".npz", ".fits", ".png", ".jpg", ".safetensors") or not path.is_file():
             continue
         assert not re.search(hosts, path.read_text("utf-8")), name

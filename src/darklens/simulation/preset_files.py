@@ -159,7 +159,8 @@ def _convert(annotation: str, value: Any, where: str) -> Any:
             raise PresetError(f"{where}: the lower bound must be below the upper one; got {low}, {high}")
         return low, high
     if annotation.startswith("Mapping[str, Prior]"):
-        return {str(k): parse_prior(v, f"{where}.{k}") for k, v in value.items()}
+        parts = _mapping({where: value}, where)
+        return {str(k): parse_prior(v, f"{where}.{k}") for k, v in parts.items()}
     for name, kind in (("int", int), ("float", float)):
         if annotation.split(" ")[0] == name:
             prior = parse_prior(value, where)

@@ -203,7 +203,7 @@ def wrong(sky, rng, images):
 def test_a_kind_of_ones_own_runs_if_it_is_trusted(tmp_path):
     (tmp_path / "my_kinds.py").write_text(OWN)
     (tmp_path / "own.yaml").write_text(
-        "extends: finding-hsc\nclasses:\n  dwarf: {objects: 'my_kinds.py:dwarf', turns: 3}\n"
+        "extends: finding-hsc\nclasses:\n  dwarf: {objects: 'my_kinds.py:dwarf', turns: 3, label: nonlens}\n"
     )
     with pytest.raises(UntrustedCodeError, match=r"my_kinds\.py"):
         load_preset(tmp_path / "own.yaml")
@@ -213,7 +213,9 @@ def test_a_kind_of_ones_own_runs_if_it_is_trusted(tmp_path):
     own = rows["object"] == "dwarf"
     assert own.sum() >= 3
     assert (np.abs(rows["galaxy_magnitude_i"][own] - 22.5) < 1.2).all()
-    (tmp_path / "own.yaml").write_text("extends: finding-hsc\nclasses:\n  wrong: {objects: 'my_kinds.py:wrong'}\n")
+    (tmp_path / "own.yaml").write_text(
+        "extends: finding-hsc\nclasses:\n  wrong: {objects: 'my_kinds.py:wrong', label: lens}\n"
+    )
     with pytest.raises(PresetError, match=r"classes\.wrong: .*must return Objects of .* images; got None"):
         Simulator(load_preset(tmp_path / "own.yaml", trust_code=True)).renderer.draw(0, 0)
 
@@ -228,6 +230,8 @@ def test_a_kind_of_ones_own_runs_if_it_is_trusted(tmp_path):
         ({"rules": {"theta_E": [3, 1]}}, "rules.theta_E: the lower bound must be below"),
         ({"rules": {"theta_E": 3}}, "rules.theta_E: expected the lowest and the highest"),
         ({"rules": {"snr": 3}}, "unknown key rules.snr; did you mean 'arc_snr'"),
+        ({"classes": {"own": {"objects": "my_kinds.py:own"}}}, "classes.own: label must be given, lens or nonlens"),
+        ({"classes": {"lens": {"objects": "lens", "options": 3}}}, "classes.lens.options: missing, or no keys and values"),
         ({"classes": {"lens": {"objects": "lens", "turns": 0}}}, "classes.lens: turns must be at least 1"),
         ({"pixels": 50, "bands": {"i": {"filter": "hsc2017-i", "zero_point": 27, "psf_fwhm": 0.6, "depth": 26,
           "pixel_scale": 0.504}}}, "50 pixels are no whole number of 3 times larger ones"),

@@ -8,7 +8,9 @@ from astropy.cosmology import FlatLambdaCDM
 from lenstronomy.Cosmo.lens_cosmo import LensCosmo
 
 from darklens.errors import PresetError
-from darklens.simulation import load_preset
+from darklens.simulation import Simulator, load_preset
+from darklens.simulation.columns import select
+from darklens.simulation.library import resolve_preset
 from darklens.simulation.scenes import sky as module
 from darklens.simulation.scenes.presets import Rules
 from darklens.simulation.scenes.sky import Sky, background_of_depth, ellipticities, extended_magnification
@@ -171,3 +173,28 @@ def test_rules_that_leave_out_all_are_named(sky, monkeypatch):
     none = Sky(dataclasses.replace(sky.preset, rules=Rules(arc_snr=1e6)))
     with pytest.raises(PresetError, match="0 are seen as lenses by its rules"):
         none.lenses(rng(), 10)
+
+
+def test_estimated_signal_to_noise_is_that_of_rendered_arcs():
+    # Without neighbours and clumps; half of the light, in the brightest pixels, against the noise there.
+    content = resolve_preset("finding-hsc") | {
+        "name": "arcs",
+        "sky_residual": 0.0,
+        "artefacts": {},
+        "faintest_neighbour": 18.1,
+    }
+    content["classes"] = {"lens": {"objects": "lens", "options": {"clumps": 0}}}
+    simulator = Simulator(load_preset(content), seed=1)
+    rows = select(simulator.renderer.draw(1, 0), np.arange(48))
+    whole = simulator.renderer.images(rows, 1, noise=False)
+    bare = simulator.renderer.images({k: v for k, v in rows.items() if not k.startswith("source_")}, 1, noise=False)
+    arcs = (whole - bare)[:, 2].flatten(1).double()
+    variance = simulator.renderer.noise_sigma(rows, whole)[:, 2].flatten(1).square().double()
+    order = arcs.argsort(1, descending=True)
+    light, noise = arcs.gather(1, order).cumsum(1), variance.gather(1, order).cumsum(1)
+    half = (light < 0.5 * light[:, -1:]).sum(1, keepdim=True)
+    measured = (light.gather(1, half) / noise.gather(1, half).sqrt())[:, 0].numpy()
+    ratio = measured / rows["arc_snr_estimate"]
+    assert np.median(ratio) == pytest.approx(1, abs=0.35)
+    assert np.corrcoef(np.log(measured), np.log(rows["arc_snr_estimate"]))[0, 1] > 0.7
+    print("ratio", np.percentile(ratio, [16, 50, 84]))

@@ -73,13 +73,9 @@ def lens(
         Those of the images.
     """
     found = Objects(images, list(sky.preset.bands))
-    drawn = sky.lenses(rng, images)
-    x, y = _deflectors(found, drawn, rng, shape_scatter=shape_scatter, shear=shear, offset=offset)
-    source_x, source_y = x + drawn.source_x, y + drawn.source_y
-    found.set_galaxy("source", drawn.source, source_x, source_y)
-    counts = rng.poisson(clumps.sample(rng, images).clip(0))
-    image = np.repeat(np.arange(images), counts)
-    _clumps(found, rng, image, drawn.source, (source_x, source_y), clump_flux, lensed=True)
+    drawn, place = _lensed(found, sky, rng, shape_scatter=shape_scatter, shear=shear, offset=offset)
+    image = np.repeat(np.arange(images), rng.poisson(clumps.sample(rng, images).clip(0)))
+    _clumps(found, rng, image, drawn.source, place, clump_flux, lensed=True)
     _add_neighbours(found, sky, rng)
     return found
 
@@ -109,11 +105,8 @@ def lensed_quasar(
         Those of the images.
     """
     found = Objects(images, list(sky.preset.bands))
-    drawn = sky.lenses(rng, images)
-    x, y = _deflectors(found, drawn, rng, shape_scatter=shape_scatter, shear=shear, offset=offset)
-    source_x, source_y = x + drawn.source_x, y + drawn.source_y
-    found.set_galaxy("source", drawn.source, source_x, source_y)
-    at, image_x, image_y, magnification = images_of_points(found.values, source_x, source_y)
+    drawn, place = _lensed(found, sky, rng, shape_scatter=shape_scatter, shear=shear, offset=offset)
+    at, image_x, image_y, magnification = images_of_points(found.values, *place)
     colours = _colours(sky, "power_law:-1.5", drawn.source.z)
     quasar = (drawn.source.magnitudes[:, sky.detection] - host_excess.sample(rng, images))[:, None] + colours
     found.add_points(at, quasar[at] - 2.5 * np.log10(magnification)[:, None], image_x, image_y)
@@ -431,10 +424,7 @@ def lensing_group(
         Those of the images.
     """
     found = Objects(images, list(sky.preset.bands))
-    drawn = sky.lenses(rng, images)
-    x, y = _deflectors(found, drawn, rng, shape_scatter=shape_scatter, shear=shear, offset=offset)
-    place = x + drawn.source_x, y + drawn.source_y
-    found.set_galaxy("source", drawn.source, *place)
+    drawn, place = _lensed(found, sky, rng, shape_scatter=shape_scatter, shear=shear, offset=offset)
     image = np.repeat(np.arange(images), rng.poisson(clumps.sample(rng, images).clip(0)))
     _clumps(found, rng, image, drawn.source, place, clump_flux, lensed=True)
     _members(found, sky, rng, drawn, members=members, spread=spread, deflect=True)
@@ -602,6 +592,17 @@ def find_kind(name: str, options: Mapping[str, Prior], where: str) -> Kind:
 
 def _main(found: Objects, galaxies: Galaxies, x: Floats, y: Floats) -> None:
     found.set_galaxy("galaxy", galaxies, x, y)
+
+
+def _lensed(
+    found: Objects, sky: Sky, rng: Generator, *, shape_scatter: Prior, shear: Prior, offset: Prior
+) -> tuple[Lenses, tuple[Floats, Floats]]:
+    """Set main galaxies that deflect, and their sources; return both, and the places of the sources."""
+    drawn = sky.lenses(rng, found.images)
+    x, y = _deflectors(found, drawn, rng, shape_scatter=shape_scatter, shear=shear, offset=offset)
+    place = x + drawn.source_x, y + drawn.source_y
+    found.set_galaxy("source", drawn.source, *place)
+    return drawn, place
 
 
 def _deflectors(

@@ -12,6 +12,7 @@ from darklens.errors import PresetError
 from darklens.physics import Cosmology
 from darklens.simulation.identity import Content
 from darklens.simulation.priors import Constant, Prior
+from darklens.usercode import is_reference
 
 Artefact = Literal["satellite", "cosmic_rays", "bleeding", "edge", "missing_band"]
 ARTEFACTS = ("satellite", "cosmic_rays", "bleeding", "edge", "missing_band")
@@ -117,7 +118,7 @@ class SceneClass:
     """One kind of object: ``objects`` draws it (a name of `darklens.simulation.scenes.kinds`, or ``file.py:function``).
 
     Classes take turns, ``turns`` images of one after those of another. ``label`` is what the catalogue calls it: ``lens``
-    or ``nonlens`` by default. ``options`` are those of the function.
+    or ``nonlens`` by default, and must be given for a function of your own. ``options`` are those of the function.
     """
 
     objects: str
@@ -128,6 +129,8 @@ class SceneClass:
     def __post_init__(self) -> None:
         if self.turns < 1:
             raise PresetError(f"turns must be at least 1; got {self.turns}")
+        if is_reference(self.objects) and self.label is None:
+            raise PresetError(f"label must be given, lens or nonlens, as {self.objects} does not say which it is")
 
 
 @dataclass(frozen=True)
