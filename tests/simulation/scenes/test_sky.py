@@ -197,4 +197,3 @@ def test_estimated_signal_to_noise_is_that_of_rendered_arcs():
     ratio = measured / rows["arc_snr_estimate"]
     assert np.median(ratio) == pytest.approx(1, abs=0.35)
     assert np.corrcoef(np.log(measured), np.log(rows["arc_snr_estimate"]))[0, 1] > 0.7
-    print("ratio", np.percentile(ratio, [16, 50, 84]))

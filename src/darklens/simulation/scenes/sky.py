@@ -386,7 +386,8 @@ class Sky:
 
         Half of the flux, within an area of the magnified half-light ellipse and of the seeing twice, against the noise of
         the sky, of its own photons and of those of the deflector at the Einstein radius, whose light is taken to be
-        subtracted without error. In `tests/simulation/scenes/test_sky.py` it is compared with that of rendered arcs.
+        subtracted without error. Rendered arcs of finding-hsc have 0.82 times as much in the median (68%: 0.53 to 1.00;
+        `tests/simulation/scenes/test_sky.py`).
 
         Parameters
         ----------
