@@ -130,6 +130,21 @@ ELSEWHERE = ("darklens finetune", "darklens train mass/demo", "sidm")
 """Commands of the README that other tests run."""
 
 
+def test_kind_of_ones_own_on_the_page_of_scenes(tmp_path):
+    (code,) = blocks("scenes.md", "python")
+    (tmp_path / "my_kinds.py").write_text(code)
+    own, kind = blocks("scenes.md", "yaml")
+    (tmp_path / "my-survey.yaml").write_text(own)
+    (tmp_path / "my-kinds.yaml").write_text(kind)
+    rows = Simulator(tmp_path / "my-kinds.yaml", trust_code=True).catalog(40).filter(object="faint")
+    assert set(rows["label"]) == {"nonlens"}
+    assert rows["galaxy_magnitude_i"].is_between(21.8, 23.2).all()
+    survey = load_preset(tmp_path / "my-survey.yaml")
+    assert survey.turns.count("star") == 3
+    assert survey.rules.theta_E == (0.8, 3.0)
+    assert survey.rules.magnitude == 22
+
+
 def test_commands_of_the_readme_run_in_a_folder_of_a_user(examples):
     """Class folders, cutouts and a catalogue as the README supposes them, and every command on them in its order."""
     simulator = Simulator("model-3-noisy", seed=3)
