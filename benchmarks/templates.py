@@ -1,6 +1,6 @@
 """Make the spectra of galaxies and the filter curves that speclite lacks, from those that GalSim ships.
 
-    pip install galsim
+    pip install galsim    # or darklens[bench]
     python benchmarks/templates.py
 
 Writes ``src/darklens/simulation/scenes/spectra.npz``: arrays (2, n) of wavelength (Å) and flux density per wavelength (any
