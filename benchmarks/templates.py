@@ -5,7 +5,7 @@
 
 Writes ``src/darklens/simulation/scenes/spectra.npz``: arrays (2, n) of wavelength (Å) and flux density per wavelength (any
 unit), or of wavelength and response, in float32. Spectra: Coleman, Wu & Weedman (1980, ApJS 43, 393), extended by
-Bolzonella, Miralles & Pelló (2000, A&A 363, 476). Filter: ACS F814W.
+Bolzonella, Miralles & Pelló (2000, A&A 363, 476). Filters: ACS F814W, WFC3 F160W.
 """
 
 from __future__ import annotations

@@ -48,10 +48,10 @@ class Detectability:
 
 
 def preview_scenes(preset: ScenePreset, out: Path, seed: int = 0) -> dict[str, int]:
-    """Draw eight images of each class to ``out``, in colour where there are three bands; return the images of a round by
-    label.
+    """Draw eight images of each class to ``out``; return how many images of a round each label has.
 
-    Of more than three bands, the reddest, the bluest and the one between are drawn, by their order in the preset.
+    They are in colour where there are three bands. Of more than three, the reddest, the bluest and the one between are
+    drawn, by their order in the preset.
     """
     simulator = Simulator(preset, seed)
     wanted = SCENES * len(preset.turns) // min(each.turns for each in preset.classes.values())

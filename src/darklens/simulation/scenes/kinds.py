@@ -128,7 +128,7 @@ def galaxy(sky: Sky, rng: Generator, images: int, *, offset: Prior = OFFSET) -> 
         Those of the images.
     """
     found = Objects(images, list(sky.preset.bands))
-    _main(found, sky.lenses(rng, images).deflector, offset.sample(rng, images), offset.sample(rng, images))
+    _placed(found, rng, sky.lenses(rng, images).deflector, offset)
     _add_neighbours(found, sky, rng)
     return found
 
@@ -245,8 +245,7 @@ def ring(
     """
     found = Objects(images, list(sky.preset.bands))
     main = sky.lenses(rng, images).deflector
-    x, y = offset.sample(rng, images), offset.sample(rng, images)
-    _main(found, main, x, y)
+    x, y = _placed(found, rng, main, offset)
     r = radius.sample(rng, images)
     magnitude = main.magnitudes[:, sky.detection] - 2.5 * np.log10(flux.sample(rng, images))
     blue = _coloured(sky, np.full(images, 2.7), main.z, magnitude)
@@ -295,8 +294,7 @@ def merger(
     """
     found = Objects(images, list(sky.preset.bands))
     main = sky.lenses(rng, images).deflector
-    x, y = offset.sample(rng, images), offset.sample(rng, images)
-    _main(found, main, x, y)
+    x, y = _placed(found, rng, main, offset)
     every = np.arange(images)
     distance, angle = separation.sample(rng, images), rng.uniform(0, 2 * math.pi, images)
     other_x, other_y = x + distance * np.cos(angle), y + distance * np.sin(angle)
@@ -351,8 +349,7 @@ def chance_pair(
     """
     found = Objects(images, list(sky.preset.bands))
     main = sky.lenses(rng, images).deflector
-    x, y = offset.sample(rng, images), offset.sample(rng, images)
-    _main(found, main, x, y)
+    x, y = _placed(found, rng, main, offset)
     image = np.repeat(np.arange(images), 1 + rng.poisson((number.sample(rng, images) - 1).clip(0)))
     faintest = min(sky.preset.faintest_neighbour, 24.5)
     close = sky.counted(rng, len(image), faintest - 3, faintest)
@@ -389,8 +386,7 @@ def group(
     """
     found = Objects(images, list(sky.preset.bands))
     drawn = sky.lenses(rng, images)
-    x, y = offset.sample(rng, images), offset.sample(rng, images)
-    _main(found, drawn.deflector, x, y)
+    _placed(found, rng, drawn.deflector, offset)
     _members(found, sky, rng, drawn, members=members, spread=spread)
     _add_neighbours(found, sky, rng)
     return found
@@ -590,8 +586,11 @@ def find_kind(name: str, options: Mapping[str, Prior], where: str) -> Kind:
     return found
 
 
-def _main(found: Objects, galaxies: Galaxies, x: Floats, y: Floats) -> None:
+def _placed(found: Objects, rng: Generator, galaxies: Galaxies, offset: Prior) -> tuple[Floats, Floats]:
+    """Set main galaxies about the centres of the images; return their places."""
+    x, y = offset.sample(rng, found.images), offset.sample(rng, found.images)
     found.set_galaxy("galaxy", galaxies, x, y)
+    return x, y
 
 
 def _lensed(
@@ -610,9 +609,8 @@ def _deflectors(
 ) -> tuple[Floats, Floats]:
     """Set main galaxies that deflect; return their places."""
     images = found.images
-    x, y = offset.sample(rng, images), offset.sample(rng, images)
     main = drawn.deflector
-    _main(found, main, x, y)
+    x, y = _placed(found, rng, main, offset)
     e1, e2 = (light + shape_scatter.sample(rng, images) for light in (main.e1, main.e2))
     # Mass is rounder than q = 0.3: an isothermal ellipsoid that is flatter than that has no galaxy.
     most = 0.7 / 1.3
@@ -651,7 +649,7 @@ def _members(
 
 
 def _add_neighbours(found: Objects, sky: Sky, rng: Generator) -> None:
-    """Add the galaxies that happen to be in the field, anywhere but over the main galaxy's middle."""
+    """Add the galaxies that happen to be in the field, anywhere."""
     image, galaxies = sky.neighbours(rng, found.images)
     half = sky.preset.half_width
     x, y = rng.uniform(-half, half, (2, len(image)))
@@ -719,7 +717,7 @@ def _disc_galaxy(
     red = _coloured(sky, np.full(images, 0.3), disc.z, magnitude - 2.5 * np.log10(bulge))
     round_e1, round_e2 = rng.normal(0, 0.05, (2, images))
     red = red._replace(R_sersic=0.3 * disc.R_sersic, n_sersic=rng.uniform(1.5, 4, images), e1=round_e1, e2=round_e2)
-    _main(found, red, x, y)
+    found.set_galaxy("galaxy", red, x, y)
     rest = disc._replace(magnitudes=disc.magnitudes - 2.5 * np.log10(1 - bulge)[:, None])
     found.add(every, rest, x, y, others=arms)
     if clumps is not None:

@@ -21,7 +21,7 @@ from darklens.simulation.columns import Columns
 from darklens.simulation.image_files import load_image
 from darklens.simulation.priors import Floats, median
 from darklens.simulation.scenes import loops
-from darklens.simulation.scenes.objects import ARMS, LIGHT, MASS, SHAPE
+from darklens.simulation.scenes.objects import ARMS, LIGHT, MASS, PERTURBER, SHAPE
 from darklens.simulation.scenes.presets import ScenePreset
 
 GAUSSIAN_RADIUS, MOFFAT_RADIUS = 2.5, 6.0
@@ -92,15 +92,8 @@ def gather(columns: Columns, bands: Sequence[str], images: int) -> Components:
         owners.append(there)
         parts.append([given[name][there] if name in given else rest[name] for name in names])
     if "light_x" in columns:
-        lists = columns["light_x"]
-        counts = [0 if each is None else len(each) for each in lists]
-        owners.append(np.repeat(np.arange(images), counts))
-        parts.append(
-            [
-                np.concatenate([np.zeros(0), *(each for each in columns[f"light_{name}"] if each is not None)])
-                for name in names
-            ]
-        )
+        owners.append(np.repeat(np.arange(images), _lengths(columns["light_x"])))
+        parts.append([_joined(columns[f"light_{name}"]) for name in names])
     owner = np.concatenate([np.zeros(0, int), *owners])
     order = np.argsort(owner, kind="stable")
     joined = [np.concatenate([np.zeros(0), *(part[i] for part in parts)])[order] for i in range(len(names))]
@@ -152,6 +145,16 @@ def light(preset: ScenePreset, columns: Columns, *, divide: bool = True) -> Tens
     return torch.from_numpy(out)
 
 
+def _lengths(lists: Sequence[Floats | None]) -> list[int]:
+    """Number of values that each image has in a column of lists."""
+    return [0 if each is None else len(each) for each in lists]
+
+
+def _joined(lists: Sequence[Floats | None]) -> Floats:
+    """The values of all images in a column of lists, one image after the other."""
+    return np.concatenate([np.zeros(0), *(each for each in lists if each is not None)])
+
+
 def _single(array: Floats) -> Any:
     return np.ascontiguousarray(array, np.float32)
 
@@ -200,12 +203,8 @@ def _lenses(columns: Columns, images: int) -> Floats:
 def _perturbers(columns: Columns, images: int) -> tuple[np.ndarray, Floats]:
     if "perturber_x" not in columns:
         return np.zeros(images + 1, int), np.zeros((0, 3))
-    counts = [0 if each is None else len(each) for each in columns["perturber_x"]]
-    values = [
-        np.concatenate([np.zeros(0), *(each for each in columns[f"perturber_{name}"] if each is not None)])
-        for name in ("x", "y", "theta_E")
-    ]
-    return np.concatenate([[0], np.cumsum(counts)]), np.ascontiguousarray(np.stack(values, axis=1))
+    values = [_joined(columns[f"perturber_{name}"]) for name in PERTURBER]
+    return np.concatenate([[0], np.cumsum(_lengths(columns["perturber_x"]))]), np.stack(values, axis=1)
 
 
 class Optics:
@@ -246,8 +245,7 @@ class Optics:
         return min(math.ceil(reach / self.preset.pixel_scale * factor), self.preset.pixels * factor)
 
     def _transfer(self, band: str, columns: Columns, factor: int, across: Tensor, down: Tensor) -> Tensor:
-        """Fourier transforms of a band's point-spread functions, (N, size, size // 2 + 1), at frequencies of its pixels'
-        parts."""
+        """Fourier transforms of a band's point-spread functions, (N, size, size // 2 + 1)."""
         own = self.preset.bands[band]
         fwhm, e1, e2 = (
             torch.as_tensor(np.asarray(columns[f"psf_{name}_{band}"], float)).to(across)[:, None, None]
@@ -370,17 +368,17 @@ def point_fluxes(preset: ScenePreset, columns: Columns) -> list[Points]:
     """
     if "point_x" not in columns:
         return [Points(np.zeros(0, int), np.zeros(0), np.zeros((2, 0)))] * len(preset.bands)
-    counts = [0 if each is None else len(each) for each in columns["point_x"]]
+    counts = _lengths(columns["point_x"])
     owner = np.repeat(np.arange(len(counts)), counts)
-
-    def joined(name: str) -> Floats:
-        return np.concatenate([np.zeros(0), *(each for each in columns[f"point_{name}"] if each is not None)])
-
-    places = np.stack([joined("x"), joined("y")])
+    places = np.stack([_joined(columns["point_x"]), _joined(columns["point_y"])])
     # Far outside, a point would come in at the other side of the periodic transform.
     inside = (np.abs(places) < preset.half_width).all(0)
     return [
-        Points(owner[inside], 10 ** (-0.4 * (joined(f"magnitude_{name}")[inside] - band.zero_point)), places[:, inside])
+        Points(
+            owner[inside],
+            10 ** (-0.4 * (_joined(columns[f"point_magnitude_{name}"])[inside] - band.zero_point)),
+            places[:, inside],
+        )
         for name, band in preset.bands.items()
     ]
 

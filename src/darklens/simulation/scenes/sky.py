@@ -348,8 +348,7 @@ class Sky:
 
     @cached_property
     def _likely(self) -> tuple[Floats, Floats]:
-        """Magnitudes i at equal steps of their cumulative distribution, and the least magnification on a grid of
-        magnitudes."""
+        """Magnitudes i at equal steps of their cumulative distribution; the least magnification on a grid of them."""
         band, scale = self.preset.bands[self.preset.detection_band], self.preset.pixel_scale
         i = np.linspace(BRIGHTEST, self.preset.faintest_source, 2048)
         bluest = self.photometry.bluest(self.preset.detection_band, "counts")
