@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from astropy.io import fits
 
-from darklens.data.identifiers import file_kind, identifier, match_identifiers
+from darklens.data.identifiers import counted_from_one, file_kind, identifier, match_identifiers
 from darklens.data.layouts import open_data
 from darklens.errors import DataError
 
@@ -94,3 +94,40 @@ def test_identifiers_of_float_columns_are_whole_numbers(tmp_path):
     write_fits(tmp_path / "a", "12.fits", "13.fits")
     pl.DataFrame({"id": [13.0, 12.0], "z": [0.5, 1.5]}).write_parquet(tmp_path / "t.parquet")
     assert open_data(tmp_path / "a", catalog=tmp_path / "t.parquet").values("z").tolist() == [1.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("images", "rows", "expected"),
+    [
+        ("012", "123", True),
+        ("012", "31", True),
+        ("012", "12", False),
+        ("012", "0123", False),
+        ("012", "1234", False),
+        ("012", "12x3", False),
+        ("021", "123", False),
+        ("abc", "123", False),
+    ],
+)
+def test_catalogues_that_count_from_one_are_told_by_their_ends(images, rows, expected):
+    assert counted_from_one(series(*images), series(*rows)) is expected
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("width", [1, 4])
+def test_catalogue_of_a_stack_may_count_from_zero_or_one(first, width, tmp_path):
+    values = np.arange(12, dtype=np.float32)
+    np.save(tmp_path / "images.npy", np.tile(values[:, None, None, None], (1, 1, 8, 8)))
+    rows = pl.DataFrame({"id": [f"{i + first:0{width}}" for i in range(12)][::-1], "redshift": values[::-1]})
+    rows.write_csv(tmp_path / "rows.txt.csv")
+    data = open_data(tmp_path, catalog=tmp_path / "rows.txt.csv")
+    assert data.catalog["redshift"].to_list() == values.tolist()
+    counted = "rows.txt.csv: numbers the images from 1, so its row 12 is that of the last image"
+    assert (counted in data.info.notes) == (first == 1)
+    assert any("12 of 12 images have a row" in note for note in data.info.notes)
+
+
+def test_files_keep_their_names_where_a_catalogue_counts_from_one(tmp_path):
+    write_fits(tmp_path / "a", "0.fits", "1.fits")
+    pl.DataFrame({"id": [1, 2], "redshift": [0.1, 0.2]}).write_csv(tmp_path / "t.csv")
+    assert open_data(tmp_path / "a", catalog=tmp_path / "t.csv").catalog["redshift"].to_list() == [None, 0.1]

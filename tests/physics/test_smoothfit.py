@@ -171,3 +171,15 @@ def test_pixels_that_are_means_of_several_hold_as_much_more_information():
     torch.testing.assert_close(one.parameters, four.parameters, rtol=0, atol=0.02)
     data = [(fit.curvature - prior.precision).diagonal(dim1=1, dim2=2) for fit in (one, four)]
     torch.testing.assert_close(data[1], 4 * data[0], rtol=0.1, atol=0)
+
+
+def test_half_precision_is_fitted_in_single_and_no_images_have_no_fits():
+    images = smooth_image(parameters().float(), 24)
+    single = fit_smooth_lens(images.half().float(), broad_prior())
+    half = fit_smooth_lens(images.half(), broad_prior())
+    assert half.parameters.dtype == torch.float32
+    torch.testing.assert_close(half.parameters, single.parameters, rtol=0, atol=0)
+    none = fit_smooth_lens(images[:0], broad_prior())
+    assert [tuple(each.shape) for each in none] == [(0, 15), (0, 15, 15), (0,)]
+    with pytest.raises(ValueError, match="there are no images to learn a prior of smooth lenses from"):
+        learn_prior(images[:0])

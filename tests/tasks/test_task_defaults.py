@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from darklens.data.preprocessing import Preprocessing
+from darklens.evaluation.bootstrap import Interval, Metric, mean_statistic
 from darklens.evaluation.calibration import Calibration
 from darklens.tasks.base import Gallery, Goal, Needs, Task, learned, options_of
 from darklens.tasks.optimization import LearningOptions
@@ -128,3 +129,33 @@ def test_captions_need_a_name_for_each_output():
 
 def test_goal_has_a_title():
     assert Goal("auc", 0.95, "AUC 0.95").title == "AUC 0.95"
+
+
+@dataclass(frozen=True)
+class Ranked(Two):
+    """The same, ranked by the mean squared error of the first number, or by its negative."""
+
+    better: str = "lower"
+
+    def metrics(self, predicted, truth, sets=None):
+        sign = 1 if self.better == "lower" else -1
+        return [Metric("mse", "Error", mean_statistic(sign * (predicted[:, 0] - truth[:, 0]) ** 2), better=self.better)]
+
+    def trivial(self, truth):
+        return "always saying 2", np.full((len(truth), 2), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("better", "sign", "end"), [("lower", 1, "1.05 (0.9 to 1.2) on 7 images, and 1 without"), ("higher", -1, "-1.05 ")]
+)
+def test_a_model_that_is_no_better_than_what_is_trivial_is_a_concern(better, sign, end):
+    truth, task = np.array([[1.0, 0], [3.0, 0]]), Ranked(better=better)  # the trivial error is 1
+    middle, good = (
+        Interval(sign * value, *sorted((sign * low, sign * high)), 7)
+        for value, low, high in ((1.05, 0.9, 1.2), (0.5, 0.4, 0.99))
+    )
+    (said,) = task.concerns({"mse": middle}, PREDICTED, truth)
+    assert said.startswith("the model cannot be told from always saying 2: Error is ")
+    assert end in said
+    assert task.concerns({"mse": good}, PREDICTED, truth) == []
+    assert Two().concerns({"mse": middle}, PREDICTED, truth) == []

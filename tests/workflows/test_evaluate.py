@@ -202,6 +202,23 @@ def test_metrics_of_a_task_have_a_key_each_and_the_one_that_ranks_is_among_them(
     assert not (run / "evaluations" / "bad").exists()
 
 
+def test_own_metrics_without_a_value_are_a_warning(run, test_set, tmp_path):
+    copy = fresh_copy(run, tmp_path / "run")
+    (tmp_path / "metric.py").write_text(
+        "import numpy as np\n"
+        "from darklens.evaluation.bootstrap import Metric, mean_statistic\n\n"
+        "def nothing(predicted, truth):\n"
+        "    return Metric('nothing', 'Nothing', mean_statistic(np.full(len(truth), np.nan)))\n\n"
+        "def three(predicted, truth):\n"
+        "    return Metric('three', 'Three', mean_statistic(np.full(len(truth), 3.0)))\n"
+    )
+    both = f"{tmp_path / 'metric.py'}:nothing,{tmp_path / 'metric.py'}:three"
+    record = evaluate_run(copy, test_set, EvaluationOptions("own", metrics=both))
+    assert record["figures"]["three"]["value"] == 3.0
+    said = [warning for warning in record["warnings"] if "has no value" in warning]
+    assert said == ["Nothing (nothing) has no value on these images: it is nan"]
+
+
 def test_details_of_a_task_are_kept_as_plain_numbers_under_names_of_their_own(run, test_set, tmp_path, monkeypatch):
     copy = fresh_copy(run, tmp_path / "run")
     details = {"found": np.float32(1.5), "rows": np.arange(3), 2: [np.int64(4)]}

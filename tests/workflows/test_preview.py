@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import reference
 
+from darklens.cli import main
 from darklens.simulation import Simulator, load_preset
 from darklens.workflows import preview as module
 from darklens.workflows.preview import IMAGES, Detectability, preview, residuals
@@ -50,7 +51,7 @@ def test_detectability_is_that_of_lenstronomys_images(found):
     assert axion.images == IMAGES
 
 
-def test_rounding_is_no_substructure_and_hides_no_weak_class(tmp_path, monkeypatch):
+def test_rounding_is_no_substructure_and_hides_no_weak_class(tmp_path, monkeypatch, capsys):
     """A class at the level of rounding gets no row in the picture; one of a thousandth of a σ does."""
     drawn = []
     real = module.preset_preview
@@ -69,6 +70,12 @@ def test_rounding_is_no_substructure_and_hides_no_weak_class(tmp_path, monkeypat
     assert found["cdm"] == Detectability(0, 0, 0, 6)
     assert 1e-3 < found["axion"].median < 1
     assert [residual is None for residual in drawn[0]] == [True, True, False]
+    assert [found[label].is_weak for label in ("no_sub", "cdm", "axion")] == [False, False, True]
+    monkeypatch.chdir(tmp_path)
+    main(["preview", "mine.yaml", "--out", "again.png", "--trust_code"])
+    assert "! axion: so small a change is hardly seen by a network" in capsys.readouterr().out.replace("\n", " ")
+    assert Detectability(9.9, 1, 30, 6).is_weak
+    assert not Detectability(10.1, 1, 30, 6).is_weak
 
 
 def test_scenes_are_drawn_by_class_and_counted_by_label(tmp_path, monkeypatch):

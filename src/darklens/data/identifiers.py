@@ -83,6 +83,28 @@ def match_identifiers(images: pl.Series, catalog: pl.Series) -> Match:
     return best
 
 
+def counted_from_one(images: pl.Series, catalog: pl.Series) -> bool:
+    """Return whether a catalogue numbers the images of a stack from 1, where these are numbered from 0.
+
+    Parameters
+    ----------
+    images
+        Identifiers of N images, text.
+    catalog
+        Identifiers of the rows of a table, text.
+
+    Returns
+    -------
+    bool
+        True if images are 0 to N - 1, and rows are whole numbers from 1 to N with N among them.
+    """
+    if images.to_list() != [str(i) for i in range(len(images))]:
+        return False
+    numbers = [_number(text) for text in catalog.drop_nulls()]
+    found = {int(number) for number in numbers if number is not None}
+    return None not in numbers and len(images) in found and min(found) >= 1 and max(found) == len(images)
+
+
 def _changed(identifiers: pl.Series, form: Callable[[str], str | None]) -> pl.Series:
     return pl.Series("key", [None if text is None else form(text) for text in identifiers], dtype=pl.String)
 

@@ -19,7 +19,7 @@ import polars as pl
 
 from darklens.data.bands import find_bands
 from darklens.data.dataset import ConcatenatedImages, Cutouts, DatasetInfo, Images, read_dataset
-from darklens.data.identifiers import file_kind, identifier
+from darklens.data.identifiers import counted_from_one, file_kind, identifier
 from darklens.data.options import DataOptions
 from darklens.data.readers.band_groups import group_bands
 from darklens.data.readers.catalogs import join_catalog, names_beside, read_catalog
@@ -181,9 +181,14 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
         catalog = beside[0]
     if catalog is None:
         return found
-    table, mapping = read_catalog(catalog, found.catalog["id"].cast(pl.String))
+    ids = found.catalog["id"].cast(pl.String)
+    table, mapping = read_catalog(catalog, ids)
+    notes = list(found.info.notes)
+    if found.info.layout in NUMBERED and counted_from_one(ids, table["id"]):
+        table = table.with_columns((pl.col("id").cast(pl.Float64).cast(pl.Int64) - 1).cast(pl.String))
+        notes.append(f"{catalog.name}: numbers the images from 1, so its row {len(ids)} is that of the last image")
     joined, matches = join_catalog(found.catalog, table, str(catalog))
-    notes = [*found.info.notes, f"{catalog.name}: {matches}"]
+    notes.append(f"{catalog.name}: {matches}")
     notes += [f"{catalog.name}: {theirs} read as {ours}" for theirs, ours in mapping.items()]
     if truths := sorted(TRUTH_COLUMNS & set(table.columns)):
         notes.append(f"columns no observer knows, which tell the label: {', '.join(truths)}; do not train on them")
@@ -597,5 +602,7 @@ LAYOUTS: dict[str, Opener] = {
     "file": _single_file,
 }
 """Functions that open a layout, by its name, in the order in which they are tried."""
+NUMBERED = ("stack", "hdf5")
+"""Layouts whose images have no names: they are numbered from 0."""
 ALIASES = {"splits": "classes", "lens-finding": "classes", "fits": "files", "array": "file"}
 """Names that `open_data` gives to variants of a layout, and that it takes as well."""

@@ -218,7 +218,7 @@ def fit_smooth_lens(images: Tensor, prior: SmoothPrior, binned: int = 1) -> Smoo
     Parameters
     ----------
     images
-        (N, H, H) in units of their sky noise (see `sky_noise`).
+        (N, H, H) in units of their sky noise (see `sky_noise`); of half precision they are fitted in single precision.
     prior
         The distribution that lenses come from.
     binned
@@ -235,6 +235,10 @@ def fit_smooth_lens(images: Tensor, prior: SmoothPrior, binned: int = 1) -> Smoo
     """
     if images.ndim != 3 or images.shape[-1] != images.shape[-2] or images.shape[-1] < 2:
         raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, H, H) of 2×2 pixels at least")
+    images = _at_least_single(images)
+    if not len(images):
+        count = len(PARAMETERS)
+        return SmoothFit(images.new_zeros(0, count), images.new_zeros(0, count, count), images.new_zeros(0))
     if len(images) == 1 and images.device.type != "cpu":
         # PyTorch sums a batch of one in another order, and a fit between two minima may then end in the other one.
         both = fit_smooth_lens(images.expand(2, -1, -1).contiguous(), prior, binned)
@@ -243,6 +247,11 @@ def fit_smooth_lens(images: Tensor, prior: SmoothPrior, binned: int = 1) -> Smoo
     even = images.shape[-1] // 2 * 2
     coarse = bin_pixels(images[:, :even, :even], 2)
     return _refine(images, prior, _best_start(coarse, prior, 4 * binned), binned, FINE_STEPS)
+
+
+def _at_least_single(images: Tensor) -> Tensor:
+    """Images in single precision, unless they are in double."""
+    return images if images.dtype == torch.float64 else images.float()
 
 
 def _best_start(images: Tensor, prior: SmoothPrior, binned: int) -> Tensor:
@@ -352,7 +361,7 @@ def learn_prior(
     Parameters
     ----------
     images
-        (N, H, H) in units of their sky noise (see `sky_noise`).
+        (N, H, H) in units of their sky noise (see `sky_noise`), one at least.
     rounds
         Rounds of fitting all images and estimating the distribution anew.
     binned
@@ -363,8 +372,15 @@ def learn_prior(
     Returns
     -------
     The learned prior, with the blur of the images, and whether their pixels are means over the light in them.
+
+    Raises
+    ------
+    ValueError
+        If there are no images, or they are not (N, H, H).
     """
-    prior = broad_prior()
+    if not len(images):
+        raise ValueError("there are no images to learn a prior of smooth lenses from")
+    images, prior = _at_least_single(images), broad_prior()
     fit = fit_smooth_lens(images, prior, binned=binned)
     for number in range(rounds):
         good = fit.cost <= fit.cost.quantile(_MAX_COST_QUANTILE)

@@ -408,6 +408,9 @@ class Task(ABC):
     def concerns(self, figures: Mapping[str, Interval], predicted: np.ndarray, truth: np.ndarray) -> list[str]:
         """Return what is wrong with a result, in sentences for whoever reads it.
 
+        By default, a warning of a model that is not better than `trivial`: whose interval of the ranking metric holds the
+        metric of those predictions.
+
         Parameters
         ----------
         figures
@@ -422,7 +425,20 @@ class Task(ABC):
         list
             Empty if nothing is wrong.
         """
-        return []
+        import numpy as np
+
+        if (trivial := self.trivial(truth)) is None:
+            return []
+        name, constant = trivial
+        metric = next(each for each in self.metrics(constant, truth) if each.key == self.ranking)
+        figure, reached = figures[self.ranking], float(metric.statistic(np.ones((1, len(truth))))[0])
+        better = figure.low > reached if metric.better == "higher" else figure.high < reached
+        if better or metric.better == "neither" or np.isnan(reached):
+            return []
+        return [
+            f"the model cannot be told from {name}: {metric.title} is {figure.value:.3g} ({figure.low:.3g} to "
+            f"{figure.high:.3g}) on {figure.n:,} images, and {reached:.3g} without looking at them"
+        ]
 
     def gallery(self, predicted: np.ndarray, truth: np.ndarray) -> Gallery:
         """Return which test images a report shows."""

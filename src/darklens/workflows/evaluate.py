@@ -59,11 +59,15 @@ class TestImages:
 
 @dataclass(frozen=True)
 class Measured:
-    """Predictions of test images and how good they are; ``sets`` are prediction sets, ``seconds`` of predicting."""
+    """Predictions of test images and how good they are.
+
+    ``sets`` are prediction sets, ``own`` those of the metrics that the user gave, ``seconds`` the time of predicting.
+    """
 
     predicted: Predicted
     sets: np.ndarray | None
     metrics: list[Metric]
+    own: list[Metric]
     figures: dict[str, Interval]
     seconds: float
 
@@ -212,18 +216,20 @@ def _measure(
         raise UserCodeError(
             f"metrics of {type(model.task).__name__}: it ranks by {model.task.ranking}, which is none of {', '.join(keys)}"
         )
+    own = []
     for reference in evaluation.metrics.split(",") if evaluation.metrics else []:
-        own = _own_metric(reference, array, images.truth)
-        if own.key in keys:
-            raise UserCodeError(f"{reference}: there is a metric {own.key} already; give it another key")
-        metrics.append(own)
-        keys.append(own.key)
+        metric = _own_metric(reference, array, images.truth)
+        if metric.key in keys:
+            raise UserCodeError(f"{reference}: there is a metric {metric.key} already; give it another key")
+        own.append(metric)
+        keys.append(metric.key)
+    metrics += own
     figures = intervals(metrics, len(array), evaluation.seed)
     if evaluation.outliers is not None:
         found = _outlier_metrics(model, predicted, evaluation.outliers, options.mask)
         metrics += found.metrics
         figures |= intervals(found.metrics, found.images, evaluation.seed)
-    return Measured(predicted, sets, metrics, figures, seconds)
+    return Measured(predicted, sets, metrics, own, figures, seconds)
 
 
 def _own_metric(reference: str, predicted: np.ndarray, truth: np.ndarray) -> Metric:
@@ -278,7 +284,7 @@ def _record(
         "seconds": round(measured.seconds, 2),
         "images_per_second": round(len(array) / measured.seconds, 1),
         "notes": measured.predicted.notes,
-        "warnings": task.concerns(measured.figures, array, images.truth),
+        "warnings": [*task.concerns(measured.figures, array, images.truth), *_without_value(measured)],
         "figures": {key: value.record() for key, value in measured.figures.items()},
         "metrics": {metric.key: metric.describe() for metric in measured.metrics},
         "ranking": ranking.key,
@@ -292,6 +298,15 @@ def _record(
         return record | dict(json.loads(json.dumps(details, default=_plain_numbers)))
     except TypeError as error:
         raise UserCodeError(f"details of {type(task).__name__}: {error}") from error
+
+
+def _without_value(measured: Measured) -> list[str]:
+    """A warning of each metric of the user's that is no number on these images."""
+    return [
+        f"{metric.title} ({metric.key}) has no value on these images: it is {measured.figures[metric.key].value}"
+        for metric in measured.own
+        if not np.isfinite(measured.figures[metric.key].value)
+    ]
 
 
 def _plain_numbers(value: object) -> Any:

@@ -93,8 +93,14 @@ def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0, trust_c
             shares = " : ".join(f"{count} {label}" for label, count in preview_scenes(loaded, out, seed).items())
             found = f"images in turn: {shares}"
         else:
-            changes = "".join(f"\n    {name}: {change}" for name, change in draw(loaded, out, seed).items())
+            measured = draw(loaded, out, seed)
+            changes = "".join(f"\n    {name}: {change}" for name, change in measured.items())
             found = f"median change of an image by its substructure, if lens and source were known exactly:{changes}"
+            if weak := [name for name, change in measured.items() if change.is_weak]:
+                found += (
+                    f"\n  ! {', '.join(weak)}: so small a change is hardly seen by a network, which knows neither lens nor "
+                    "source; give substructure more mass, or the instrument more exposure, before many images are made"
+                )
     say(
         f"{loaded.name}: {loaded.description}\n  {found}\n  mosaic → {out}",
         command("simulate", preset, count=30000, out=free_path(f"data/{loaded.name}"), trust_code=trust_code or None),
