@@ -2,6 +2,7 @@
 
     darklens train substructure/darklens --data preset:model-1 --out runs/model-1
     python benchmarks/release.py substructure-model-1 runs/model-1 --images 15000
+    python benchmarks/release.py substructure-fair-hst runs/fair-hst --data preset:fair-hst
     python benchmarks/release.py substructure-model-1 --again
 
 Measured is what ships: the model as it is read back from the package. ``--again`` measures a model of the package on the
@@ -92,7 +93,7 @@ def measure_again(folder: Path) -> None:
         print(f"{key:20} {figure_text(figure)}" + (f", formerly {figure_text(former)}" if former else ""))
 
 
-def release(name: str, source: Path, *, images: int, seed: int, outliers: Path | None) -> None:
+def release(name: str, source: Path, *, data: str | None = None, images: int, seed: int, outliers: Path | None) -> None:
     """Put the model of a run into the package.
 
     Parameters
@@ -101,6 +102,8 @@ def release(name: str, source: Path, *, images: int, seed: int, outliers: Path |
         What the package calls it.
     source
         The run folder.
+    data
+        ``preset:NAME`` of the test images; by default what the run was trained on.
     images
         Number of test images, a total over the classes.
     seed
@@ -110,13 +113,16 @@ def release(name: str, source: Path, *, images: int, seed: int, outliers: Path |
     """
     folder = SHIPPED / name
     model, record, job = load_model(source), read_record(source), read_job(source)
-    preset = job.data.removeprefix("preset:")
+    data = data or job.data
+    if not data.startswith("preset:"):
+        raise SystemExit(f"the run was trained on {data}; --data preset:NAME says of which preset test images are")
+    command = re.sub(r"--out \S+", f"--out runs/{data.removeprefix('preset:')}", record["command"])
     if not model.calibration.scores:
         model = calibrated(model, open_job_data(job))
-    record |= {"command": re.sub(r"--out \S+", f"--out runs/{preset}", record["command"]), "git": None}
+    record |= {"command": command.replace(" --resume", ""), "git": None}
     shutil.rmtree(folder, ignore_errors=True)
     save_model(folder, model, "", half=True)
-    measured = measure(folder, job.data, images, seed, outliers=outliers)
+    measured = measure(folder, data, images, seed, outliers=outliers)
     config = dataclasses.replace(model.config, measured=measured)
     final = TrainedModel(config, model.network, model.task, outliers=model.outliers)
     save_model(folder, final, model_card(config, model.task, record, name=name), half=True)
@@ -134,6 +140,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--again", action="store_true", help="measure the package's model of this name again")
+    parser.add_argument("--data", help="preset:NAME of the test images; by default what the run was trained on")
     parser.add_argument("--images", type=int, default=15_000, help="test images, a total over the classes")
     parser.add_argument("--seed", type=int, default=999, help="of the test images")
     parser.add_argument("--outliers", type=Path, help="images of another kind, which should be flagged")
@@ -146,7 +153,8 @@ def main() -> None:
     if arguments.run is None:
         parser.error("a run is needed, or --again")
     release(
-        arguments.name, arguments.run, images=arguments.images, seed=arguments.seed, outliers=arguments.outliers
+        arguments.name, arguments.run, data=arguments.data, images=arguments.images, seed=arguments.seed,
+        outliers=arguments.outliers,
     )  # fmt: skip
 
 
