@@ -208,6 +208,7 @@ _HELP = {
     "out": "what to make",
     "data": "a folder or file in any layout, or preset:NAME",
     "budget": "what each recipe may use, such as 10min, 5epochs or 200000images",
+    "preset": "what is simulated: a name (see darklens presets), a YAML file, or my_models.py:name",
 }
 
 
@@ -234,4 +235,6 @@ def _options(verb: Callable[..., None]) -> set[str]:
     """Parameters without a default that are options all the same, because a position would not explain them."""
     parameters = inspect.signature(verb).parameters
     needed = inspect.Parameter.empty
-    return {name for name in ("out", "data", "budget") if name in parameters and parameters[name].default is needed}
+    found = {name for name in ("out", "data", "budget") if name in parameters and parameters[name].default is needed}
+    # Where it is not what the verb is about.
+    return found | ({"preset"} if "cutouts" in parameters else set())

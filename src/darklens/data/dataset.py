@@ -667,6 +667,13 @@ class DatasetWriter:
             raise DataError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         return self.path
 
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let go of the partial folder, which stays if it is not finished."""
+        self._lock.close()
+
     def discard(self) -> None:
         """Remove the partial folder."""
         shutil.rmtree(self.partial, ignore_errors=True)

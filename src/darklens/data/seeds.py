@@ -17,8 +17,8 @@ that are resumed simulate the images that they began with."""
 SEEDS = 2**30
 """Seeds that a user may give are below this. Four ranges of it fill the 32 bits that `numpy.random.SeedSequence` takes as
 one number."""
-Purpose = Literal["split", "batch order", "unlabelled order", "calibration"]
-STREAMS: dict[Purpose, int] = {"split": 7, "batch order": 11, "unlabelled order": 13, "calibration": 17}
+Purpose = Literal["split", "batch order", "unlabelled order", "calibration", "painting"]
+STREAMS: dict[Purpose, int] = {"split": 7, "batch order": 11, "unlabelled order": 13, "calibration": 17, "painting": 19}
 """A number for each purpose, so that the split and the order of batches are independent under one seed. The choice of the
 validation images that calibrate a model is independent of both: it must not depend on where the split put a row. The
 numbers have no meaning beyond being different and not 0: `numpy.random.SeedSequence` pads with zeros, so ``[seed, 0]``

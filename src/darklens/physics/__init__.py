@@ -43,6 +43,7 @@ from darklens.physics.nfw import (
 )
 from darklens.physics.noise import (
     background_rms,
+    band_limit_noise,
     correlate_noise,
     correlated_variance,
     counts_per_second,
@@ -66,6 +67,7 @@ __all__ = [
     "bin_pixels",
     "convolve",
     "convolve_separable",
+    "band_limit_noise",
     "correlate_noise",
     "correlated_variance",
     "counts_per_second",

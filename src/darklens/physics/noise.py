@@ -1,5 +1,7 @@
 """Noise of an instrument: its level, and random numbers from the generator that is passed in."""
 
+import math
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from darklens.physics.psf import gaussian_psf_taps
+from darklens.physics.psf import convolve, gaussian_psf_taps
 
 Seconds = TypeVar("Seconds", float, NDArray[np.float64], Tensor)
 
@@ -93,6 +95,40 @@ def correlate_noise(noise: Tensor, fwhm: float) -> Tensor:
     for axis in (-1, -2):
         noise = _spread(noise, taps, axis) / _spread(torch.ones_like(noise[:1]), taps.square(), axis).sqrt()
     return noise
+
+
+def band_limit_noise(noise: Tensor, cutoff: float) -> Tensor:
+    """Return noise without its highest frequencies, as resampling leaves it, and with its variance kept.
+
+    Its power falls as a logistic function of the frequency, a tenth of the cutoff wide. Stacks of Pan-STARRS have such
+    noise, with half of the power at 0.5 cycles a pixel: neighbours correlate by 0.16, and those on diagonals by -0.08.
+
+    Parameters
+    ----------
+    noise
+        Independent noise of mean zero, (N, H, W).
+    cutoff
+        Frequency at which half of the power is left, cycles a pixel.
+
+    Returns
+    -------
+    Noise (N, H, W).
+    """
+    kernel = _band_limit_kernel(cutoff).to(noise)
+    spread = convolve(torch.ones_like(noise[:1]), kernel.square())
+    return convolve(noise, kernel) / spread.sqrt()
+
+
+@lru_cache(maxsize=32)
+def _band_limit_kernel(cutoff: float) -> Tensor:
+    """The kernel (2 r + 1, 2 r + 1) that takes the frequencies above a cutoff out of noise."""
+    radius = math.ceil(4 / cutoff)
+    size = 4 * radius
+    frequency = torch.fft.fftfreq(size, dtype=torch.float64)
+    power = torch.sigmoid((cutoff - torch.hypot(frequency[:, None], frequency)) / (0.1 * cutoff))
+    kernel = torch.fft.fftshift(torch.fft.ifft2(power.sqrt()).real)
+    middle = size // 2
+    return kernel[middle - radius : middle + radius + 1, middle - radius : middle + radius + 1]
 
 
 def correlated_variance(variance: Tensor, fwhm: float) -> Tensor:

@@ -119,3 +119,70 @@ class BenchmarkOptions(Options):
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise DarklensError(f"--seeds must be at least 1; got {self.seeds}")
+
+
+@dataclass(frozen=True)
+class PaintOptions(Options):
+    """What is painted over how many galaxies.
+
+    Parameters
+    ----------
+    count
+        Images to make, lenses and others together; without it, as many as there are hosts.
+    share
+        Of lenses among the images, above 0 and below 1.
+    both
+        Show each painted galaxy once more without the source; otherwise no galaxy is in two images.
+    redshift
+        Column of the catalogue with the hosts' redshifts; without it, one is looked for.
+    zero_points
+        AB magnitude of 1 in the images' unit, one for all bands or one a band with commas between, for images that do not
+        say it.
+    psf
+        A .npy or FITS image of the point-spread function on the images' pixels, for all bands; without it, that of the
+        cutouts is taken, or else the preset's seeing.
+    known_lenses
+        A table of known lenses, with ra and dec in degrees, beside those of the package lenscat if it is installed.
+    split
+        Fractions of training, validation and test, with commas between.
+    """
+
+    count: int | None = None
+    share: float = 0.5
+    both: bool = False
+    redshift: str | None = None
+    zero_points: str | None = None
+    psf: Path | None = None
+    known_lenses: Path | None = None
+    split: str = "0.8,0.1,0.1"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise DarklensError(f"--share must be above 0 and below 1; got {self.share}")
+        if self.count is not None and self.count < 2:
+            raise DarklensError(f"--count must be at least 2; got {self.count}")
+        if self.both and self.share != 0.5:
+            raise DarklensError("--both makes as many lenses as others; leave --share out")
+        split_fractions(self.split)
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Return the fraction of each part of the split."""
+        return split_fractions(self.split)
+
+
+def split_fractions(text: str) -> dict[str, float]:
+    """Return the fractions of training, validation and test images, of three numbers with commas between.
+
+    Raises
+    ------
+    DarklensError
+        If it is no such text.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 3:
+        raise DarklensError(f"--split takes three numbers, such as 0.8,0.1,0.1; got {text!r}")
+    return dict(zip(("train", "validation", "test"), numbers, strict=True))

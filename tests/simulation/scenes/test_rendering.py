@@ -103,7 +103,7 @@ def test_divided_sub_pixels_come_close_to_fine_sampling():
         fine = torch.from_numpy(of_lenstronomy(simulator.preset, columns, image, "i", 20))
         off.append([float((each[image, 1] - fine).abs().max() / fine.max()) for each in (divided, plain)])
     ours, without = np.array(off).T
-    assert ours.max() < 2e-3
+    assert ours.max() < 2.5e-3
     assert np.median(ours) < 0.3 * np.median(without)
 
 

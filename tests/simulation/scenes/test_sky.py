@@ -69,7 +69,8 @@ def test_early_types_follow_hyde_and_bernardi(sky):
     sigma, z = np.full(4000, 240.0), np.full(4000, 0.3)
     found = sky.early_types(rng(), sigma, z)
     r = found.magnitudes[:, 1] - sky.distance_modulus(z)
-    corrected = r - sky.photometry.corrections(np.zeros(4000), z)[:, 1]
+    corrected = r - sky.photometry.corrections(found.spectrum, z)[:, 1]
+    assert np.median(found.spectrum) == pytest.approx(0.3, abs=0.02)
     # -2.97 - 0.37 M - 0.006 M² = log10(240)
     absolute = np.roots([-0.006, -0.37, -2.97 - np.log10(240)]).max()
     assert np.median(corrected) == pytest.approx(absolute, abs=0.01)

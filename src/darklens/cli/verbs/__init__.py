@@ -10,6 +10,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "demo": system.demo,
     "simulate": data.simulate,
     "preview": data.preview,
+    "paint": data.paint,
     "look": data.look,
     "import": data.import_,
     "train": training.train,

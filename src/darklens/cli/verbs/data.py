@@ -10,6 +10,7 @@ from darklens.data.options import DataOptions
 from darklens.errors import DarklensError
 from darklens.paths import check_absent, check_present, check_writable
 from darklens.progress import progress_bar, working
+from darklens.workflows.options import PaintOptions, split_fractions
 
 MOST = 10**9
 """Images in one dataset."""
@@ -141,7 +142,7 @@ def import_(
     """
     check_present(source)
     check_absent(out)
-    fractions = _fractions(split)
+    fractions = None if split is None else split_fractions(split)
     with loading():
         from darklens.data.importing import import_data
         from darklens.data.layouts import open_with
@@ -157,20 +158,53 @@ def import_(
     )
 
 
+def paint(
+    cutouts: Path,
+    preset: str,
+    out: Path,
+    *,
+    seed: int = 0,
+    trust_code: bool = False,
+    painting: PaintOptions = PaintOptions(),
+    options: DataOptions = DataOptions(),
+) -> None:
+    """Paint lensed sources over real galaxies: a labelled dataset from your own cutouts.
+
+    Args:
+        cutouts: a folder or file in any layout, a galaxy at the centre of each image.
+        preset: scenes as your survey sees them (see darklens presets), or a YAML file.
+        out: the folder to make; an interrupted painting goes on where it stopped.
+        seed: of all random numbers.
+        trust_code: let code run that a preset in YAML names; read it first.
+    """
+    from darklens.simulation.library import resolve_preset
+
+    resolve_preset(preset)
+    check_present(cutouts)
+    check_absent(out)
+    with loading():
+        from darklens.data.layouts import open_with
+        from darklens.simulation import ScenePreset, load_preset
+        from darklens.workflows.following import training_command
+        from darklens.workflows.paint import paint as paint_over
+
+    loaded = load_preset(preset, trust_code=trust_code)
+    if not isinstance(loaded, ScenePreset):
+        raise DarklensError(
+            f"preset {preset} has no scenes, whose sources could be painted; take one such as finding-hsc"
+        )
+    opened = open_with(cutouts, options)
+    done = paint_over(opened, loaded, out, options=painting, seed=seed, mask=options.mask)
+    left = "".join(f"\n  {count:,} cutouts left out: {reason}" for reason, count in done.left_out.items())
+    notes = "".join(f"\n  {note}" for note in dict.fromkeys([*opened.info.notes, *done.notes]))
+    say(
+        f"{done.lenses:,} lenses painted, {done.others:,} galaxies as they are → {out}{left}{notes}",
+        training_command(out, done.lenses + done.others, {}),
+    )
+
+
 def presets() -> None:
     """List the built-in presets."""
     from darklens.simulation.library import list_presets
 
     table("Presets", ["name", "what it is"], list(list_presets().items()))
-
-
-def _fractions(split: str | None) -> dict[str, float] | None:
-    if split is None:
-        return None
-    try:
-        numbers = [float(part) for part in split.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != 3:
-        raise DarklensError(f"--split takes three numbers, such as 0.8,0.1,0.1; got {split!r}")
-    return dict(zip(("train", "validation", "test"), numbers, strict=True))

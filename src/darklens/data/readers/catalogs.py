@@ -48,7 +48,7 @@ def read_catalog(path: Path, images: pl.Series | None = None) -> tuple[pl.DataFr
         If the file is no table of a known kind, or has no column that could be an identifier, or repeats one.
     """
     check_present(path)
-    frame = _read(path)
+    frame = read_table(path)
     mapping: dict[str, str] = {}
     if identifier := _identifier(frame, images):
         mapping[identifier] = "id"
@@ -90,7 +90,14 @@ def _text(column: pl.Series) -> pl.Series:
     return column.cast(pl.String).str.strip_chars()
 
 
-def _read(path: Path) -> pl.DataFrame:
+def read_table(path: Path) -> pl.DataFrame:
+    """Read a table of one value in a column and row, as it is.
+
+    Raises
+    ------
+    DataError
+        If the file is no table of a known kind, or cannot be read.
+    """
     if path.suffix == ".csv":
         return read_csv(path, text=ALIASES["id"])
     if path.suffix == ".parquet":

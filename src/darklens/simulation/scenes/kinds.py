@@ -74,10 +74,31 @@ def lens(
     """
     found = Objects(images, list(sky.preset.bands))
     drawn, place = _lensed(found, sky, rng, shape_scatter=shape_scatter, shear=shear, offset=offset)
-    image = np.repeat(np.arange(images), rng.poisson(clumps.sample(rng, images).clip(0)))
-    _clumps(found, rng, image, drawn.source, place, clump_flux, lensed=True)
+    add_lensed_clumps(found, drawn, rng, place, clumps=clumps, clump_flux=clump_flux)
     _add_neighbours(found, sky, rng)
     return found
+
+
+def add_lensed_clumps(
+    found: Objects, drawn: Lenses, rng: Generator, place: tuple[Floats, Floats], *, clumps: Prior, clump_flux: Prior
+) -> None:
+    """Add clumps to the sources of images.
+
+    Parameters
+    ----------
+    found
+        Of N images.
+    drawn
+        Their lenses, N.
+    rng
+        Random numbers.
+    place
+        Of the sources, arcsec, two of (N,).
+    clumps, clump_flux
+        As for `lens`.
+    """
+    image = np.repeat(np.arange(found.images), rng.poisson(clumps.sample(rng, found.images).clip(0)))
+    _clumps(found, rng, image, drawn.source, place, clump_flux, lensed=True)
 
 
 def lensed_quasar(
@@ -608,9 +629,32 @@ def _deflectors(
     found: Objects, drawn: Lenses, rng: Generator, *, shape_scatter: Prior, shear: Prior, offset: Prior
 ) -> tuple[Floats, Floats]:
     """Set main galaxies that deflect; return their places."""
-    images = found.images
-    main = drawn.deflector
-    x, y = _placed(found, rng, main, offset)
+    x, y = _placed(found, rng, drawn.deflector, offset)
+    deflect(found, drawn, rng, (x, y), shape_scatter=shape_scatter, shear=shear)
+    return x, y
+
+
+def deflect(
+    found: Objects, drawn: Lenses, rng: Generator, place: tuple[Floats, Floats], *, shape_scatter: Prior, shear: Prior
+) -> None:
+    """Give the main galaxies of images the masses of lenses, whose shapes follow their light.
+
+    Parameters
+    ----------
+    found
+        Of N images.
+    drawn
+        Their lenses, N.
+    rng
+        Random numbers.
+    place
+        Of the galaxies, arcsec, two of (N,).
+    shape_scatter
+        See `SHAPE_SCATTER`.
+    shear
+        Each component of the external shear.
+    """
+    images, main = found.images, drawn.deflector
     e1, e2 = (light + shape_scatter.sample(rng, images) for light in (main.e1, main.e2))
     # Mass is rounder than q = 0.3: an isothermal ellipsoid that is flatter than that has no galaxy.
     most = 0.7 / 1.3
@@ -619,8 +663,8 @@ def _deflectors(
         theta_E=drawn.theta_E,
         e1=e1 * shrink,
         e2=e2 * shrink,
-        lens_x=x,
-        lens_y=y,
+        lens_x=place[0],
+        lens_y=place[1],
         gamma1=shear.sample(rng, images),
         gamma2=shear.sample(rng, images),
         sigma_v=drawn.sigma_v,
@@ -629,7 +673,6 @@ def _deflectors(
         magnification_estimate=drawn.magnification,
         arc_snr_estimate=drawn.arc_snr,
     )
-    return x, y
 
 
 def _members(

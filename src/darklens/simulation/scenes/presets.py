@@ -46,6 +46,8 @@ class Band:
         Electrons for 1 in the images' unit, all exposures together; without it, light has no photon noise.
     noise_correlation
         As in `darklens.simulation.instruments.Instrument`, pixels.
+    noise_cutoff
+        As in `darklens.physics.band_limit_noise`, cycles a pixel; 0 leaves all frequencies.
     pixel_scale
         arcsec, of a detector with larger pixels than the images have: a multiple of theirs. Its pixels are resampled to
         those of the images.
@@ -62,6 +64,7 @@ class Band:
     background_rms: float | None = None
     gain: float | None = None
     noise_correlation: float = 0.0
+    noise_cutoff: float = 0.0
     pixel_scale: float | None = None
 
     def __post_init__(self) -> None:
@@ -81,6 +84,8 @@ class Band:
             raise PresetError(f"gain must be above zero; got {self.gain}")
         if self.noise_correlation < 0:
             raise PresetError(f"noise_correlation must be zero or more; got {self.noise_correlation}")
+        if self.noise_cutoff and not 0.05 <= self.noise_cutoff < 1:
+            raise PresetError(f"noise_cutoff must be from 0.05 to 1 cycles a pixel, or 0; got {self.noise_cutoff}")
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,8 @@ class ScenePreset(Content):
 
     Light is sampled at the centres of ``supersampling`` × ``supersampling`` sub-pixels of each pixel, and at more places
     about the centres of galaxies. The sky that is left has ``sky_residual`` times the background's standard deviation in
-    every pixel. ``artefacts`` are probabilities of what detectors do.
+    every pixel. ``artefacts`` are probabilities of what detectors do. ``seeing_correlation`` is that of the seeing in the
+    bands of an image, by ranks: bands of one night, or of one place on the sky, are alike.
     """
 
     name: str
@@ -157,6 +163,7 @@ class ScenePreset(Content):
     cosmology: Cosmology = Cosmology()
     supersampling: int = 2
     sky_residual: Prior = Constant(0.0)
+    seeing_correlation: float = 0.0
     artefacts: Mapping[str, float] = field(default_factory=dict)
     resolved: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -172,6 +179,8 @@ class ScenePreset(Content):
             raise PresetError(f"detection_band: no band {self.detection_band!r}; there are {', '.join(self.bands)}")
         for name, band in self.bands.items():
             self._check_band(name, band)
+        if not 0 <= self.seeing_correlation < 1:
+            raise PresetError(f"seeing_correlation must be from 0 to 1, and below it; got {self.seeing_correlation}")
         for name, share in self.artefacts.items():
             if name not in ARTEFACTS:
                 raise PresetError(f"artefacts: no {name!r}; there are {', '.join(ARTEFACTS)}")

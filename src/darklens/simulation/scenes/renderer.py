@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from darklens.errors import DataError, PresetError
-from darklens.physics import bin_pixels, correlate_noise, gaussian_noise, poisson
+from darklens.physics import band_limit_noise, bin_pixels, correlate_noise, gaussian_noise, poisson
 from darklens.simulation.columns import Columns, requires_grad, scatter, select
 from darklens.simulation.draw import BLOCK, NOISE, TRUTHS, seed_sequence
 from darklens.simulation.priors import Floats
@@ -78,9 +79,13 @@ class SceneRenderer:
         """What varies from image to image of a survey: seeing, depth, the sky that is left, what detectors do."""
         preset = self.preset
         rows: dict[str, Any] = {}
+        alike = rng.normal(size=BLOCK) if preset.seeing_correlation else None
         for name, band in preset.bands.items():
             if band.psf_fwhm is not None:
-                rows[f"psf_fwhm_{name}"] = band.psf_fwhm.sample(rng, BLOCK)
+                fwhm = band.psf_fwhm.sample(rng, BLOCK)
+                if alike is not None:
+                    fwhm = in_order_of(fwhm, alike, preset.seeing_correlation, rng)
+                rows[f"psf_fwhm_{name}"] = fwhm
                 for component in ("e1", "e2"):
                     rows[f"psf_{component}_{name}"] = band.psf_ellipticity.sample(rng, BLOCK)
             if band.depth is not None:
@@ -222,6 +227,8 @@ class SceneRenderer:
                     noise[i] += (poisson(image, streams[i]) - image) / band.gain
             if band.noise_correlation:
                 noise = correlate_noise(noise, band.noise_correlation)
+            if band.noise_cutoff:
+                noise = band_limit_noise(noise, band.noise_cutoff)
             left = torch.from_numpy(np.asarray(columns[f"sky_residual_{name}"], float)).to(native)[:, None, None]
             seen = native + sigma * left + noise
             out[:, number] = seen if factor == 1 else resampled(seen, preset.pixels) / factor**2
@@ -230,6 +237,31 @@ class SceneRenderer:
                 happened = add_artefacts(out[i].numpy(), str(names).split(","), levels[i], streams[i])
                 out[i] = torch.from_numpy(happened)
         return out
+
+
+def in_order_of(values: Floats, like: Floats, correlation: float, rng: Generator) -> Floats:
+    """Return the same values in an order that correlates with that of others (Iman & Conover 1982).
+
+    Parameters
+    ----------
+    values
+        (N,).
+    like
+        Normal numbers (N,).
+    correlation
+        With ``like``'s root: values that were ordered like the same numbers correlate with each other by this, by ranks.
+    rng
+        Random numbers.
+
+    Returns
+    -------
+    Floats
+        The values, (N,).
+    """
+    score = math.sqrt(correlation) * like + math.sqrt(1 - correlation) * rng.normal(size=len(values))
+    found = np.empty_like(values)
+    found[np.argsort(score)] = np.sort(values)
+    return found
 
 
 def resampled(images: Tensor, pixels: int) -> Tensor:

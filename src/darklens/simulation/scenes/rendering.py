@@ -403,13 +403,22 @@ def _fast_size(size: int) -> int:
 def _from_file(name: str, where: str) -> Tensor:
     try:
         kernel = torch.from_numpy(load_image(name)).double()
-        found = pixelated_psf(kernel)
+        return checked_psf(kernel)
     except ValueError as error:
         raise PresetError(f"{where}: {Path(name).name}: {error}") from error
+
+
+def checked_psf(kernel: Tensor) -> Tensor:
+    """Return the kernel of a PSF, (h, w), normalised to sum 1.
+
+    Raises
+    ------
+    ValueError
+        If a side is even, its sum is not above zero, a value is not finite, or its peak is off the centre.
+    """
+    found = pixelated_psf(kernel)
     peak = np.unravel_index(int(kernel.argmax()), kernel.shape)
     middle = tuple((side - 1) // 2 for side in kernel.shape)
     if max(abs(int(p) - m) for p, m in zip(peak, middle, strict=True)) > 1:
-        raise PresetError(
-            f"{where}: {Path(name).name}: its peak is at {tuple(map(int, peak))}, not at its centre {middle}"
-        )
+        raise ValueError(f"its peak is at {tuple(map(int, peak))}, not at its centre {middle}")
     return found
