@@ -514,6 +514,8 @@ class DatasetWriter:
         All settings that the images depend on, as JSON can hold them: a partial folder of others is refused, not continued.
     noise
         Whether noise maps are written with the images.
+    targets
+        (N, C, H', W') of images to predict that are written with them, float32; None without, or if `finish` gets them.
 
     Raises
     ------
@@ -523,7 +525,14 @@ class DatasetWriter:
     """
 
     def __init__(
-        self, path: Path, shape: tuple[int, ...], dtype: np.dtype, *, fingerprint: dict[str, Any], noise: bool = False
+        self,
+        path: Path,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        *,
+        fingerprint: dict[str, Any],
+        noise: bool = False,
+        targets: tuple[int, ...] | None = None,
     ):
         check_absent(path)
         self.path, self.shape = path, shape
@@ -533,20 +542,21 @@ class DatasetWriter:
         self._lock.enter_context(only_one(self.partial, "writing images"))
         self.done = self._resume()
         try:
-            self.images = self._array("images.npy", np.dtype(dtype))
-            self.noise = self._array("noise.npy", np.dtype(np.float32)) if noise else None
+            self.images = self._array("images.npy", np.dtype(dtype), shape)
+            self.noise = self._array("noise.npy", np.dtype(np.float32), shape) if noise else None
+            self.targets = None if targets is None else self._array("targets.npy", np.dtype(np.float32), targets)
         except OSError as error:
             self.discard()
             raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
 
-    def _array(self, name: str, dtype: np.dtype) -> np.memmap:
-        """An array of the images' shape on disk; it is made anew unless a part of it is written already."""
+    def _array(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+        """An array on disk; it is made anew unless a part of it is written already."""
         path = self.partial / name
         if self.done == 0:
             with path.open("wb") as file:
-                header = {"descr": dtype.str, "fortran_order": False, "shape": self.shape}
+                header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-                _allocate(file.fileno(), file.tell() + int(np.prod(self.shape)) * dtype.itemsize)
+                _allocate(file.fileno(), file.tell() + int(np.prod(shape)) * dtype.itemsize)
         array: np.memmap = np.load(path, mmap_mode="r+")
         return array
 
@@ -567,7 +577,9 @@ class DatasetWriter:
         content = {"fingerprint": self._fingerprint, "done": done}
         _write_text(state, json.dumps(content))
 
-    def write(self, start: int, images: np.ndarray, noise: np.ndarray | None = None) -> None:
+    def write(
+        self, start: int, images: np.ndarray, noise: np.ndarray | None = None, targets: np.ndarray | None = None
+    ) -> None:
         """Write images (n, C, H, W) from row ``start`` on; an interruption before the next `checkpoint` loses them.
 
         Parameters
@@ -578,10 +590,14 @@ class DatasetWriter:
             Pixels (n, C, H, W).
         noise
             Their noise maps (n, C, H, W), where the writer has noise maps.
+        targets
+            Images to predict (n, C, H', W'), where the writer has targets.
         """
         self.images[start : start + len(images)] = images
         if self.noise is not None and noise is not None:
             self.noise[start : start + len(images)] = noise
+        if self.targets is not None and targets is not None:
+            self.targets[start : start + len(images)] = targets
 
     def checkpoint(self, done: int, rows: pl.DataFrame | None = None) -> None:
         """Record that all images below ``done`` are written: an interrupted run is continued there.
@@ -606,7 +622,7 @@ class DatasetWriter:
         return pl.concat(parts, how="diagonal_relaxed")
 
     def _flush(self) -> None:
-        for array in (self.images, self.noise):
+        for array in (self.images, self.noise, self.targets):
             if array is not None:
                 array.flush()
 
@@ -641,10 +657,11 @@ class DatasetWriter:
             If it exists by now, or cannot be written, or a PSF does not fit.
         """
         self._flush()
-        del self.images, self.noise
+        written = ["psf.npy"] if self.targets is not None else ["targets.npy", "psf.npy"]
+        del self.images, self.noise, self.targets
         try:
             catalog.write_parquet(self.partial / "catalog.parquet")
-            for name in ("targets.npy", "psf.npy"):  # of an attempt that was interrupted
+            for name in written:  # by an attempt that was interrupted
                 (self.partial / name).unlink(missing_ok=True)
             if targets is not None:
                 np.save(self.partial / "targets.npy", targets)

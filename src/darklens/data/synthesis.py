@@ -16,6 +16,7 @@ from darklens.data.seeds import simulation_seed
 from darklens.progress import working
 from darklens.simulation import BLOCK, AnyPreset, Simulator
 from darklens.simulation.columns import to_frame
+from darklens.simulation.pairs import Target
 
 Progress = Callable[[int, int], None]
 COMPILE_FROM = 1024
@@ -35,6 +36,8 @@ def simulate_dataset(
     out: Path,
     noise: bool = True,
     device: str = "cpu",
+    target: Target | None = None,
+    noisy_targets: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write simulated images and their truths as a dataset folder, or finish one that was interrupted; return its path.
@@ -53,6 +56,10 @@ def simulate_dataset(
         Whether images have noise; without it they are the expectation.
     device
         PyTorch's name of the device that renders, such as ``cpu`` or ``cuda``.
+    target
+        How the sharper image of each pair for super-resolution is seen, which goes to ``targets.npy``; None makes none.
+    noisy_targets
+        Whether those have noise.
     progress
         Called after each checkpoint with the images written and their total.
 
@@ -73,11 +80,19 @@ def simulate_dataset(
     fingerprint |= {"files": {str(path): checksum(path) for path in preset.files}}
     # Version 0.1 drew rows at the end, and noise from seeds of 32 bits.
     fingerprint |= {"rows": "at checkpoints", "streams": "of names and contents, 128 bits"}
-    writer = DatasetWriter(out, shape, dtype, fingerprint=fingerprint)
+    sharp = None
+    if target is not None:
+        sharp = Simulator(target.preset, seed, device)
+        fingerprint |= {"targets": [target.preset.name, sharp.preset.pixels, noisy_targets]}
+    targets = None if sharp is None else (count, *sharp.preset.shape)
+    writer = DatasetWriter(out, shape, dtype, fingerprint=fingerprint, targets=targets)
     simulator = Simulator(preset, seed, device, compile=count >= COMPILE_FROM)
     start, truths = writer.done, []
     for images, rows in simulator.blocks(count - start, start=start, noise=noise):
-        writer.write(start, images.cpu().numpy().astype(dtype))
+        finer = None
+        if sharp is not None and target is not None:
+            finer = sharp.renderer.images(target.rows(rows), seed, noise=noisy_targets).float().cpu().numpy()
+        writer.write(start, images.cpu().numpy().astype(dtype), targets=finer)
         truths.append(to_frame(rows))
         start += len(rows["id"])
         if start % CHECKPOINT == 0 or start == count:
@@ -88,7 +103,12 @@ def simulate_dataset(
     seeds = pl.lit(seed).alias("seed")
     with working("writing the truths and the checksum"):
         catalog = writer.kept_rows() if count else simulator.catalog(0)
-        return writer.finish(catalog.with_columns(seeds), simulated_info(preset, seed, noise))
+        info = simulated_info(preset, seed, noise)
+        if sharp is not None:
+            kind = "with noise" if noisy_targets else "without noise"
+            scale = sharp.preset.half_width * 2 / sharp.preset.pixels
+            info.notes.append(f"targets.npy: the same {kind}, by {sharp.preset.name}, on pixels of {scale:.4g}″")
+        return writer.finish(catalog.with_columns(seeds), info)
 
 
 def simulate_cutouts(preset: AnyPreset, count: int, seed: int, *, progress: Progress | None = None) -> Cutouts:

@@ -24,6 +24,8 @@ def simulate(
     seed: int = 0,
     noise: bool = True,
     device: str = "cpu",
+    pairs: str | None = None,
+    noisy_targets: bool = False,
     dry_run: bool = False,
     trust_code: bool = False,
 ) -> None:
@@ -36,6 +38,9 @@ def simulate(
         seed: image i depends on preset, seed and its block of 64 images alone.
         noise: false renders without noise.
         device: cpu or cuda.
+        pairs: make pairs for super-resolution, with targets.npy of the same scenes by a telescope so many times sharper (2
+            to 8), or by the instrument of another preset.
+        noisy_targets: true gives those noise.
         dry_run: only say how long it takes and how big it gets.
         trust_code: let code run that a preset in YAML names; read it first.
     """
@@ -52,12 +57,17 @@ def simulate(
 
         from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset
         from darklens.simulation import load_preset
+        from darklens.simulation.pairs import seen_by, sharper
         from darklens.workflows.following import training_command
 
     usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     if device.partition(":")[0] not in usable:
         raise DarklensError(f"--device {device}: not to be had here; there is {', '.join(usable)}")
     loaded = load_preset(preset, trust_code=trust_code)
+    target = None
+    if pairs is not None:
+        other = None if pairs.isdigit() else load_preset(pairs, trust_code=trust_code)
+        target = sharper(loaded, int(pairs)) if other is None else seen_by(loaded, other)
     if dry_run:
         with working("timing a few images"):
             guess = estimate(loaded, count, noise)
@@ -65,7 +75,13 @@ def simulate(
         say(f"{count:,} images: {guess.bytes / 2**20:,.0f} MiB, at most {duration(guess.seconds)}{faster}")
         return
     with progress_bar("simulating") as advance:
-        simulate_dataset(loaded, count, seed, out=out, noise=noise, device=device, progress=advance)
+        simulate_dataset(
+            loaded, count, seed, out=out, noise=noise, device=device, target=target, noisy_targets=noisy_targets,
+            progress=advance,
+        )  # fmt: skip
+    if target is not None:
+        say(f"{count:,} pairs of {loaded.name} and {target.preset.name} → {out}", command("look", out))
+        return
     say(f"{count:,} images of {loaded.name} → {out}", training_command(out, count, {}))
 
 
