@@ -257,6 +257,7 @@ def test_point_spread_functions_of_the_cutouts_are_used_and_kept(cutouts, tmp_pa
     assert peaks["narrow"] > 1.3 * peaks["wide"]
     np.save(tmp_path / "wide.npy", wide)
     file = paint(cutouts, preset, tmp_path / "file", options=PaintOptions(psf=tmp_path / "wide.npy"), seed=1)
+    assert read_dataset(file.path).psf(0)["HSC-I"].sum() == pytest.approx(1, rel=1e-4)
     given, own = (np.load(folder / "images.npy") for folder in (file.path, tmp_path / "wide"))
     np.testing.assert_allclose(given, own, rtol=1e-5, atol=1e-5)
     bad = dataclasses.replace(
@@ -279,6 +280,7 @@ def test_point_spread_functions_of_the_cutouts_are_used_and_kept(cutouts, tmp_pa
         ({"bands": ["VIS", "NIR_H"]}, {}, "has the bands VIS, NIR_H, none of which is one of preset hosts: g, i"),
         ({"bands": ["g", "u"]}, {}, "preset hosts says by its band i what is seen; the images have g"),
         ({}, {"count": 41}, r"41 images are asked for, and \d\d can be made: of 40 cutouts, "),
+        ({"bands": ["IMAGE1", "VIS"]}, {}, "--bands chooses those of images without names, in the preset's order"),
         ({}, {"redshift": "zz"}, "no column 'zz'"),
         ({}, {"redshift": "ra"}, "column ra: no redshift is between 0 and 5"),
         ({}, {"split": "1,0,0"}, "split fractions must be above 0"),
@@ -367,3 +369,126 @@ def test_cutouts_of_a_user_on_the_command_line(cutouts, tmp_path, monkeypatch, c
     assert "preset model-1 has no scenes, whose sources could be painted" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(PresetError, match="says by its band"):
         paint(with_info(cutouts, bands=["g", "u"]), load_preset(CONTENT), tmp_path / "x")
+
+
+def rows_and_images(done):
+    data = read_dataset(done.path)
+    return data.catalog, np.asarray(data.images), (data.catalog["label"] == "lens").to_numpy()
+
+
+def killed(cutouts, preset, out, monkeypatch):
+    """A painting that ended before the first image was painted."""
+
+    def stop(self, *given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Job, "images", stop)
+        with pytest.raises(KeyboardInterrupt):
+            paint(cutouts, preset, out, seed=5)
+
+
+def test_other_images_or_another_catalogue_are_not_painted_with_old_measurements(
+    cutouts, preset, tmp_path, monkeypatch
+):
+    killed(cutouts, preset, tmp_path / "data", monkeypatch)
+    changed = dataclasses.replace(cutouts, catalog=cutouts.catalog.with_columns(z_phot=pl.lit(0.2)))
+    with pytest.raises(DataError, match="left by a run with other settings"):
+        paint(changed, preset, tmp_path / "data", seed=5)
+    turned = dataclasses.replace(cutouts, images=cutouts.images[::-1].copy())
+    with pytest.raises(DataError, match=r"image obj.* is not the one that was measured"):
+        paint(turned, preset, tmp_path / "data", seed=5)
+    assert not (tmp_path / "data").exists()
+
+
+def test_galaxies_are_not_measured_again_for_another_share(cutouts, preset, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="images are asked for"):
+        paint(cutouts, preset, tmp_path / "data", options=PaintOptions(count=200), seed=5)
+    monkeypatch.setattr(module._Job, "_measured", None)
+    done = paint(cutouts, preset, tmp_path / "data", options=PaintOptions(share=0.25), seed=5)
+    assert done.lenses < done.others
+
+
+@pytest.mark.parametrize("how", ["zeros", "noise", "border"])
+def test_nothing_is_painted_where_there_is_no_data(cutouts, preset, tmp_path, how):
+    images, noise = cutouts.images.copy(), None
+    hole = np.zeros((48, 48), bool)
+    hole[:, : 23 if how != "border" else 3] = True
+    if how == "noise":
+        noise = np.full_like(images, 0.05)
+        noise[:, :, hole] = np.inf
+    else:
+        images[:, :, hole] = 0 if how == "zeros" else images[:, :, :1, 0]
+    given = dataclasses.replace(cutouts, images=images, noise=noise)
+    rows, painted, lens = rows_and_images(paint(given, preset, tmp_path / "data", seed=5))
+    hosts = images[rows["host"].to_numpy()]
+    np.testing.assert_array_equal(painted[:, :, hole], hosts[:, :, hole])
+    assert (np.abs(painted - hosts)[lens].max((1, 2, 3)) > 0).all()
+
+
+def test_whole_numbers_stay_whole_in_both_classes(cutouts, preset, tmp_path):
+    counts = with_info(cutouts, zero_points=[33.0, 33.0])
+    counts = dataclasses.replace(
+        counts, images=np.rint(np.clip(cutouts.images * 250 + 300, 0, 65535)).astype(np.uint16)
+    )
+    rows, painted, lens = rows_and_images(paint(counts, preset, tmp_path / "data", seed=5))
+    assert (painted == np.rint(painted)).all()
+    assert (np.abs(painted - counts.images[rows["host"].to_numpy()])[lens].max((1, 2, 3)) > 1).all()
+
+
+@pytest.mark.parametrize("labels", [[1.0, 0.0], [True, False], ["1", "0"], ["Lens", "galaxy"], [1, 0]])
+def test_labelled_lenses_are_no_hosts(cutouts, preset, tmp_path, labels):
+    catalog = cutouts.catalog.with_columns(label=pl.Series([labels[0]] * 4 + [labels[1]] * (HOSTS - 4)))
+    done = paint(dataclasses.replace(cutouts, catalog=catalog), preset, tmp_path / "data", seed=5)
+    assert done.left_out["a known lens"] == 4
+
+
+def magnitudes(done):
+    rows = read_dataset(done.path).catalog
+    return dict(zip(rows["host"], rows["galaxy_magnitude_i"], strict=True))
+
+
+def test_masked_pixels_and_the_level_of_the_sky_do_not_change_what_is_measured(painted, cutouts, preset, tmp_path):
+    usual = magnitudes(painted)
+    images = cutouts.images.copy()
+    images[:, :, 20:22, 26:28] = np.nan
+    masked = magnitudes(
+        paint(dataclasses.replace(cutouts, images=images), preset, tmp_path / "masked", seed=5, mask=True)
+    )
+    bright = magnitudes(
+        paint(dataclasses.replace(cutouts, images=cutouts.images + 1000), preset, tmp_path / "bright", seed=5)
+    )
+    for other in (masked, bright):
+        both = sorted(usual.keys() & other.keys())
+        assert len(both) > 20
+        assert np.median([abs(usual[host] - other[host]) for host in both]) < 0.03
+        assert max(abs(usual[host] - other[host]) for host in both) < 0.5
+
+
+def test_zero_points_are_given_in_the_order_of_the_images(cutouts, preset, tmp_path):
+    other = with_info(dataclasses.replace(cutouts, images=cutouts.images[:, ::-1]), bands=["i", "g"], zero_points=[])
+    done = paint(other, preset, tmp_path / "data", options=PaintOptions(zero_points="27,29"), seed=5)
+    info = read_dataset(done.path).info
+    assert (info.bands, info.zero_points) == (["g", "i"], [29.0, 27.0])
+
+
+def test_bands_without_names_are_taken_in_order_and_said(cutouts, preset, tmp_path):
+    done = paint(with_info(cutouts, bands=["IMAGE1", "IMAGE2"]), preset, tmp_path / "data", seed=5)
+    assert any("bands IMAGE1, IMAGE2 are taken for g, i" in note for note in done.notes)
+
+
+def test_columns_of_the_catalogue_keep_apart_from_the_truths(cutouts, preset, tmp_path):
+    catalog = cutouts.catalog.with_columns(theta_E=pl.lit(9.0), catalog_theta_E=pl.lit(8.0), reason=pl.lit("mine"))
+    rows = read_dataset(
+        paint(dataclasses.replace(cutouts, catalog=catalog), preset, tmp_path / "data", seed=5).path
+    ).catalog
+    assert rows["catalog_theta_E"].unique().to_list() == [8.0]
+    assert rows["catalog_catalog_theta_E"].unique().to_list() == [9.0]
+    assert (rows["theta_E"].drop_nulls() < 4).all()
+
+
+def test_a_preset_of_another_survey_is_asked_about(cutouts, preset, tmp_path):
+    wider = with_info(cutouts, pixel_scale=0.25)
+    done = paint(wider, preset, tmp_path / "data", seed=5)
+    assert any("pixels are 0.25″ wide, and those of hosts 0.168″" in note for note in done.notes)
+    assert any("--psf gives your own" in note for note in done.notes)

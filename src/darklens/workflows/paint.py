@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
+import re
 import shutil
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,13 +38,16 @@ from darklens.workflows.options import PaintOptions
 BLOCK = 64
 """Hosts that are measured, and images that are painted, at once: what an interruption loses at most."""
 
+ONE_VALUE = 0.01
+"""Share of an image's pixels with one value above which that value means that there is no data."""
+
 APART = 3.0
 """Distance in arcsec within which a known lens is the host, and two cutouts show the same galaxy."""
 
 REDSHIFTS = ("z_phot", "photo_z", "photoz", "zphot", "z_photo", "zphoto", "z_spec", "zspec", "redshift")
 """Columns that are taken for the redshifts of hosts, in this order, in any case. A column ``z`` may be a magnitude."""
 
-LENS_LABELS = {"lens", "lenses", "1"}
+LENS_LABELS = {"lens", "lenses", "1", "1.0", "true"}
 """Labels of cutouts that are no hosts, as they show a lens already."""
 
 
@@ -122,7 +128,7 @@ def paint(
             writer.write(start, job.images(part))
             writer.checkpoint(start + len(part))
             advance(start + len(part), len(rows))
-        writer.finish(rows.drop("reason"), info, psf=job.psf_of_rows(rows))
+        writer.finish(rows.drop("reason", "pixels"), info, psf=job.psf_of_rows(rows))
     shutil.rmtree(out.with_name(out.name + ".hosts"), ignore_errors=True)
     lenses = int((rows["label"] == "lens").sum())
     return Painted(out, lenses, len(rows) - lenses, reasons, job.notes)
@@ -141,6 +147,7 @@ class _Job:
         if cutouts.info.pixel_scale is None:
             raise DataError(f"{cutouts.where}: the pixel scale is not known; --pixel_scale gives it, in arcsec")
         names, places = self._matched(cutouts, preset)
+        self._given_bands, self._places = cutouts.bands, places
         self.cutouts = cutouts.with_bands([cutouts.bands[place] for place in places])
         self.preset = adapted(preset, names, cutouts.images.shape[-1], cutouts.info.pixel_scale)
         self.bands, self.names = self.cutouts.bands, names
@@ -150,7 +157,15 @@ class _Job:
         self._factor = 10 ** (-0.4 * (given - np.array(own)))[:, None, None]
         self._file_psf = self._psf_in_file()
         if self._file_psf is None and self.cutouts.psf is None:
-            self.notes.append(f"point-spread functions are drawn from the seeing of {preset.name}")
+            self.notes.append(
+                f"point-spread functions are drawn from the seeing of {preset.name}; if that is not your survey's, fits, "
+                "arcs and what counts as a point are wrong: --psf gives your own"
+            )
+        if abs(preset.pixel_scale / self.preset.pixel_scale - 1) > 0.1:
+            self.notes.append(
+                f"pixels are {self.preset.pixel_scale:.3g}″ wide, and those of {preset.name} {preset.pixel_scale:.3g}″: "
+                "is it your survey's preset?"
+            )
         self._positions = positions_of(self.cutouts.catalog)
         self._redshift = self._redshift_column()
         self.painter = Painter(self.preset)
@@ -161,31 +176,45 @@ class _Job:
         return tuple(self.cutouts.images.shape[1:])
 
     @cached_property
-    def fingerprint(self) -> dict[str, Any]:
-        """All that the painted images depend on."""
+    def measuring(self) -> dict[str, Any]:
+        """All that the measured galaxies depend on, but for the pixels, whose checksums are kept with them."""
         options = dataclasses.asdict(self.options)
         for name in ("psf", "known_lenses"):
             path = getattr(self.options, name)
             options[name] = None if path is None else [str(path), checksum(path)]
+        of_choice = ("count", "share", "both", "split")
+        catalog = io.BytesIO()
+        self.cutouts.catalog.drop("path", strict=False).write_ipc(catalog)
         return {
             "preset": self.preset.resolved, "files": {str(path): checksum(path) for path in self.preset.files},
-            "options": options, "seed": self.seed, "mask": self.mask, "source": self.cutouts.where,
+            "options": {name: value for name, value in options.items() if name not in of_choice},
+            "seed": self.seed, "mask": self.mask, "source": self.cutouts.where, "shape": list(self.shape),
             "pixel_scale": self.preset.pixel_scale, "zero_points": self.zero_points, "bands": self.bands,
-            "ids": hashlib.sha256("\n".join(self.cutouts.ids).encode()).hexdigest(), "versions": versions(),
+            "noise": self.cutouts.noise is not None, "psf": self.cutouts.psf is not None, "versions": versions(),
+            "catalog": hashlib.sha256(catalog.getvalue()).hexdigest(),
         }  # fmt: skip
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """All that the painted images depend on."""
+        chosen = {name: getattr(self.options, name) for name in ("count", "share", "both", "split")}
+        return self.measuring | {"chosen": chosen}
 
     def _matched(self, cutouts: Cutouts, preset: ScenePreset) -> tuple[list[str], list[int]]:
         """Names of the preset's bands that the images have, and the places of these."""
         bands = list(preset.bands)
-        if not cutouts.info.bands and len(bands) == cutouts.images.shape[1]:
-            self.notes.append(f"bands without names are taken for {', '.join(bands)}, as the preset has them")
+        nameless = all(re.fullmatch(r"(image|band|channel)?[-_ ]?\d*", name.lower()) for name in cutouts.bands)
+        if nameless and len(bands) == len(cutouts.bands):
+            self.notes.append(
+                f"bands {', '.join(cutouts.bands)} are taken for {', '.join(bands)}, as the preset has them"
+            )
             return bands, list(range(len(bands)))
         places = counterparts(bands, cutouts.bands)
         found = {name: place for name, place in zip(bands, places, strict=True) if place is not None}
         if not found:
             raise PresetError(
                 f"{cutouts.where}: has the bands {', '.join(cutouts.bands)}, none of which is one of preset {preset.name}: "
-                f"{', '.join(bands)}"
+                f"{', '.join(bands)}; --bands chooses those of images without names, in the preset's order"
             )
         if left := [name for i, name in enumerate(cutouts.bands) if i not in found.values()]:
             self.notes.append(f"bands left out, which preset {preset.name} lacks: {', '.join(left)}")
@@ -205,11 +234,11 @@ class _Job:
             numbers = [float(part) for part in given.split(",")]
         except ValueError:
             numbers = []
-        if len(numbers) not in (1, len(self.bands)) or not np.isfinite(numbers).all():
+        if len(numbers) not in (1, len(self._given_bands)) or not np.isfinite(numbers).all():
             raise DataError(
-                f"--zero_points takes one number, or one for each of {', '.join(self.bands)}; got {given!r}"
+                f"--zero_points takes one number, or one for each of {', '.join(self._given_bands)}; got {given!r}"
             )
-        return numbers * (len(self.bands) // len(numbers))
+        return numbers * len(self.bands) if len(numbers) == 1 else [numbers[place] for place in self._places]
 
     def _psf_in_file(self) -> Tensor | None:
         path = self.options.psf
@@ -248,7 +277,7 @@ class _Job:
         """A row for each host: why it is left out, or the truths of the lens that it could be."""
         with only_one(folder, "measuring galaxies"), progress_bar("measuring galaxies") as advance:
             state, parts = folder / "fingerprint.json", []
-            mine = json.loads(json.dumps(self.fingerprint))
+            mine = json.loads(json.dumps(self.measuring))
             if state.is_file() and json.loads(state.read_text("utf-8")) != mine:
                 raise DataError(f"{folder}: left by a run with other settings; remove it, or choose another --out")
             state.write_text(json.dumps(mine), "utf-8")
@@ -267,40 +296,57 @@ class _Job:
     def _measured(self, rows: np.ndarray, known: np.ndarray) -> pl.DataFrame:
         rng = make_generator(self.seed, "painting", 0, int(rows[0]) // BLOCK)
         observed = self.painter.observed(rng, len(rows))
-        images, whole = self._pixels(rows)
+        raw, data = self._pixels(rows)
+        images, whole = torch.from_numpy(raw * self._factor), self._usable(rows)
         kernels, bad_psf = self._kernels(rows)
         broken = "no pixel is finite" if self.mask else "pixels that are nan or infinite (--mask true uses such images)"
         reasons = ["" if fine else broken for fine in whole]
         reasons = [bad or reason for bad, reason in zip(bad_psf, reasons, strict=True)]
         reasons = ["a known lens" if one else reason for one, reason in zip(known, reasons, strict=True)]
-        noise = self._noise(rows, images)
+        noise = self._noise(rows, images, data)
         hosts = self.painter.measure(images, noise, self.painter.kernels(observed, kernels))
         reasons = [reason or other for reason, other in zip(reasons, self.painter.unfit(hosts), strict=True)]
         fit = np.flatnonzero([not reason for reason in reasons])
         which, truths = self.painter.draw(rng, hosts, self._redshift[rows[fit]], fit)
         for place in np.setdiff1d(np.arange(len(fit)), which):
             reasons[fit[place]] = "no source behind it that is seen by the preset's rules"
-        frame = pl.DataFrame({"host": rows, "reason": reasons}) if not observed else pl.concat(
-            [pl.DataFrame({"host": rows, "reason": reasons}), to_frame(observed)], how="horizontal"
-        )  # fmt: skip
+        frame = pl.DataFrame({"host": rows, "reason": reasons, "pixels": _checksums(raw)})
+        if observed:
+            frame = pl.concat([frame, to_frame(observed)], how="horizontal")
         if not len(which):
             return frame
         lenses = to_frame(truths).with_columns(pl.Series("host", rows[fit[which]]))
         return frame.join(lenses, on="host", how="left", maintain_order="left")
 
-    def _pixels(self, rows: np.ndarray) -> tuple[Tensor, list[bool]]:
-        """Images in the preset's units, 0 where they are not finite, and which may be used."""
-        raw = np.asarray(self.cutouts.images[rows], dtype=np.float64)
-        finite = np.isfinite(raw)
-        flat = finite.reshape(len(rows), -1)
-        usable = np.asarray(flat.any(1) if self.mask else flat.all(1))
-        return torch.from_numpy(np.where(finite, raw, 0) * self._factor), usable.tolist()
+    def _pixels(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels (n, bands, H, W) in the cutouts' units, 0 where they are not finite, and which hold data, of bool.
 
-    def _noise(self, rows: np.ndarray, images: Tensor) -> Tensor:
+        No data are where the noise says so, and where a hundredth of an image or more has one value: borders, gaps.
+        """
+        raw = np.asarray(self.cutouts.images[rows], dtype=np.float64)
+        data = np.isfinite(raw)
+        if self.cutouts.noise is not None:
+            noise = np.asarray(self.cutouts.noise[rows], dtype=np.float64)
+            data &= np.isfinite(noise) & (noise > 0)
+        raw = np.where(np.isfinite(raw), raw, 0)
+        for image, good in zip(raw.reshape(-1, *raw.shape[-2:]), data.reshape(-1, *raw.shape[-2:]), strict=True):
+            values, counts = np.unique(image, return_counts=True)
+            if counts.max() > max(ONE_VALUE * image.size, 1) and not (image == np.rint(image)).all():
+                good &= image != values[counts.argmax()]
+        return raw, data
+
+    def _usable(self, rows: np.ndarray) -> list[bool]:
+        """Which images have finite pixels alone, or may be used without the others."""
+        finite = np.isfinite(np.asarray(self.cutouts.images[rows], dtype=np.float64)).reshape(len(rows), -1)
+        return np.asarray(finite.any(1) if self.mask else finite.all(1)).tolist()
+
+    def _noise(self, rows: np.ndarray, images: Tensor, data: np.ndarray) -> Tensor:
+        """Standard deviation of each pixel's noise, infinite without data."""
         if self.cutouts.noise is None:
-            return sky_noise_of(images).expand_as(images)
-        noise = np.asarray(self.cutouts.noise[rows], dtype=np.float64) * self._factor
-        return torch.from_numpy(np.where(np.isfinite(noise) & (noise > 0), noise, np.inf))
+            noise = sky_noise_of(images).expand_as(images).numpy()
+        else:
+            noise = np.asarray(self.cutouts.noise[rows], dtype=np.float64) * self._factor
+        return torch.from_numpy(np.where(data, noise, np.inf))
 
     def _kernels(self, rows: np.ndarray) -> tuple[dict[str, Tensor], list[str]]:
         """Point-spread functions of images by the preset's band, and what is wrong with those of each image."""
@@ -357,16 +403,21 @@ class _Job:
         images = 2 * len(usable) if options.both else len(usable)
         wanted = options.count or images
         if wanted > images or images < 2:
+            asked = f"{wanted:,} images are asked for" if images > 1 else "two images at least are needed"
             why = ", ".join(f"{count:,} × {reason}" for reason, count in reasons.items())
             raise DataError(
-                f"{self.cutouts.where}: {wanted:,} images are asked for, and {images:,} can be made: of "
+                f"{self.cutouts.where}: {asked}, and {images:,} can be made: of "
                 f"{len(self.cutouts):,} cutouts, {len(usable):,} can be hosts{f' ({why})' if why else ''}"
             )
         order = rng.permutation(len(usable))
         lenses = wanted // 2 if options.both else min(max(round(wanted * options.share), 1), wanted - 1)
         painted = usable[order[:lenses]]
         other = painted if options.both else usable[order[lenses:wanted]]
-        own = [name for name in usable.columns if name in ("host", "reason") or name.startswith(("psf_", "galaxy_"))]
+        own = [
+            name
+            for name in usable.columns
+            if name in ("host", "reason", "pixels") or name.startswith(("psf_", "galaxy_"))
+        ]
         labelled = {"lens": painted, "nonlens": other.select(own)}
         found = pl.concat(
             [rows.with_columns(pl.lit(label).alias("label")) for label, rows in labelled.items()],
@@ -378,7 +429,7 @@ class _Job:
         suffix = pl.when(pl.col("label") == "lens").then(pl.lit("-painted")).otherwise(pl.lit(""))
         found = found.with_columns(ids).with_columns((pl.col("host_id") + suffix).alias("id"))
         theirs = self.cutouts.catalog.drop("id", "label", "split", strict=False)[hosts]
-        theirs = theirs.rename({name: f"catalog_{name}" for name in theirs.columns if name in found.columns})
+        theirs = theirs.rename(_free_names(theirs.columns, found.columns))
         return pl.concat([found.select("id", pl.exclude("id")), theirs], how="horizontal")
 
     def split(self, rows: pl.DataFrame, fractions: Mapping[str, float]) -> pl.Series:
@@ -391,22 +442,31 @@ class _Job:
     def images(self, rows: pl.DataFrame) -> np.ndarray:
         """Images (n, bands, H, W) of rows, in the unit of the cutouts."""
         hosts = rows["host"].to_numpy()
-        raw = np.asarray(self.cutouts.images[hosts], dtype=np.float64)
-        finite = np.isfinite(raw)
-        raw = np.where(finite, raw, 0)
+        raw, data = self._pixels(hosts)
+        if (other := np.flatnonzero(rows["pixels"].to_numpy() != _checksums(raw))).size:
+            name = rows["host_id"][int(other[0])]
+            raise DataError(
+                f"{self.cutouts.where}: image {name} is not the one that was measured; remove what is unfinished"
+            )
         painted = np.flatnonzero((rows["label"] == "lens").to_numpy())
         if len(painted):
-            columns = from_frame(rows[painted].drop("id", "label", "reason", "split", "host_id"))
+            columns = from_frame(rows[painted].drop("id", "label", "reason", "pixels", "split", "host_id"))
             kernels, _ = self._kernels(hosts[painted])
             arcs = self.painter.arcs(columns, kernels)
             streams = [make_generator(self.seed, "painting", 2, int(host)) for host in hosts[painted]]
             arcs = (arcs + self.painter.photon_noise(arcs, streams)).double().numpy() / self._factor
-            raw[painted] += np.where(finite[painted], arcs, 0)
+            for i, arc in zip(painted, arcs, strict=True):
+                # Of whole numbers, as detectors count, stay whole numbers.
+                added = np.rint(raw[i] + arc) if (raw[i] == np.rint(raw[i])).all() else raw[i] + arc
+                raw[i] = np.where(data[i], added, raw[i])
         return raw.astype(np.float32)
 
     def psf_of_rows(self, rows: pl.DataFrame) -> Callable[[int], dict[str, np.ndarray]] | None:
-        """Point-spread functions of the rows by number, where the cutouts have their own."""
+        """Point-spread functions of the rows by number, where they are known."""
         own, hosts = self.cutouts.psf, rows["host"].to_numpy()
+        if self._file_psf is not None:
+            kernels = dict.fromkeys(self.bands, self._file_psf[0].numpy())
+            return lambda row: kernels
         return None if own is None else lambda row: own(int(hosts[row]))
 
 
@@ -438,4 +498,21 @@ def _first(groups: np.ndarray) -> np.ndarray:
     """Which entries are the first of their value, (N,) of bool."""
     found = np.zeros(len(groups), dtype=bool)
     found[np.unique(groups, return_index=True)[1]] = True
+    return found
+
+
+def _checksums(images: np.ndarray) -> list[int]:
+    """A checksum of the pixels of each image (N, …)."""
+    return [zlib.crc32(image.tobytes()) for image in np.ascontiguousarray(images)]
+
+
+def _free_names(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
+    """New names, ``catalog_NAME``, of those that are taken."""
+    found: dict[str, str] = {}
+    for name in names:
+        new = name
+        while new in taken or new in found.values() or (new != name and new in names):
+            new = f"catalog_{new}"
+        if new != name:
+            found[name] = new
     return found

@@ -210,6 +210,8 @@ def paint(
             f"preset {preset} has no scenes, whose sources could be painted; take one such as finding-hsc"
         )
     opened = open_with(cutouts, options)
+    if options.band_names is not None:
+        opened = opened.with_bands(options.band_names)
     done = paint_over(opened, loaded, out, options=painting, seed=seed, mask=options.mask)
     left = "".join(f"\n  {count:,} cutouts left out: {reason}" for reason, count in done.left_out.items())
     notes = "".join(f"\n  {note}" for note in dict.fromkeys([*opened.info.notes, *done.notes]))

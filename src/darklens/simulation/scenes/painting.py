@@ -158,6 +158,7 @@ class Painter:
             One for each image.
         """
         preset, scale, seen = self.preset, self.preset.pixel_scale, self.sky.detection
+        images = images - sky_level_of(images)  # its photons are in the noise already
         centre, moved = _about_peaks(images[:, seen], round(CENTRE / scale))
         side = min(2 * int(WINDOW / scale / 2) + 1, images.shape[-1] - 1 + images.shape[-1] % 2)
         cut, noise = (_windows(of, centre, side) for of in (images, noise))
@@ -284,14 +285,23 @@ def sky_noise_of(images: Tensor) -> Tensor:
     It is 1.48 times the median deviation from the median, which few bright pixels do not change; (N, bands, 1, 1). Where
     that is zero, a thousandth of the brightest pixel.
     """
+    edge = _edges(images)
+    deviation = (edge - edge.median(-1, keepdim=True).values).abs().median(-1).values * 1.4826
+    floor = images.flatten(2).amax(-1).clamp_min(1e-30) * 1e-3
+    return torch.where(deviation > 0, deviation, floor)[..., None, None]
+
+
+def sky_level_of(images: Tensor) -> Tensor:
+    """Estimate the level of the sky in images (N, bands, H, W), the median of the half of the pixels at the edges."""
+    return _edges(images).median(-1).values[..., None, None]
+
+
+def _edges(images: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     top, left = round(height * 0.15), round(width * 0.15)
     inner = torch.zeros(height, width, dtype=torch.bool)
     inner[top : height - top, left : width - left] = True
-    edge = images[..., ~inner]
-    deviation = (edge - edge.median(-1, keepdim=True).values).abs().median(-1).values * 1.4826
-    floor = images.flatten(2).amax(-1).clamp_min(1e-30) * 1e-3
-    return torch.where(deviation > 0, deviation, floor)[..., None, None]
+    return images[..., ~inner]
 
 
 def _log(fit: GalaxyFit) -> Floats:

@@ -17,7 +17,7 @@ from darklens.errors import DataError, PresetError
 from darklens.physics import bin_pixels, pixelated_psf, psf_kernel, ring_total_flux, sersic_total_flux
 from darklens.physics.deflectors import kormann_axes
 from darklens.physics.light import sersic_b
-from darklens.simulation.columns import Columns
+from darklens.simulation.columns import Columns, as_tensor
 from darklens.simulation.image_files import load_image
 from darklens.simulation.priors import Floats, median
 from darklens.simulation.scenes import loops
@@ -194,7 +194,7 @@ def _lenses(columns: Columns, images: int) -> Floats:
     """Rows of `loops.source_plane` (N, 10), the last of which is the Einstein radius; nan where there is no deflector."""
     if "theta_E" not in columns:
         return np.full((images, 10), np.nan)
-    theta_E, e1, e2, x, y, gamma1, gamma2 = (torch.as_tensor(np.asarray(columns[name], float)) for name in MASS)
+    theta_E, e1, e2, x, y, gamma1, gamma2 = (as_tensor(columns[name]) for name in MASS)
     axes = kormann_axes(theta_E=theta_E, e1=e1, e2=e2)
     rows = [x, y, axes["q"], axes["cos"], axes["sin"], axes["f"], axes["scale"], gamma1, gamma2, theta_E]
     return torch.stack(rows, dim=1).contiguous().numpy()
@@ -248,8 +248,7 @@ class Optics:
         """Fourier transforms of a band's point-spread functions, (N, size, size // 2 + 1)."""
         own = self.preset.bands[band]
         fwhm, e1, e2 = (
-            torch.as_tensor(np.asarray(columns[f"psf_{name}_{band}"], float)).to(across)[:, None, None]
-            for name in ("fwhm", "e1", "e2")
+            as_tensor(columns[f"psf_{name}_{band}"]).to(across)[:, None, None] for name in ("fwhm", "e1", "e2")
         )
         scale = fwhm / (self.preset.pixel_scale / factor) / torch.sqrt(1 - e1.square() - e2.square())
         x, y = across[None, None, :], down[None, :, None]
@@ -283,9 +282,7 @@ class Optics:
             return self._kernels[band][None]
         own = self.preset.bands[band]
         scale = self.preset.pixel_scale / factor
-        fwhm, e1, e2 = (
-            torch.as_tensor(np.asarray(columns[f"psf_{name}_{band}"], float)) for name in ("fwhm", "e1", "e2")
-        )
+        fwhm, e1, e2 = (as_tensor(columns[f"psf_{name}_{band}"]) for name in ("fwhm", "e1", "e2"))
         radius = self.radius(band, factor)
         if not (fwhm > fwhm[0]).any() and not (fwhm < fwhm[0]).any() and not e1.any() and not e2.any():
             fwhm, e1, e2 = fwhm[:1], e1[:1], e2[:1]
