@@ -46,3 +46,15 @@ def test_names_must_be_text_or_numbers(tmp_path, name):
     for value in ([1, 2], {"a": 1}, b"x"):
         with pytest.raises(DataError, match=f"column '{name}' holds .*; expected text or numbers"):
             check_names(pl.DataFrame({name: [value]}), tmp_path)
+
+
+def test_a_quote_within_a_field_does_not_break_a_long_table(tmp_path):
+    """As in the names of authors and in arcseconds; Polars alone refuses such a file where it reads it in parts."""
+    fields = ['5" ring', 'B\\"ohringer et al.', "plain", 'say "it"']
+    lines = [f"obj{i},{i / 10},{fields[i % 4]},{'x' * 40}" for i in range(40_000)]
+    path = tmp_path / "t.csv"
+    path.write_text("id,ra,note,long\n" + "\n".join(lines) + "\n")
+    frame = read_csv(path, text=("id",))
+    assert frame.shape == (40_000, 4)
+    assert frame["ra"].to_list() == [i / 10 for i in range(40_000)]
+    assert frame["note"][:4].to_list() == fields

@@ -64,6 +64,8 @@ def core_steps(version: str) -> list[Step]:
         darklens("import train --out imported --split 0.8,0.1,0.1", says="60 images", makes="imported/images.npy"),
         darklens("import fits --out survey", says="3 images", makes="survey/dataset.json"),
         darklens("preview model-3-noisy", says="mosaic", makes="preview.png"),
+        darklens("simulate finding-hsc:galaxy --count 40 --out hosts", says="40 images"),
+        darklens("paint hosts --preset finding-hsc --out painted", says="lenses painted", makes="painted/images.npy"),
         darklens("train substructure/demo --data train --out run --dry-run", *TINY, says="about"),
         darklens("train substructure/demo --data train --out run", *TINY, makes="run/model/model.safetensors"),
         darklens("evaluate run --data test", says="macro_auc", makes="run/evaluations/test"),
@@ -94,6 +96,16 @@ def wandb_steps(sources: Path) -> list[Step]:
         darklens("simulate model-3-noisy --count 24 --out train", says="24 images"),
         darklens("train substructure/demo --data train --out run --wandb x", *TINY, makes="run/wandb/offline-run-*"),
     ]
+
+
+def lenses_steps(sources: Path) -> list[Step]:
+    """Return a step that reads the table of known lenses."""
+    code = (
+        "from darklens.data.positions import lenscat_table, read_positions\n"
+        "assert len(read_positions(lenscat_table())) > 10_000\n"
+        "print('known lenses')"
+    )
+    return [Step(["python", "-c", code], says="known lenses")]
 
 
 def test_steps(sources: Path) -> list[Step]:
@@ -130,6 +142,7 @@ def bench_steps(sources: Path) -> list[Step]:
 
 PROOFS: dict[str, Callable[[Path], list[Step]]] = {
     "wandb": wandb_steps,
+    "lenses": lenses_steps,
     "test": test_steps,
     "docs": docs_steps,
     "lint": lint_steps,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -77,8 +79,23 @@ def read_csv(path: Path, header: bool = True, text: Collection[str] = ()) -> pl.
         if header:
             names = pl.read_csv(path, n_rows=0, comment_prefix="#").columns
             types = {name: pl.String for name in names if name.strip().lower() in text}
-            return pl.read_csv(path, infer_schema_length=10_000, comment_prefix="#", schema_overrides=types)
+            try:
+                return pl.read_csv(path, infer_schema_length=10_000, comment_prefix="#", schema_overrides=types)
+            except pl.exceptions.ComputeError as error:
+                if "malformed" not in str(error):
+                    raise
+                return pl.read_csv(
+                    _quoted(path), infer_schema_length=10_000, comment_prefix="#", schema_overrides=types
+                )
         return pl.read_csv(path, has_header=False, infer_schema=False)
+
+
+def _quoted(path: Path) -> io.BytesIO:
+    """A CSV file with quotes about the fields that hold one, which Polars reads in parts and cannot tell from others."""
+    text = io.StringIO()
+    with path.open(newline="", encoding="utf-8") as file:
+        csv.writer(text).writerows(csv.reader(file))
+    return io.BytesIO(text.getvalue().encode())
 
 
 def check_names(frame: pl.DataFrame, path: Path) -> None:
