@@ -492,3 +492,12 @@ def test_a_preset_of_another_survey_is_asked_about(cutouts, preset, tmp_path):
     done = paint(wider, preset, tmp_path / "data", seed=5)
     assert any("pixels are 0.25″ wide, and those of hosts 0.168″" in note for note in done.notes)
     assert any("--psf gives your own" in note for note in done.notes)
+
+
+def test_fits_at_their_bound_are_said(cutouts, painted, tmp_path):
+    wider = load_preset(
+        CONTENT | {"bands": {name: band | {"psf_fwhm": 1.3} for name, band in CONTENT["bands"].items()}}
+    )
+    done = paint(cutouts, wider, tmp_path / "data", seed=5)
+    assert any("hosts were fitted with the steepest profile there is" in note for note in done.notes)
+    assert not any("steepest" in note for note in painted.notes)

@@ -47,15 +47,19 @@ def colour_channels(bands: Sequence[str]) -> list[int] | None:
     """Return the places of three bands that are drawn red, green and blue; None if there is no such choice.
 
     These are the bands R, G and B by their names, or three of different known wavelengths (VIS, and the letters of
-    `ORDER`), of which the longest is red.
+    `ORDER`), of which the longest is red. Of more than three they are g, r and i, or else the longest, the shortest and
+    that in the middle.
     """
     names = [short_name(band) for band in bands]
     if sorted(names) == ["b", "g", "r"]:
         return [names.index(colour) for colour in "rgb"]
     known = all(name == "vis" or name.removeprefix("nir_") in ORDER for name in names)
-    if len(names) != 3 or len(set(names)) != 3 or not known:
+    if len(names) < 3 or len(set(names)) != len(names) or not known:
         return None
-    return [list(bands).index(band) for band in reversed(by_wavelength(bands))]
+    if len(names) > 3 and {"g", "r", "i"} <= set(names):
+        return [names.index(letter) for letter in "irg"]
+    ordered = by_wavelength(bands)
+    return [list(bands).index(band) for band in (ordered[-1], ordered[len(ordered) // 2], ordered[0])]
 
 
 def matching(wanted: Sequence[str], given: Sequence[str]) -> list[int] | None:

@@ -77,7 +77,7 @@ def colour_pictures(images: np.ndarray) -> np.ndarray:
     sky = np.quantile(images, 0.1, axis=(0, 2, 3))[:, None, None]
     light = np.median((images - sky).clip(0).sum((2, 3)), axis=0)
     scaled = (images - sky) / np.where(light > 0, light, 1.0)[:, None, None]
-    noise = 1.4826 * np.median(np.abs(scaled))
+    noise = max(1.4826 * float(np.median(np.abs(scaled))), 1e-9)  # of images without noise
     pictures = [make_lupton_rgb(*image, minimum=-noise, stretch=25 * noise, Q=8) for image in scaled]
     return np.stack(pictures).astype(np.float32) / 255
 

@@ -16,7 +16,7 @@ from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.data.readers.files import COLOURS
 from darklens.errors import DamagedFileError
-from darklens.plots.pictures import mosaic, save, stretch
+from darklens.plots.pictures import colour_pictures, mosaic, save
 from darklens.workflows.following import after_looking
 
 SAMPLE = 512
@@ -161,15 +161,17 @@ def _drawn(cutouts: Cutouts) -> str:
     """Which band the pictures show, if not all; of a single image without a label, each is drawn beside the others."""
     bands = cutouts.info.bands
     alone = len(cutouts) == 1 and "label" not in cutouts.catalog.columns
-    all_drawn = len(bands) == 1 or alone or colour_channels(bands) is not None
-    return "" if all_drawn else f" (drawn: {bands[_single_band(bands)]})"
+    colours = colour_channels(bands)
+    if colours is not None:
+        return "" if len(bands) == 3 else f" (drawn as red, green and blue: {', '.join(bands[i] for i in colours)})"
+    return "" if len(bands) == 1 or alone else f" (drawn: {bands[_single_band(bands)]})"
 
 
 def _colours(images: np.ndarray, *, already: bool) -> np.ndarray:
     """Red, green and blue (N, H, W, 3) from 0 to 1 of three bands (N, 3, H, W).
 
-    Pictures of 8 bits are drawn as they are; bands of a survey are stretched each by itself.
+    Pictures of 8 bits are drawn as they are; bands of a survey as in previews of presets.
     """
     if already and images.min() >= 0 and images.max() <= 255:
         return np.moveaxis(images, 1, -1) / 255
-    return np.stack([np.stack([stretch(band).clip(0, 1) for band in image], axis=-1) for image in images])
+    return colour_pictures(images)
