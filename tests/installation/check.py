@@ -18,11 +18,16 @@ import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from environment import CheckError, Environment, Step, find_uv, run_command
 from steps import core_steps, extra_steps, import_step
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+_SAFELY: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Nothing outside of the folder is written; Python has the option from 3.11.4 on."""
 
 
 def main() -> None:
@@ -93,7 +98,7 @@ def build(root: Path, folder: Path) -> tuple[Path, Path]:
     run_command("build", [find_uv(), "build", "--quiet", "--out-dir", str(folder / "dist"), str(root)])
     (archive,), (wheel,) = (list((folder / "dist").glob(pattern)) for pattern in ("*.tar.gz", "*.whl"))
     with tarfile.open(archive) as file:
-        file.extractall(folder, filter="data")
+        file.extractall(folder, **_SAFELY)
     package = root / "src"
     files = {str(p.relative_to(package)) for p in package.rglob("*") if p.is_file() and p.parent.name != "__pycache__"}
     if absent := files - set(zipfile.ZipFile(wheel).namelist()):

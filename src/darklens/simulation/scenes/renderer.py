@@ -12,7 +12,7 @@ from torch import Tensor
 
 from darklens.errors import DataError, PresetError
 from darklens.physics import band_limit_noise, bin_pixels, correlate_noise, gaussian_noise, poisson
-from darklens.simulation.columns import Columns, requires_grad, scatter, select
+from darklens.simulation.columns import Columns, as_tensor, requires_grad, scatter, select
 from darklens.simulation.draw import BLOCK, NOISE, TRUTHS, seed_sequence
 from darklens.simulation.priors import Floats
 from darklens.simulation.scenes.artefacts import add_artefacts
@@ -229,7 +229,7 @@ class SceneRenderer:
                 noise = correlate_noise(noise, band.noise_correlation)
             if band.noise_cutoff:
                 noise = band_limit_noise(noise, band.noise_cutoff)
-            left = torch.from_numpy(np.asarray(columns[f"sky_residual_{name}"], float)).to(native)[:, None, None]
+            left = as_tensor(columns[f"sky_residual_{name}"]).to(native)[:, None, None]
             seen = native + sigma * left + noise
             out[:, number] = seen if factor == 1 else resampled(seen, preset.pixels) / factor**2
         for i, names in enumerate(columns["artefacts"]):
