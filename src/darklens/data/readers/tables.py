@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,13 @@ def read_csv(path: Path, header: bool = True, text: Collection[str] = ()) -> pl.
         if header:
             names = pl.read_csv(path, n_rows=0, comment_prefix="#").columns
             types = {name: pl.String for name in names if name.strip().lower() in text}
+            read = partial(pl.read_csv, infer_schema_length=10_000, comment_prefix="#", schema_overrides=types)
             try:
-                return pl.read_csv(path, infer_schema_length=10_000, comment_prefix="#", schema_overrides=types)
+                return read(path)
             except pl.exceptions.ComputeError as error:
                 if "malformed" not in str(error):
                     raise
-                return pl.read_csv(
-                    _quoted(path), infer_schema_length=10_000, comment_prefix="#", schema_overrides=types
-                )
+                return read(_quoted(path))
         return pl.read_csv(path, has_header=False, infer_schema=False)
 
 

@@ -50,8 +50,7 @@ class Hosts(NamedTuple):
     """N galaxies as their images show them.
 
     Magnitudes in the bands (N, bands), half-light radii in arcsec, Sérsic indices, two components of ellipticity, places in
-    arcsec from the centre of the image and signal-to-noise ratios in the detection band, each (N,). Where a galaxy was not
-    measured, all are nan.
+    arcsec from the centre of the image and signal-to-noise ratios in the detection band, each (N,).
     """
 
     magnitudes: Floats
