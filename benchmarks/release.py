@@ -4,9 +4,11 @@
     python benchmarks/release.py substructure-model-1 runs/model-1 --images 15000
     python benchmarks/release.py substructure-fair-hst runs/fair-hst --data preset:fair-hst
     python benchmarks/release.py substructure-model-1 --again
+    python benchmarks/release.py substructure-model-1 --outlier_score
 
 Measured is what ships: the model as it is read back from the package. ``--again`` measures a model of the package on the
-images that its figures were measured on, and rewrites figures and card; all other files stay as they are.
+images that its figures were measured on, and rewrites figures and card; all other files stay as they are. So they do
+with ``--outlier_score``, which fits the outlier score to fresh images of the preset.
 """
 
 from __future__ import annotations
@@ -20,13 +22,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save_file
+
 from darklens.data.synthesis import simulate_dataset
 from darklens.errors import ModelError
 from darklens.evaluation.bootstrap import figure_text
 from darklens.inference.config import read_config
 from darklens.inference.model import TrainedModel, load_model, load_task, save_model
+from darklens.inference.outliers import OutlierScore
 from darklens.inference.shipped import SHIPPED, model_folder
-from darklens.simulation import load_preset
+from darklens.inference.weights import OUTLIERS
+from darklens.simulation import Simulator, load_preset
 from darklens.training.card import model_card
 from darklens.training.finish import calibrated
 from darklens.training.job import open_job_data, read_job, read_record, write_record
@@ -35,6 +42,10 @@ from darklens.workflows.options import EvaluationOptions
 
 LARGEST = 5_000_000
 """Bytes that a model may take."""
+
+
+SCORE_IMAGES, SCORE_SEED = 16_384, 4242
+"""Images that ``--outlier_score`` simulates, and their seed, which is no test set's."""
 
 
 def measure(
@@ -93,6 +104,22 @@ def measure_again(folder: Path) -> None:
         print(f"{key:20} {figure_text(figure)}" + (f", formerly {figure_text(former)}" if former else ""))
 
 
+def fit_outlier_score(folder: Path) -> None:
+    """Fit the outlier score of a model to fresh images of the preset that it was measured on, and rewrite it alone.
+
+    Of `SCORE_IMAGES` images of the seed `SCORE_SEED`, the second half sets what is usual. Predictions do not change.
+    """
+    model = load_model(folder)
+    simulator = Simulator(load_preset(model.config.measured["data"].removeprefix("preset:")), SCORE_SEED)
+    found = [model.outputs_and_features(images) for images, _ in simulator.blocks(SCORE_IMAGES)]
+    features, statistics = torch.cat([f for _, f, _ in found]), torch.cat([s for _, _, s in found])
+    half = SCORE_IMAGES // 2
+    score = OutlierScore.fit(features[:half], statistics[:half], (features[half:], statistics[half:]))
+    save_file({name: tensor.contiguous() for name, tensor in score.tensors().items()}, folder / OUTLIERS)
+    usual = float((score(features[half:], statistics[half:]) > 1).double().mean())
+    print(f"{folder.name}: outlier score of {SCORE_IMAGES:,} images, {usual:.4f} of the second half above 1")
+
+
 def release(name: str, source: Path, *, data: str | None = None, images: int, seed: int, outliers: Path | None) -> None:
     """Put the model of a run into the package.
 
@@ -140,11 +167,17 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--again", action="store_true", help="measure the package's model of this name again")
+    parser.add_argument(
+        "--outlier_score", action="store_true", help="fit that of the package's model of this name again"
+    )
     parser.add_argument("--data", help="preset:NAME of the test images; by default what the run was trained on")
     parser.add_argument("--images", type=int, default=15_000, help="test images, a total over the classes")
     parser.add_argument("--seed", type=int, default=999, help="of the test images")
     parser.add_argument("--outliers", type=Path, help="images of another kind, which should be flagged")
     arguments = parser.parse_args()
+    if arguments.outlier_score:
+        fit_outlier_score(model_folder(arguments.name))
+        return
     if arguments.again:
         if arguments.run is not None:
             parser.error("--again takes no run: it measures the model of the package")

@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from scipy.stats import norm
 from torch import nn
 
-from darklens.inference.outliers import OutlierScore, image_statistics, last_linear, outlier_note
+from darklens.inference.outliers import (
+    LEVELS,
+    OutlierScore,
+    image_statistics,
+    last_linear,
+    normal_scores,
+    outlier_note,
+)
 
 RNG = np.random.default_rng(2)
 
@@ -24,15 +32,38 @@ def by_numpy(features, statistics, held_out, number):
         left = np.maximum((away**2).sum(1) - (along**2).sum(1), 0)
         return np.column_stack([along, np.log(left + floor), s])
 
-    rows = described(features, statistics)
-    covariance = np.cov(rows.T)
-    covariance = 0.98 * covariance + np.diag(0.02 * np.diag(covariance) + 1e-9)
-    away = described(*held_out) - rows.mean(0)
-    distance = np.sqrt(np.einsum("ni,ij,nj->n", away, np.linalg.inv(covariance), away))
-    return distance / np.quantile(distance, 0.99)
+    def distance(rows, held):
+        covariance = np.cov(rows.T)
+        covariance = 0.98 * covariance + np.diag(0.02 * np.diag(covariance) + 1e-9)
+        away = held - rows.mean(0)
+        return np.sqrt(np.einsum("ni,ij,nj->n", away, np.linalg.inv(covariance), away))
+
+    both = np.column_stack(
+        [
+            distance(described(features, statistics), described(*held_out)),
+            distance(normal(statistics, statistics), normal(held_out[1], statistics)),
+        ]
+    )
+    largest = (both / np.quantile(both, 0.99, axis=0)).max(1)
+    return largest / np.quantile(largest, 0.99)
 
 
-@pytest.mark.parametrize(("images", "features", "number"), [(70, 12, 7), (400, 6, 6), (9, 5, 1), (800, 80, 64)])
+def normal(values, known):
+    """Values (N, S) at the quantiles of known ones (M, S), as deviates of a normal distribution."""
+    levels = [0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995, 0.999]
+    deviates, columns = norm.ppf(levels), []
+    for x, quantiles in zip(values.T, np.quantile(known, levels, axis=0).T, strict=True):
+        low, high = (
+            np.polyfit(quantiles[[0, 2]], deviates[[0, 2]], 1),
+            np.polyfit(quantiles[[-3, -1]], deviates[[-3, -1]], 1),
+        )
+        inside = np.interp(x, quantiles, deviates)
+        beyond = np.where(x < quantiles[0], np.polyval(low, x), np.polyval(high, x))
+        columns.append(np.where((x < quantiles[0]) | (x > quantiles[-1]), beyond, inside))
+    return np.column_stack(columns)
+
+
+@pytest.mark.parametrize(("images", "features", "number"), [(70, 12, 7), (400, 6, 6), (19, 5, 1), (800, 80, 64)])
 def test_score_is_the_distance_over_that_of_99_percent(images, features, number):
     mixing = RNG.normal(0, 1, (features, features))
     data = [(RNG.normal(0, 1, (n, features)) @ mixing + 3, RNG.normal(-2, 1.5, (n, 2))) for n in (images, 60)]
@@ -40,7 +71,49 @@ def test_score_is_the_distance_over_that_of_99_percent(images, features, number)
     score = OutlierScore.fit(*tensors[0], tensors[1])
     assert score.components.shape == (number, features)
     assert_allclose(score(*tensors[1]), by_numpy(*data[0], data[1], number), rtol=1e-6)
-    assert set(score.tensors()) == {"feature_mean", "components", "floor", "mean", "precision", "threshold"}
+    names = "feature_mean components floor mean precision quantiles statistics_mean statistics_precision thresholds"
+    assert list(score.tensors()) == names.split()
+
+
+def test_statistics_of_a_long_tail_on_one_side_are_watched_on_the_other():
+    """A tail above widens the distance for what lies below as well, unless the distribution is made normal."""
+    rng = np.random.default_rng(5)
+    features = torch.from_numpy(rng.normal(0, 1, (4000, 40)))
+    statistics = torch.from_numpy(np.column_stack([rng.exponential(3, 4000) ** 2, rng.normal(0, 1, 4000)]))
+    score = OutlierScore.fit(features[:2000], statistics[:2000], (features[2000:], statistics[2000:]))
+    below = torch.tensor([[-8.0, 0.0]])
+    first, second = (score.distances(torch.zeros(1, 40), below) / score.thresholds)[0]
+    assert first < 0.5
+    assert second > 1.5
+    assert score(torch.zeros(1, 40), below) == second
+    assert 0.005 < float((score(features[2000:], statistics[2000:]) > 1).double().mean()) <= 0.01
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 250.0])
+def test_a_statistic_that_never_varied_is_left_out(value):
+    quantiles = torch.full((1, len(LEVELS)), value, dtype=torch.float64)
+    assert_allclose(normal_scores(torch.tensor([[value], [value + 1e-7], [value + 9]]), quantiles), 0)
+
+
+def test_half_of_the_values_equal():
+    known = np.concatenate([np.zeros(500), np.linspace(0, 5, 501)])[:, None]
+    quantiles = torch.from_numpy(np.quantile(known, LEVELS, axis=0).T.copy())
+    found = normal_scores(torch.tensor([[0.0], [1.0], [2.0], [4.9]]), quantiles)
+    assert found.isfinite().all()
+    assert_allclose(found[1:3, 0], norm.ppf([0.6, 0.7]), atol=0.01)
+    # Below the equal values, a step of the distribution's width is many deviates, and not thousands.
+    assert -1000 < normal_scores(torch.tensor([[-5.0]]), quantiles) < -20
+
+
+def test_score_of_former_versions_is_the_first_distance_alone():
+    features, statistics = (torch.from_numpy(RNG.normal(0, 1, (300, n))) for n in (6, 4))
+    score = OutlierScore.fit(features, statistics, (features[:50], statistics[:50]))
+    names = ("feature_mean", "components", "floor", "mean", "precision")
+    former = OutlierScore.from_tensors(
+        {name: score.tensors()[name] for name in names} | {"threshold": torch.tensor(2.5)}
+    )
+    former.check(6, 4)
+    assert_allclose(former(features, statistics), score.distances(features, statistics)[:, 0] / 2.5)
 
 
 def test_score_of_single_precision_is_read():
@@ -99,7 +172,10 @@ def test_tensors_that_do_not_fit_are_named():
         "floor": (),
         "mean": (12,),
         "precision": (12, 12),
-        "threshold": (),
+        "quantiles": (5, 17),
+        "statistics_mean": (5,),
+        "statistics_precision": (5, 5),
+        "thresholds": (2,),
     }
     assert {name: tuple(tensor.shape) for name, tensor in score.tensors().items()} == expected
     for name, shape in expected.items():

@@ -177,7 +177,7 @@ def score(features=50, channels=2, rng=RNG, threshold=1.7):
         "feature_mean": rng.normal(0, 1, features), "components": components, "floor": np.array(0.3),
         "mean": rng.normal(0, 1, size), "precision": root @ root.T, "threshold": np.array(threshold),
     }  # fmt: skip
-    return OutlierScore(**{name: torch.from_numpy(values) for name, values in tensors.items()})
+    return OutlierScore.from_tensors({name: torch.from_numpy(values) for name, values in tensors.items()})
 
 
 def test_outlier_score_is_of_features_and_statistics_of_the_prepared_image():

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 COMPONENTS = 64
 """Principal components of the network's features that are looked at."""
 USUAL = 0.99
-"""Share of validation images whose score is below 1."""
+"""Fraction of validation images whose score is below 1."""
+LEVELS = (0.001, 0.005, 0.02, 0.05, *(i / 10 for i in range(1, 10)), 0.95, 0.98, 0.995, 0.999)
+"""Quantiles of each image statistic that its distribution is described by. Beyond the outermost it goes on as steeply as
+between these and the second next ones."""
 
 
 def last_linear(network: nn.Module) -> nn.Linear | None:
@@ -40,12 +43,53 @@ def outlier_note(scores: np.ndarray | None) -> str | None:
     )
 
 
+def normal_scores(values: Tensor, quantiles: Tensor) -> Tensor:
+    """Map values to a standard normal distribution by the quantiles of their own.
+
+    Parameters
+    ----------
+    values
+        (N, S), any distribution in each column.
+    quantiles
+        (S, len(LEVELS)), in ascending order; equal ones are allowed.
+
+    Returns
+    -------
+    Tensor
+        (N, S): linear between quantiles, and beyond the outermost; 0 where quantiles are all equal.
+    """
+    normal = torch.special.ndtri(torch.tensor(LEVELS, dtype=quantiles.dtype))
+    x = values.T.to(quantiles).contiguous()
+    right = torch.searchsorted(quantiles, x).clamp(1, len(LEVELS) - 1)
+    start, end = quantiles.gather(1, right - 1), quantiles.gather(1, right)
+    share = ((x - start) / (end - start).clamp_min(1e-300)).clamp(0, 1)
+    inside = normal[right - 1] + share * (normal[right] - normal[right - 1])
+    lowest, highest = quantiles[:, :1], quantiles[:, -1:]
+    # A tail in which nearly all values were equal must not become a wall.
+    least = (0.005 * (highest - lowest)).clamp_min(1e-300)
+    below = (lowest - x).clamp_min(0) / (quantiles[:, 2:3] - lowest).maximum(least) * (normal[2] - normal[0])
+    above = (x - highest).clamp_min(0) / (highest - quantiles[:, -3:-2]).maximum(least) * (normal[-1] - normal[-3])
+    return torch.where(highest > lowest, inside - below + above, 0.0).T
+
+
+def _mean_and_precision(rows: Tensor) -> tuple[Tensor, Tensor]:
+    covariance = torch.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
+    # A little of each feature's own variance keeps the inverse from trusting directions that were hardly seen.
+    covariance = 0.98 * covariance + torch.diag(0.02 * covariance.diagonal() + 1e-9)
+    return rows.mean(0), torch.linalg.inv(covariance)
+
+
+def _mahalanobis(away: Tensor, precision: Tensor) -> Tensor:
+    return ((away @ precision) * away).sum(1).clamp_min(0).sqrt()
+
+
 @dataclass(frozen=True)
 class OutlierScore:
-    """Mahalanobis distance from the training images (Lee et al. 2018), above 1 for what is rare among them.
+    """The larger of two Mahalanobis distances from the training images, above 1 for what is rare among them.
 
-    It looks at the leading principal components of the network's features, at what they leave, and at statistics of the
-    image itself.
+    The first (Lee et al. 2018) is that of the leading principal components of the network's features, of what they leave,
+    and of statistics of the image itself. The second is that of the statistics alone, each brought to a normal
+    distribution before: where one has a long tail on one side, the first sees nothing strange on the other.
     """
 
     feature_mean: Tensor
@@ -53,7 +97,10 @@ class OutlierScore:
     floor: Tensor
     mean: Tensor
     precision: Tensor
-    threshold: Tensor
+    quantiles: Tensor
+    statistics_mean: Tensor
+    statistics_precision: Tensor
+    thresholds: Tensor
 
     @staticmethod
     def fit(features: Tensor, statistics: Tensor, held_out: tuple[Tensor, Tensor]) -> OutlierScore:
@@ -77,20 +124,33 @@ class OutlierScore:
         _, _, axes = torch.linalg.svd(features - feature_mean, full_matrices=False)
         # What the components leave is looked at only as far as it is more than a trace.
         floor = 1e-4 * (features - feature_mean).square().sum(1).mean() + 1e-12
-        start = OutlierScore(feature_mean, axes[:number], floor, torch.zeros(1), torch.zeros(1), torch.ones(()))
-        rows = start._described(features, statistics)
-        mean = rows.mean(0)
-        covariance = torch.cov(rows.T)
-        # A little of each feature's own variance keeps the inverse from trusting directions that were hardly seen.
-        covariance = 0.98 * covariance + torch.diag(0.02 * covariance.diagonal() + 1e-9)
-        scored = replace(start, mean=mean, precision=torch.linalg.inv(covariance))
-        return replace(scored, threshold=scored(*held_out).quantile(USUAL))
+        distances = OutlierScore(
+            feature_mean, axes[:number], floor, torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.zeros(1),
+            torch.zeros(1), torch.ones(2),
+        )  # fmt: skip
+        mean, precision = _mean_and_precision(distances._described(features, statistics))
+        levels = torch.tensor(LEVELS, dtype=torch.float64)
+        quantiles = statistics.double().quantile(levels, dim=0).T.contiguous()
+        statistics_mean, statistics_precision = _mean_and_precision(normal_scores(statistics, quantiles))
+        distances = replace(
+            distances, mean=mean, precision=precision, quantiles=quantiles, statistics_mean=statistics_mean,
+            statistics_precision=statistics_precision,
+        )  # fmt: skip
+        each = distances.distances(*held_out)
+        usual = each.quantile(USUAL, dim=0)
+        # The larger of the two is above its own 99% more often than each.
+        return replace(distances, thresholds=usual * (each / usual).amax(1).quantile(USUAL))
 
     def __call__(self, features: Tensor, statistics: Tensor) -> Tensor:
         """Scores (N,) of features (N, F) and statistics (N, S)."""
-        away = self._described(features.double(), statistics) - self.mean
-        distance = ((away @ self.precision) * away).sum(1).clamp_min(0).sqrt()
-        return distance / self.threshold
+        return (self.distances(features, statistics) / self.thresholds).amax(1)
+
+    def distances(self, features: Tensor, statistics: Tensor) -> Tensor:
+        """Both distances (N, 2) of features (N, F) and statistics (N, S), not scaled."""
+        everything = self._described(features.double(), statistics) - self.mean
+        alone = normal_scores(statistics, self.quantiles) - self.statistics_mean
+        both = [_mahalanobis(everything, self.precision), _mahalanobis(alone, self.statistics_precision)]
+        return torch.stack(both, dim=1)
 
     def _described(self, features: Tensor, statistics: Tensor) -> Tensor:
         away = features - self.feature_mean
@@ -104,14 +164,27 @@ class OutlierScore:
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor]) -> OutlierScore:
-        """The reverse of `tensors`, of any precision."""
-        return OutlierScore(**{name: tensor.double() for name, tensor in tensors.items()})
+        """The reverse of `tensors`, of any precision. Those of former versions have the first distance alone."""
+        tensors = {name: tensor.double() for name, tensor in tensors.items()}
+        if "threshold" in tensors:
+            statistics = len(tensors["mean"]) - len(tensors["components"]) - 1
+            tensors |= {
+                "quantiles": torch.zeros(statistics, len(LEVELS), dtype=torch.float64),
+                "statistics_mean": torch.zeros(statistics, dtype=torch.float64),
+                "statistics_precision": torch.zeros(statistics, statistics, dtype=torch.float64),
+                "thresholds": tensors.pop("threshold").reshape(1).repeat(2),
+            }
+        return OutlierScore(**tensors)
 
     def check(self, features: int, statistics: int) -> None:
         """Raise ValueError if the tensors do not fit each other, and images of so many features and statistics."""
         components = len(self.components) if self.components.ndim else 0
         size = components + 1 + statistics
-        expected = {"feature_mean": (features,), "components": (components, features), "floor": (), "threshold": ()}
-        for name, shape in (expected | {"mean": (size,), "precision": (size, size)}).items():
+        expected: dict[str, tuple[int, ...]] = {
+            "feature_mean": (features,), "components": (components, features), "floor": (), "mean": (size,),
+            "precision": (size, size), "quantiles": (statistics, len(LEVELS)), "statistics_mean": (statistics,),
+            "statistics_precision": (statistics, statistics), "thresholds": (2,),
+        }  # fmt: skip
+        for name, shape in expected.items():
             if (found := tuple(getattr(self, name).shape)) != shape:
                 raise ValueError(f"{name} is of shape {found}; expected {shape}")
