@@ -145,6 +145,21 @@ def test_kind_of_ones_own_on_the_page_of_scenes(tmp_path):
     assert survey.rules.magnitude == 22
 
 
+def test_table_of_lenses_on_the_page_of_populations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = np.random.default_rng(0).uniform(0.5, 0.9, (20, 25))
+    table[:, 1], table[:, 3], table[:, 6:9], table[:, 14:17], table[0, 13] = 2, 250, 19, 24, 0
+    np.savetxt("lenses_LSSTc.txt", table)
+    (code,) = blocks("populations.md", "python")
+    exec(compile(code, "lenspop.py", "exec"), {})
+    (own,) = blocks("populations.md", "yaml")
+    (tmp_path / "my-lenses.yaml").write_text(own)
+    lenses = Simulator("my-lenses.yaml").catalog(36).filter(object="lens")
+    assert len(lenses) == 9
+    for theta_E, row in lenses.select("theta_E", "population_row").iter_rows():
+        assert theta_E == pytest.approx(table[int(row) + 1, 2])
+
+
 def test_commands_of_the_readme_run_in_a_folder_of_a_user(examples):
     """Class folders, cutouts and a catalogue as the README supposes them, and every command on them in its order."""
     simulator = Simulator("model-3-noisy", seed=3)

@@ -14,7 +14,7 @@ from darklens.simulation.instruments import Instrument
 from darklens.simulation.library import resolve_preset
 from darklens.simulation.presets import DarkMatter, Deflector, LensLight, Preset, Source, Subhalos, Vortex
 from darklens.simulation.priors import Constant, parse_prior
-from darklens.simulation.scenes.presets import Band, Rules, SceneClass, ScenePreset
+from darklens.simulation.scenes.presets import Band, Population, Rules, SceneClass, ScenePreset
 from darklens.usercode import check_trusted, is_reference, references
 
 AnyPreset = Preset | ScenePreset
@@ -82,6 +82,8 @@ def _build_scenes(content: dict[str, Any], where: str) -> ScenePreset:
         parts: dict[str, Any] = {"bands": bands, "classes": classes, "cosmology": _cosmology(content, "cosmology")}
         if content.get("rules") is not None:
             parts["rules"] = _part(Rules, _mapping(content, "rules"), "rules")
+        if content.get("population") is not None:
+            parts["population"] = _part(Population, _mapping(content, "population"), "population")
         return _part(ScenePreset, content | parts | {"resolved": content}, "")
     except (PresetError, TypeError) as error:
         raise PresetError(f"preset {where}: {error}") from error
@@ -151,6 +153,9 @@ def _convert(annotation: str, value: Any, where: str) -> Any:
         return parse_prior(value, where)
     if annotation.startswith("Mapping[str, float]"):
         return {str(k): _convert("float", v, f"{where}.{k}") for k, v in _mapping({where: value}, where).items()}
+    if annotation.startswith("Mapping[str, str]"):
+        texts = _mapping({where: value}, where)
+        return {str(k): _convert("str", v, f"{where}.{k}") for k, v in texts.items()}
     if annotation.startswith("tuple[float, float]"):
         if not isinstance(value, list) or len(value) != 2:
             raise PresetError(f"{where}: expected the lowest and the highest, like [0.3, 4]; got {value!r}")

@@ -673,6 +673,8 @@ def deflect(
         magnification_estimate=drawn.magnification,
         arc_snr_estimate=drawn.arc_snr,
     )
+    if drawn.row is not None:
+        found.set(population_row=drawn.row)
 
 
 def _members(

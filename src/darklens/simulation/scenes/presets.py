@@ -118,6 +118,26 @@ class Rules:
     magnitude: float = 24.0
 
 
+POPULATION_SUFFIXES = (".csv", ".parquet", ".fits", ".fit", ".ecsv", ".vot", ".xml")
+"""How names of tables of lenses end."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """Lenses of a table in the place of those that `darklens.simulation.scenes.sky.Sky` draws.
+
+    ``table`` is a file of one lens in a row. ``columns`` has the names of its columns by ours
+    (`darklens.simulation.scenes.population.read_population`); those that have our names need not be given.
+    """
+
+    table: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if Path(self.table).suffix not in POPULATION_SUFFIXES:
+            raise PresetError(f"population.table: {self.table!r} is none of {', '.join(POPULATION_SUFFIXES)}")
+
+
 @dataclass(frozen=True)
 class SceneClass:
     """One kind of object: ``objects`` draws it (a name of `darklens.simulation.scenes.kinds`, or ``file.py:function``).
@@ -145,7 +165,8 @@ class ScenePreset(Content):
     Light is sampled at the centres of ``supersampling`` × ``supersampling`` sub-pixels of each pixel, and at more places
     about the centres of galaxies. The sky that is left has ``sky_residual`` times the background's standard deviation in
     every pixel. ``artefacts`` are probabilities of what detectors do. ``seeing_correlation`` is that of the seeing in the
-    bands of an image, by ranks: bands of one night, or of one place on the sky, are alike.
+    bands of an image, by ranks: bands of one night, or of one place on the sky, are alike. With a ``population``,
+    lenses are rows of a table, to which ``rules`` are not applied.
     """
 
     name: str
@@ -165,6 +186,7 @@ class ScenePreset(Content):
     sky_residual: Prior = Constant(0.0)
     seeing_correlation: float = 0.0
     artefacts: Mapping[str, float] = field(default_factory=dict)
+    population: Population | None = None
     resolved: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -232,9 +254,10 @@ class ScenePreset(Content):
 
     @property
     def files(self) -> list[Path]:
-        """Files that images depend on: point-spread functions, filters, code of the user's own."""
+        """Files that images depend on: point-spread functions, filters, a table of lenses, code of the user's own."""
         named = [band.psf_file for band in self.bands.values()]
         named += [band.filter for band in self.bands.values() if Path(band.filter).suffix]
+        named += [self.population.table] if self.population is not None else []
         return sorted({Path(name) for name in named if name is not None} | self.code_files())
 
     @property

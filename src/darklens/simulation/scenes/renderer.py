@@ -18,6 +18,7 @@ from darklens.simulation.priors import Floats
 from darklens.simulation.scenes.artefacts import add_artefacts
 from darklens.simulation.scenes.kinds import find_kind
 from darklens.simulation.scenes.objects import Objects
+from darklens.simulation.scenes.population import TableSky
 from darklens.simulation.scenes.presets import ARTEFACTS, ScenePreset
 from darklens.simulation.scenes.rendering import Optics, light, point_fluxes
 from darklens.simulation.scenes.sky import Sky, background_of_depth
@@ -43,7 +44,7 @@ class SceneRenderer:
         if device.type != "cpu":
             raise PresetError(f"preset {preset.name}: scenes are simulated on a CPU; got device {device}")
         self.preset = preset
-        self._sky = Sky(preset)
+        self._sky = Sky(preset) if preset.population is None else TableSky(preset)
         self._kinds = {
             name: find_kind(chosen.objects, chosen.options, f"classes.{name}")
             for name, chosen in preset.classes.items()

@@ -93,7 +93,10 @@ class Galaxies(NamedTuple):
 
 
 class Lenses(NamedTuple):
-    """N deflectors with their sources: velocity dispersion in km/s, Einstein radius and source position in arcsec."""
+    """N deflectors with their sources: velocity dispersion in km/s, Einstein radius and source position in arcsec.
+
+    Those of a table of lenses have the number of its row, from 0 on.
+    """
 
     deflector: Galaxies
     source: Galaxies
@@ -103,6 +106,7 @@ class Lenses(NamedTuple):
     source_y: Floats
     magnification: Floats
     arc_snr: Floats
+    row: Floats | None = None
 
 
 class Sky:
