@@ -25,3 +25,19 @@ def load_image(path: str) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise PresetError(f"{path}: cannot be read as an image (.npy or FITS): {error}") from error
     return np.asarray(image, dtype=np.float64)
+
+
+def load_galaxies(path: str) -> np.ndarray:
+    """Return images of galaxies (N, H, W), float64, from a ``.npy`` or FITS file of one or of a stack.
+
+    Raises
+    ------
+    PresetError
+        If it cannot be read, or an image is not finite or not brighter than zero in sum.
+    """
+    stack = load_image(path)
+    if stack.ndim == 2:
+        stack = stack[None]
+    if stack.ndim != 3 or not (np.isfinite(stack).all() and (stack.sum((1, 2)) > 0).all()):
+        raise PresetError(f"{path}: expected galaxies (N, H, W), finite and brighter than zero in sum")
+    return stack

@@ -120,7 +120,7 @@ def _absolute(value: Any, folder: Path, key: str = "") -> Any:
     if isinstance(value, Mapping):
         return {k: _absolute(v, folder, str(k)) for k, v in value.items()}
     if isinstance(value, str) and (
-        key in ("images", "psf_file", "table")
+        key in ("images", "psf_file", "table", "source_images")
         or (key in ("add", "profile", "objects") and is_reference(value))
         or (key == "filter" and Path(value).suffix)
     ):

@@ -23,7 +23,7 @@ from darklens.simulation.adaptive import adaptive_light
 from darklens.simulation.columns import Columns, columns_of, select
 from darklens.simulation.compiled import fused_light
 from darklens.simulation.draw import draw_block
-from darklens.simulation.image_files import load_image
+from darklens.simulation.image_files import load_galaxies, load_image
 from darklens.simulation.noise import add_noise, expected_image, noise_sigma
 from darklens.simulation.presets import Preset
 from darklens.simulation.scene import LENS_LIGHT, lens_light, lensed_light, main_columns, substructure_columns
@@ -231,11 +231,4 @@ def _psf(preset: Preset, device: torch.device) -> Tensor | list[float]:
 
 
 def _load_galaxies(preset: Preset, device: torch.device) -> Tensor | None:
-    if preset.source.images is None:
-        return None
-    stack = load_image(preset.source.images)
-    if stack.ndim == 2:
-        stack = stack[None]
-    if stack.ndim != 3 or not (np.isfinite(stack).all() and (stack.sum((1, 2)) > 0).all()):
-        raise PresetError(f"{preset.source.images}: expected galaxies (N, H, W), finite and brighter than zero in sum")
-    return torch.from_numpy(stack).to(device)
+    return None if preset.source.images is None else torch.from_numpy(load_galaxies(preset.source.images)).to(device)

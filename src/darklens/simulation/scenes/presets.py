@@ -144,16 +144,21 @@ class SceneClass:
 
     Classes take turns, ``turns`` images of one after those of another. ``label`` is what the catalogue calls it: ``lens``
     or ``nonlens`` by default, and must be given for a function of your own. ``options`` are those of the function.
+    With ``source_images``, a ``.npy`` or FITS stack of galaxies, sources are shaped like one of them at random
+    (`darklens.simulation.scenes.pictures`).
     """
 
     objects: str
     turns: int = 1
     label: str | None = None
     options: Mapping[str, Prior] = field(default_factory=dict)
+    source_images: str | None = None
 
     def __post_init__(self) -> None:
         if self.turns < 1:
             raise PresetError(f"turns must be at least 1; got {self.turns}")
+        if self.source_images is not None and self.objects not in ("lens", "lensing_group"):
+            raise PresetError(f"source_images goes with objects lens or lensing_group; got {self.objects}")
         if is_reference(self.objects) and self.label is None:
             raise PresetError(f"label must be given, lens or nonlens, as {self.objects} does not say which it is")
 
@@ -254,9 +259,10 @@ class ScenePreset(Content):
 
     @property
     def files(self) -> list[Path]:
-        """Files that images depend on: point-spread functions, filters, a table of lenses, code of the user's own."""
+        """Files that images depend on: point-spread functions, filters, tables, galaxies, code of the user's own."""
         named = [band.psf_file for band in self.bands.values()]
         named += [band.filter for band in self.bands.values() if Path(band.filter).suffix]
+        named += [each.source_images for each in self.classes.values()]
         named += [self.population.table] if self.population is not None else []
         return sorted({Path(name) for name in named if name is not None} | self.code_files())
 

@@ -14,10 +14,12 @@ from darklens.errors import DataError, PresetError
 from darklens.physics import band_limit_noise, bin_pixels, correlate_noise, gaussian_noise, poisson
 from darklens.simulation.columns import Columns, as_tensor, requires_grad, scatter, select
 from darklens.simulation.draw import BLOCK, NOISE, TRUTHS, seed_sequence
-from darklens.simulation.priors import Floats
+from darklens.simulation.image_files import load_galaxies
+from darklens.simulation.priors import Constant, Floats
 from darklens.simulation.scenes.artefacts import add_artefacts
 from darklens.simulation.scenes.kinds import find_kind
 from darklens.simulation.scenes.objects import Objects
+from darklens.simulation.scenes.pictures import Pictures
 from darklens.simulation.scenes.population import TableSky
 from darklens.simulation.scenes.presets import ARTEFACTS, ScenePreset
 from darklens.simulation.scenes.rendering import Optics, light, point_fluxes
@@ -50,6 +52,11 @@ class SceneRenderer:
             for name, chosen in preset.classes.items()
         }
         self._optics = Optics(preset)
+        self._pictures = {
+            name: Pictures(load_galaxies(chosen.source_images))
+            for name, chosen in preset.classes.items()
+            if chosen.source_images is not None
+        }
 
     def draw(self, seed: int, block: int) -> dict[str, Any]:
         """Draw the truths of a block of images, whose classes take turns; return their columns."""
@@ -68,12 +75,18 @@ class SceneRenderer:
         return rows
 
     def _drawn(self, sky: Sky, name: str, rng: Generator, images: int, options: Any) -> Objects:
+        if name in self._pictures:
+            options = {"clumps": Constant(0.0), **options}  # real galaxies have their own
         found = self._kinds[name](sky, rng, images, **options)
         if not isinstance(found, Objects) or found.images != images:
             raise PresetError(
                 f"classes.{name}: {self.preset.classes[name].objects} must return Objects of {images} images; got "
                 f"{found!r:.80}"
             )
+        if name in self._pictures:
+            unknown = np.full(images, np.nan)
+            found.set(source_image=rng.uniform(size=images), source_phi=rng.uniform(0, 2 * math.pi, images))
+            found.set(source_n_sersic=unknown, source_e1=unknown, source_e2=unknown)
         return found
 
     def _observations(self, rng: Generator) -> dict[str, Any]:
@@ -179,7 +192,7 @@ class SceneRenderer:
         DataError
             If what is expected of an image is not finite.
         """
-        found = light(self.preset, columns, divide=divide)
+        found = light(self.preset, columns, divide=divide, pictures=self._pictures)
         points = point_fluxes(self.preset, columns)
         seen = [
             self._optics.observe(name, found[:, i], points[i], columns, spread=divide)

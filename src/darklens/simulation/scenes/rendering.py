@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from darklens.simulation.image_files import load_image
 from darklens.simulation.priors import Floats, median
 from darklens.simulation.scenes import loops
 from darklens.simulation.scenes.objects import ARMS, LIGHT, MASS, PERTURBER, SHAPE
+from darklens.simulation.scenes.pictures import Pictures
 from darklens.simulation.scenes.presets import ScenePreset
 
 GAUSSIAN_RADIUS, MOFFAT_RADIUS = 2.5, 6.0
@@ -86,7 +88,10 @@ def gather(columns: Columns, bands: Sequence[str], images: int) -> Components:
         given = {
             name: np.asarray(columns[f"{group}_{name}"], dtype=np.float64) for name in (*SHAPE, *names[len(LIGHT) :])
         }
-        there = np.flatnonzero(np.isfinite(given["x"]))
+        shown = np.isfinite(given["x"])
+        if group == "source" and "source_image" in columns:  # of which `pictures` renders those
+            shown &= np.isnan(np.asarray(columns["source_image"], dtype=np.float64))
+        there = np.flatnonzero(shown)
         zeros = np.zeros(len(there))
         rest = dict.fromkeys((*ARMS, "ring_width"), zeros) | {"lensed": zeros + lensed}
         owners.append(there)
@@ -102,7 +107,13 @@ def gather(columns: Columns, bands: Sequence[str], images: int) -> Components:
     return Components(starts, dict(zip(LIGHT, joined, strict=False)), magnitudes)
 
 
-def light(preset: ScenePreset, columns: Columns, *, divide: bool = True) -> Tensor:
+def light(
+    preset: ScenePreset,
+    columns: Columns,
+    *,
+    divide: bool = True,
+    pictures: Mapping[str, Pictures] = MappingProxyType({}),
+) -> Tensor:
     """Return the flux in each sub-pixel of images, before the atmosphere and the telescope.
 
     Parameters
@@ -113,6 +124,8 @@ def light(preset: ScenePreset, columns: Columns, *, divide: bool = True) -> Tens
         Columns of N images.
     divide
         Whether sub-pixels are divided further where light is steep; otherwise it is sampled at their centres.
+    pictures
+        Galaxies as which the sources of a class are seen, by its name.
 
     Returns
     -------
@@ -142,6 +155,13 @@ def light(preset: ScenePreset, columns: Columns, *, divide: bool = True) -> Tens
         _single(rows), _single(flux * width**2), _single(np.nan_to_num(lenses)), _single(perturbers),
     )  # fmt: skip
     loops.add_images(starts, scenes, grid, loops.make_room(n), loops.make_room(n), out)
+    if pictures:
+        for i in np.flatnonzero(np.isfinite(np.asarray(columns["source_image"], dtype=np.float64))):
+            beside = scenes.perturbers[offsets[i] : offsets[i + 1]]
+            seen = pictures[str(columns["object"][i])].lensed(columns, int(i), scenes.lens[i], beside, n=n, width=width)
+            zero_points = np.array([band.zero_point for band in preset.bands.values()])
+            magnitudes = np.array([float(columns[f"source_magnitude_{band}"][i]) for band in bands])
+            out[i] += _single(10 ** (-0.4 * (magnitudes - zero_points)) * width**2)[:, None, None] * seen
     return torch.from_numpy(out)
 
 
