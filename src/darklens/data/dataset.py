@@ -1,8 +1,9 @@
 """Read and write datasets: images, a catalogue with a row for each image, and a description.
 
 On disk it is a folder that any tool can read: ``images.npy`` (N, C, H, W), ``catalog.parquet`` and ``dataset.json``
-(``targets.npy`` beside them for super-resolution, ``noise.npy`` for noise maps, ``psf.npy`` for PSFs). It is written under
-another name, and renamed when it is complete.
+(``targets.npy`` beside them for super-resolution, ``noise.npy`` for noise maps, ``psf.npy`` for PSFs, and ``mask.npy`` for
+pixels of simulated scenes that hold no data, which is written and not read). It is written under another name, and renamed
+when it is complete.
 """
 
 from __future__ import annotations
@@ -516,6 +517,8 @@ class DatasetWriter:
         Whether noise maps are written with the images.
     targets
         (N, C, H', W') of images to predict that are written with them, float32; None without, or if `finish` gets them.
+    mask
+        Whether a mask is written with the images: True where a pixel holds no data.
 
     Raises
     ------
@@ -533,6 +536,7 @@ class DatasetWriter:
         fingerprint: dict[str, Any],
         noise: bool = False,
         targets: tuple[int, ...] | None = None,
+        mask: bool = False,
     ):
         check_absent(path)
         self.path, self.shape = path, shape
@@ -545,6 +549,7 @@ class DatasetWriter:
             self.images = self._array("images.npy", np.dtype(dtype), shape)
             self.noise = self._array("noise.npy", np.dtype(np.float32), shape) if noise else None
             self.targets = None if targets is None else self._array("targets.npy", np.dtype(np.float32), targets)
+            self.mask = self._array("mask.npy", np.dtype(bool), shape) if mask else None
         except OSError as error:
             self.discard()
             raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -578,7 +583,13 @@ class DatasetWriter:
         _write_text(state, json.dumps(content))
 
     def write(
-        self, start: int, images: np.ndarray, noise: np.ndarray | None = None, targets: np.ndarray | None = None
+        self,
+        start: int,
+        images: np.ndarray,
+        noise: np.ndarray | None = None,
+        targets: np.ndarray | None = None,
+        *,
+        mask: np.ndarray | None = None,
     ) -> None:
         """Write images (n, C, H, W) from row ``start`` on; an interruption before the next `checkpoint` loses them.
 
@@ -592,12 +603,16 @@ class DatasetWriter:
             Their noise maps (n, C, H, W), where the writer has noise maps.
         targets
             Images to predict (n, C, H', W'), where the writer has targets.
+        mask
+            Where pixels hold no data, (n, C, H, W), bool, where the writer has a mask.
         """
         self.images[start : start + len(images)] = images
         if self.noise is not None and noise is not None:
             self.noise[start : start + len(images)] = noise
         if self.targets is not None and targets is not None:
             self.targets[start : start + len(images)] = targets
+        if self.mask is not None and mask is not None:
+            self.mask[start : start + len(images)] = mask
 
     def checkpoint(self, done: int, rows: pl.DataFrame | None = None) -> None:
         """Record that all images below ``done`` are written: an interrupted run is continued there.
@@ -622,7 +637,7 @@ class DatasetWriter:
         return pl.concat(parts, how="diagonal_relaxed")
 
     def _flush(self) -> None:
-        for array in (self.images, self.noise, self.targets):
+        for array in (self.images, self.noise, self.targets, self.mask):
             if array is not None:
                 array.flush()
 
@@ -658,7 +673,7 @@ class DatasetWriter:
         """
         self._flush()
         written = ["psf.npy"] if self.targets is not None else ["targets.npy", "psf.npy"]
-        del self.images, self.noise, self.targets
+        del self.images, self.noise, self.targets, self.mask
         try:
             catalog.write_parquet(self.partial / "catalog.parquet")
             for name in written:  # by an attempt that was interrupted

@@ -17,6 +17,7 @@ from darklens.progress import working
 from darklens.simulation import BLOCK, AnyPreset, Simulator
 from darklens.simulation.columns import to_frame
 from darklens.simulation.pairs import Target
+from darklens.simulation.scenes.renderer import SceneRenderer
 
 Progress = Callable[[int, int], None]
 COMPILE_FROM = 1024
@@ -85,14 +86,18 @@ def simulate_dataset(
         sharp = Simulator(target.preset, seed, device)
         fingerprint |= {"targets": [target.preset.name, sharp.preset.pixels, noisy_targets]}
     targets = None if sharp is None else (count, *sharp.preset.shape)
-    writer = DatasetWriter(out, shape, dtype, fingerprint=fingerprint, targets=targets)
     simulator = Simulator(preset, seed, device, compile=count >= COMPILE_FROM)
+    scenes = simulator.renderer if noise and isinstance(simulator.renderer, SceneRenderer) else None
+    masked = scenes is not None and scenes.preset.loses_pixels
+    fingerprint |= {"mask": True} if masked else {}
+    writer = DatasetWriter(out, shape, dtype, fingerprint=fingerprint, targets=targets, mask=masked)
     start, truths = writer.done, []
     for images, rows in simulator.blocks(count - start, start=start, noise=noise):
         finer = None
         if sharp is not None and target is not None:
             finer = sharp.renderer.images(target.rows(rows), seed, noise=noisy_targets).float().cpu().numpy()
-        writer.write(start, images.cpu().numpy().astype(dtype), targets=finer)
+        mask = scenes.without_data(rows, images) if masked and scenes is not None else None
+        writer.write(start, images.cpu().numpy().astype(dtype), targets=finer, mask=mask)
         truths.append(to_frame(rows))
         start += len(rows["id"])
         if start % CHECKPOINT == 0 or start == count:

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 import torch
 
+from darklens.data import synthesis
 from darklens.data.dataset import read_dataset
 from darklens.data.synthesis import simulate_dataset
 from darklens.errors import DataError, PresetError, UntrustedCodeError
@@ -292,3 +293,52 @@ def test_a_psf_in_a_file_at_a_finer_sampling_is_that_of_its_formula(tmp_path):
     rows = select(formula.renderer.draw(0, 0), np.arange(3))
     ours, theirs = (each.renderer.images(rows, 0, noise=False) for each in (formula, from_file))
     assert (ours - theirs).abs().max() < 1e-4 * theirs.max()
+
+
+def own_artefacts(**shares):
+    resolved = load_preset("finding-hsc").resolved
+    return load_preset(resolved | {"name": "artefacts", "artefacts": shares})
+
+
+@pytest.mark.parametrize("name", ["edge", "missing_band", "bleeding", "satellite", "cosmic_rays"])
+def test_masks_are_where_an_artefact_took_the_data(name):
+    """Of the same noise with and without the artefact, pixels differ where the mask is, if they are lost."""
+    preset = own_artefacts(**{name: 1.0})
+    simulator = Simulator(preset, seed=2)
+    images, rows = simulator.block(0)
+    clean = simulator.renderer.images(rows | {"artefacts": np.full(64, "")}, 2, noise=True)
+    mask = simulator.renderer.without_data(rows, images)
+    if name in ("satellite", "cosmic_rays"):
+        assert not mask.any()
+        assert not preset.loses_pixels
+        return
+    np.testing.assert_array_equal(mask, (images != clean).numpy())
+    assert mask.any((1, 2, 3)).all()
+
+
+def test_a_simulated_set_has_a_mask_whatever_interrupts_it(tmp_path, monkeypatch):
+    preset = own_artefacts(edge=0.2, missing_band=0.2, bleeding=0.2)
+    monkeypatch.setattr(synthesis, "CHECKPOINT", 64)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    whole = synthesis.simulate_dataset(preset, 150, 1, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        synthesis.simulate_dataset(preset, 150, 1, out=tmp_path / "again", progress=stop)
+    again = synthesis.simulate_dataset(preset, 150, 1, out=tmp_path / "again")
+    for name in ("images.npy", "mask.npy"):
+        assert (whole / name).read_bytes() == (again / name).read_bytes()
+    mask, images = np.load(whole / "mask.npy"), np.load(whole / "images.npy")
+    assert mask.dtype == bool
+    assert mask.shape == images.shape
+    assert ((images == 0) <= mask).all()
+    assert 0.02 < mask.mean() < 0.4
+    assert len(read_dataset(whole)) == 150
+
+
+def test_without_artefacts_that_lose_pixels_there_is_no_mask(tmp_path):
+    preset = own_artefacts(satellite=1.0)
+    assert not (synthesis.simulate_dataset(preset, 3, 1, out=tmp_path / "set") / "mask.npy").exists()
+    lossy = own_artefacts(edge=1.0)
+    assert not (synthesis.simulate_dataset(lossy, 3, 1, out=tmp_path / "clean", noise=False) / "mask.npy").exists()

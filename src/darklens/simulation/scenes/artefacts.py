@@ -10,6 +10,9 @@ from numpy.random import Generator
 
 from darklens.simulation.priors import Floats
 
+SATURATED = 1000
+"""Brightness of pixels in which light bled, in standard deviations of the background."""
+
 
 def add_artefacts(image: np.ndarray, names: Sequence[str], sigma: Floats, rng: Generator) -> np.ndarray:
     """Return an image with what happened to it.
@@ -34,6 +37,29 @@ def add_artefacts(image: np.ndarray, names: Sequence[str], sigma: Floats, rng: G
     for name in names:
         FUNCTIONS[name](out, sigma, rng)
     return out
+
+
+def without_data(image: np.ndarray, names: Sequence[str], sigma: Floats) -> np.ndarray:
+    """Return where an image of `add_artefacts` holds no data: True at edges, in missing bands and where light bled.
+
+    Parameters
+    ----------
+    image
+        Image (bands, H, W), float32, as it was returned.
+    names, sigma
+        As they were given.
+
+    Returns
+    -------
+    np.ndarray
+        bool (bands, H, W).
+    """
+    found = np.zeros(image.shape, dtype=bool)
+    if "edge" in names or "missing_band" in names:  # noise leaves no pixel at exactly 0
+        found |= image == 0
+    if "bleeding" in names:
+        found |= image == (sigma * SATURATED).astype(image.dtype)[:, None, None]
+    return found
 
 
 def _satellite(image: np.ndarray, sigma: Floats, rng: Generator) -> None:
@@ -70,7 +96,7 @@ def _bleeding(image: np.ndarray, sigma: Floats, rng: Generator) -> None:
     columns = slice(first, first + int(rng.integers(1, 4)))
     length = int(rng.uniform(0.5, 1.0) * height)
     start = int(rng.integers(height - length + 1))
-    image[:, start : start + length, columns] = (sigma * 1000)[:, None, None]
+    image[:, start : start + length, columns] = (sigma * SATURATED)[:, None, None]
 
 
 def _edge(image: np.ndarray, sigma: Floats, rng: Generator) -> None:

@@ -17,6 +17,9 @@ from darklens.usercode import is_reference
 Artefact = Literal["satellite", "cosmic_rays", "bleeding", "edge", "missing_band"]
 ARTEFACTS = ("satellite", "cosmic_rays", "bleeding", "edge", "missing_band")
 
+NO_DATA = ("bleeding", "edge", "missing_band")
+"""Artefacts that leave pixels without data."""
+
 
 @dataclass(frozen=True)
 class Band:
@@ -265,6 +268,11 @@ class ScenePreset(Content):
         named += [each.source_images for each in self.classes.values()]
         named += [self.population.table] if self.population is not None else []
         return sorted({Path(name) for name in named if name is not None} | self.code_files())
+
+    @property
+    def loses_pixels(self) -> bool:
+        """Whether any image can have pixels without data."""
+        return any(self.artefacts.get(name, 0) > 0 for name in NO_DATA)
 
     @property
     def half_width(self) -> float:

@@ -16,7 +16,7 @@ from darklens.simulation.columns import Columns, as_tensor, requires_grad, scatt
 from darklens.simulation.draw import BLOCK, NOISE, TRUTHS, seed_sequence
 from darklens.simulation.image_files import load_galaxies
 from darklens.simulation.priors import Constant, Floats
-from darklens.simulation.scenes.artefacts import add_artefacts
+from darklens.simulation.scenes.artefacts import add_artefacts, without_data
 from darklens.simulation.scenes.kinds import find_kind
 from darklens.simulation.scenes.objects import Objects
 from darklens.simulation.scenes.pictures import Pictures
@@ -204,6 +204,18 @@ class SceneRenderer:
             i = int(finite.logical_not().nonzero()[0])
             raise DataError(f"image {columns['id'][i]}, {columns['object'][i]}: the flux expected of it is not finite")
         return images
+
+    def without_data(self, columns: Columns, images: Tensor) -> np.ndarray:
+        """Return where noisy images (N, bands, H, W) of rows hold no data, bool of their shape.
+
+        That is at edges, in missing bands and where light bled; of the other artefacts, pixels hold wrong data.
+        """
+        levels = np.stack([self._background(name, columns) for name in self.preset.bands], axis=1)
+        found = np.zeros(tuple(images.shape), dtype=bool)
+        for i, names in enumerate(columns["artefacts"]):
+            if names:
+                found[i] = without_data(images[i].numpy(), str(names).split(","), levels[i])
+        return found
 
     def noise_sigma(self, columns: Columns, expected: Tensor) -> Tensor:
         """Return the standard deviation of the noise in each pixel of expected images (N, bands, H, W)."""
