@@ -72,6 +72,21 @@ def test_each_command_that_is_printed_runs(verb, tmp_path):
     assert (tmp_path / "report.html").is_file()
 
 
+def test_lenses_are_searched_for_where_scenes_have_them(verb, tmp_path):
+    """From scenes to a report of a search, at the prior that is asked for."""
+    train = next_command(verb("simulate finding-deeplense --count 192 --out scenes"))
+    assert train.startswith("darklens train finding/demo --data scenes --out runs/scenes")
+    assert next_command(verb("look scenes")) == train
+    evaluate = next_command(verb(f"{train} {TINY} --task.prior 0.02"))
+    report = next_command(verb(f"{evaluate} --count 96"))
+    verb(report)
+    page = (tmp_path / "report.html").read_text()
+    for text in ("TPR10", "Purity at a prior of 0.02", "Candidates to inspect per lens"):
+        assert text in page
+    predicted = verb("predict runs/scenes scenes --out found.csv")
+    assert "probabilities are for objects of which a fraction of 0.02 are lenses (task.prior)" in predicted
+
+
 def test_after_an_import_with_a_split_its_test_images_are_evaluated(verb, dataset, tmp_path):
     imported = verb(f"import {dataset} --out mine --split 0.6,0.2,0.2")
     evaluate = next_command(verb(f"{next_command(imported)} {TINY}"))

@@ -13,7 +13,11 @@ from darklens.schema import typed_arguments, unknown_key
 from darklens.tasks.base import Task, options_of
 from darklens.usercode import is_reference, load_function
 
-TASKS = {"classify": "darklens.tasks.classify:Classify", "regress": "darklens.tasks.regress:Regress"}
+TASKS = {
+    "classify": "darklens.tasks.classify:Classify",
+    "find": "darklens.tasks.find:Find",
+    "regress": "darklens.tasks.regress:Regress",
+}
 
 
 def task_class(name: str) -> type[Task]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from darklens.simulation.library import builtin_names
 from darklens.training.recipe import load_recipe
 from darklens.usercode import is_reference, references, split_reference
 
-RECIPE = "substructure/demo"
+RECIPE, SEARCH = "substructure/demo", "finding/demo"
 FEWEST = 20
 """Labelled images below which a training is not suggested."""
 
@@ -42,15 +43,28 @@ def after_looking(path: Path, cutouts: Cutouts, options: DataOptions, masked: bo
         if "," in given.get("bands", ""):  # the models that ship are of one band
             del given["bands"]
         return command("predict", model, path, out=free_path("predictions.csv"), **given)
-    return training_command(path, len(cutouts), given)
+    return training_command(path, len(cutouts), set(labels), given)
 
 
-def training_command(path: Path, images: int, given: dict[str, object]) -> str:
-    """Return the command that trains the first recipe on so many images, a tenth of which serve for validation."""
-    batch = load_recipe(RECIPE).trainer.batch_size
+def training_command(path: Path, images: int, labels: Collection[str], given: dict[str, object]) -> str:
+    """Return the command that trains the first recipe for images, a tenth of which serve for validation.
+
+    Parameters
+    ----------
+    path
+        Where the images are.
+    images
+        How many.
+    labels
+        Those that they have. Where these are ``lens`` and another one, lenses are to be found.
+    given
+        Options that the command repeats.
+    """
+    recipe = SEARCH if "lens" in labels and len(labels) == 2 else RECIPE
+    batch = load_recipe(recipe).trainer.batch_size
     fitting = 1 << max(1, int(0.7 * images)).bit_length() - 1
     smaller = {} if fitting >= batch else {"trainer__batch_size": fitting}
-    return command("train", RECIPE, data=path, out=free_path(f"runs/{path.resolve().stem}"), **given, **smaller)
+    return command("train", recipe, data=path, out=free_path(f"runs/{path.resolve().stem}"), **given, **smaller)
 
 
 def after_training(run: Path, data: str, options: DataOptions, trust_code: bool = False) -> tuple[str | None, str]:

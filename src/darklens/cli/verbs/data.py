@@ -82,7 +82,7 @@ def simulate(
     if target is not None:
         say(f"{count:,} pairs of {loaded.name} and {target.preset.name} → {out}", command("look", out))
         return
-    say(f"{count:,} images of {loaded.name} → {out}", training_command(out, count, {}))
+    say(f"{count:,} images of {loaded.name} → {out}", training_command(out, count, loaded.labels, {}))
 
 
 def preview(preset: str, out: Path = Path("preview.png"), seed: int = 0, trust_code: bool = False) -> None:
@@ -217,7 +217,7 @@ def paint(
     notes = "".join(f"\n  {note}" for note in dict.fromkeys([*opened.info.notes, *done.notes]))
     say(
         f"{done.lenses:,} lenses painted, {done.others:,} galaxies as they are → {out}{left}{notes}",
-        training_command(out, done.lenses + done.others, {}),
+        training_command(out, done.lenses + done.others, ("lens", "nonlens"), {}),
     )
 
 

@@ -1,0 +1,49 @@
+"""Charts of searches for rare objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from darklens.plots.charts import SIZE
+from darklens.plots.style import colour, style
+
+Curves = Mapping[str, Mapping[str, Sequence[float]]]
+"""False and true positive rates, ``fpr`` and ``tpr``, by the name of a model; an empty name has no place in a legend."""
+
+
+def logarithmic_roc(curves: Curves, negatives: int) -> Any:
+    """Draw ROC curves with a logarithmic axis of the false-positive rate, down to one of so many negatives."""
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=SIZE, layout="constrained")
+        lowest = 1 / max(negatives, 2)
+        for i, (name, curve) in enumerate(curves.items()):
+            false, true = (np.asarray(curve[key]) for key in ("fpr", "tpr"))
+            axis.step(false.clip(lowest / 2), true, where="post", linewidth=1.6, color=colour(i), label=name or None)
+        axis.axvline(lowest, color="#d6dbe0", linewidth=1, zorder=0)
+        axis.axvline(min(1.0, 10 * lowest), color="#d6dbe0", linewidth=1, linestyle=":", zorder=0)
+        axis.set(
+            xscale="log", xlim=(lowest / 2, 1), ylim=(0, 1.01), xlabel="false positive rate", ylabel="recall of lenses"
+        )
+        axis.set(title=f"Recall against false positives, {negatives:,} negatives")
+        if any(curves):
+            axis.legend(loc="lower right", fontsize=8)
+        return figure
+
+
+def purity_against_completeness(curves: Curves, prior: float) -> Any:
+    """Draw purity against completeness in a population of which a fraction ``prior`` are lenses."""
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=SIZE, layout="constrained")
+        for i, (name, curve) in enumerate(curves.items()):
+            false, true = (np.asarray(curve[key]) for key in ("fpr", "tpr"))
+            found = true > 0
+            purity = prior * true[found] / (prior * true[found] + (1 - prior) * false[found])
+            axis.plot(true[found], purity, linewidth=1.6, color=colour(i), label=name or None)
+        axis.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="completeness", ylabel="purity")
+        axis.set(title=f"Purity where {prior:g} of all are lenses")
+        if any(curves):
+            axis.legend(loc="lower left", fontsize=8)
+        return figure
