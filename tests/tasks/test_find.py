@@ -124,7 +124,8 @@ def test_figures_are_those_of_a_search(searched):
 def test_what_makes_figures_meaningless_is_said(searched):
     predicted, truth = searched
     good = intervals(TASK.metrics(predicted, truth), 2000)
-    assert TASK.concerns(good, predicted, truth) == []
+    common = Find(class_names=TASK.class_names, prior=0.4, share=0.4)
+    assert common.concerns(good, TASK.uncalibrated(torch.from_numpy(predicted)).softmax(-1).numpy(), truth) == []
     assert TASK.concerns(good, predicted[:5], np.zeros(5, int)) == [
         "all images are nonlens: how well lenses are found cannot be measured"
     ]
@@ -156,6 +157,28 @@ def test_charts_show_the_curves(searched):
     both = TASK.comparison_panels({"one": evaluation, "other": evaluation})[0]
     assert [text.get_text() for text in both.axes[0].get_legend().get_texts()] == ["one", "other"]
     plt.close("all")
+
+
+def test_purity_without_a_false_positive_is_given_with_its_lower_bound():
+    """Two of four lenses above 1/2 and none of 300 others: the rate of false positives is at most 3 / 300 (95%)."""
+    lens = np.concatenate([[0.9, 0.8, 0.3, 0.2], np.linspace(0.001, 0.1, 300)])
+    predicted, truth = np.column_stack([1 - lens, lens]), np.repeat([1, 0], [4, 300])
+    figures = intervals(TASK.metrics(predicted, truth), 304)
+    assert figures["purity"].value == 1
+    (said,) = TASK.concerns(figures, predicted, truth)
+    least = 0.01 * 0.5 / (0.01 * 0.5 + 0.99 * 0.01)
+    assert f"purity is measured as 1, and can be as low as {least:.2g} (95%)" in said
+
+
+def test_gallery_holds_the_highest_others_and_the_lowest_lenses(searched):
+    predicted, truth = searched
+    shown = TASK.gallery(predicted, truth)
+    lens = predicted[:, 1]
+    assert shown.truths == ["nonlens"] * 6 + ["lens"] * 6
+    assert sorted(lens[shown.mistakes[:6]]) == sorted(np.sort(lens[truth == 0])[-6:])
+    assert sorted(lens[shown.mistakes[6:]]) == sorted(np.sort(lens[truth == 1])[:6])
+    assert_allclose(shown.confidence, lens[shown.mistakes], atol=1e-4)
+    assert shown.captions == ["nonlens"] * 4 + ["lens"] * 4
 
 
 def test_captions_and_what_is_explained(searched):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from darklens.evaluation.bootstrap import Draws, Floats, Metric, Statistic, mean_statistic
+from darklens.evaluation.bootstrap import Draws, Floats, Metric, Statistic
 from darklens.evaluation.classification import BINS, auc_statistic
 
 FALSE_POSITIVE_RATES = (1e-2, 1e-3)
@@ -99,7 +99,6 @@ def finding_metrics(probabilities: Floats, positive: Floats, prior: float) -> li
         ),
         Metric("average_precision", "Average precision", precision_statistic(probabilities, positive), perfect=1),
         Metric("auc", "AUC", auc_statistic(probabilities, positive), perfect=1),
-        Metric("accuracy", "Accuracy", mean_statistic((called == positive).astype(np.float64)), perfect=1),
     ]
 
 
@@ -193,7 +192,21 @@ def precision_statistic(scores: Floats, positive: Floats) -> Statistic:
 def prior_ece_statistic(probabilities: Floats, positive: Floats, weight: Floats, bins: int = BINS) -> Statistic:
     """Return the calibration error over bins of probability in a population that images stand for by weights (N,).
 
-    It is the weighted mean over bins of equal width of the gap between mean probability and fraction of positives.
+    Parameters
+    ----------
+    probabilities
+        Of being positive (N,).
+    positive
+        1 or 0 (N,).
+    weight
+        How much each image counts (N,), as of `population_weights`.
+    bins
+        Number of bins from 0 to 1.
+
+    Returns
+    -------
+    Statistic
+        The weighted mean over bins of the gap between mean probability and fraction of positives.
     """
     member = np.eye(bins)[np.minimum((probabilities * bins).astype(int), bins - 1)]
     gaps = member * (weight * (positive - probabilities))[:, None]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from darklens.errors import DataError, RecipeError
 from darklens.evaluation.calibration import Calibration
-from darklens.tasks.base import Goal, learned
-from darklens.tasks.classify import TRY, Classify
+from darklens.tasks.base import Gallery, Goal, learned
+from darklens.tasks.classify import MISTAKES, TRY, Classify
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,7 @@ class Find(Classify):
     ranking: ClassVar[str] = "tpr10"
     headlines: ClassVar[Sequence[str]] = ("tpr0", "tpr10", "purity", "completeness", "auc", "ece")
     goal: ClassVar[Goal] = Goal("auc", 0.95, "AUC 0.95")
+    mistakes_title: ClassVar[str] = "Others with the highest probabilities, and lenses with the lowest"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -150,12 +151,36 @@ class Find(Classify):
                 f"the model cannot be told from guessing: its AUC of {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}) on "
                 f"{lenses:,} lenses and {others:,} others is not above 0.5; {TRY}"
             ]
+        found, false = (int(((predicted[:, 1] > 0.5) & (truth == label)).sum()) for label in (1, 0))
+        if found and not false:
+            # Of no event among n, a 95% upper bound of the rate is 3 / n.
+            recall, rate = found / lenses, min(1.0, 3 / others)
+            least = self.stated_prior * recall / (self.stated_prior * recall + (1 - self.stated_prior) * rate)
+            return [
+                f"none of {others:,} negatives has a probability above 0.5: purity is measured as 1, and can be as low as "
+                f"{least:.2g} (95%) where {self.stated_prior:g} of all objects are lenses; test on more negatives"
+            ]
         if others * self.stated_prior < 1:
             return [
                 f"{others:,} negatives say little of a search among {1 / self.stated_prior:,.0f} objects for each lens: "
                 f"one false positive here stands for {(1 - self.stated_prior) / self.stated_prior / others:.2g} there"
             ]
         return []
+
+    def gallery(self, predicted: np.ndarray, truth: np.ndarray) -> Gallery:
+        """Return the first images of both labels, the negatives that rank highest and the lenses that rank lowest."""
+        import numpy as np
+
+        order = np.argsort(-predicted[:, 1], kind="stable")
+        highest, lowest = order[truth[order] == 0], order[::-1][truth[order[::-1]] == 1]
+        worst = np.concatenate([highest[: MISTAKES // 2], lowest[: MISTAKES // 2]])
+        return dataclasses.replace(
+            super().gallery(predicted, truth),
+            mistakes=worst.tolist(),
+            truths=self._names(truth[worst]),
+            called=[self.positive] * len(worst),
+            confidence=[round(float(p), 4) for p in predicted[worst, 1]],
+        )
 
     def details(self, predicted: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
         """Return labels, prior, numbers of both, confusion matrix, ROC curve, and reliability for the images' fraction."""
