@@ -74,12 +74,13 @@ def test_each_command_that_is_printed_runs(verb, tmp_path):
 
 def test_lenses_are_searched_for_where_scenes_have_them(verb, tmp_path):
     """From scenes to a report of a search, at the prior that is asked for."""
-    train = next_command(verb("simulate finding-deeplense --count 192 --out scenes"))
+    train = next_command(verb("simulate finding-hsc --count 192 --out scenes"))
     assert train.startswith("darklens train finding/demo --data scenes --out runs/scenes")
     assert next_command(verb("look scenes")) == train
     evaluate = next_command(verb(f"{train} {TINY} --task.prior 0.02"))
     report = next_command(verb(f"{evaluate} --count 96"))
     verb(report)
+    assert np.load(tmp_path / "runs/scenes/evaluations/finding-hsc/pictures.npy").shape[1:] == (64, 64, 3)
     page = (tmp_path / "report.html").read_text()
     for text in ("TPR10", "Purity at a prior of 0.02", "Candidates to inspect per lens"):
         assert text in page

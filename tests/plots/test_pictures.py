@@ -8,7 +8,16 @@ from looks import lines, number, size, text_look, texts
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from darklens.plots.pictures import colour_pictures, explanation, mosaic, preset_preview, save, scene_preview, stretch
+from darklens.plots.pictures import (
+    colour_pictures,
+    drawn_images,
+    explanation,
+    mosaic,
+    preset_preview,
+    save,
+    scene_preview,
+    stretch,
+)
 
 
 def colour_bars(figure):
@@ -314,3 +323,26 @@ def test_scenes_have_a_row_for_each_class_and_a_bar():
     assert texts == ["1″", "lens", "chance pair"]
     (bar,) = figure.axes[0].lines
     assert np.ptp(bar.get_xdata()) == pytest.approx(2)
+
+
+def test_images_of_three_bands_are_drawn_in_colour_whatever_their_order():
+    """A source that is bright in i alone is red, whether i is the last band or the first."""
+    rng = np.random.default_rng(3)
+    images = rng.normal(0, 1, (4, 3, 16, 16)).astype(np.float32)
+    images[:, :, 6:10, 6:10] += 100
+    images[1, 2, 6:10, 6:10] += 2000
+    drawn = drawn_images(images, ("g", "r", "i"))
+    assert drawn.shape == (4, 16, 16, 3)
+    red, green, blue = drawn[1, 7, 7]
+    assert red > 2 * green
+    assert red > 2 * blue
+    np.testing.assert_array_equal(drawn_images(images[:, ::-1], ("i", "r", "g")), drawn)
+    assert np.ptp(drawn[0, 7, 7]) < 0.2
+
+
+def test_a_band_is_drawn_where_there_are_no_colours():
+    images = np.arange(2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4)
+    np.testing.assert_array_equal(drawn_images(images, ()), images[:, 0])
+    np.testing.assert_array_equal(drawn_images(images[:, :2], ("J", "VIS")), images[:, 1])
+    np.testing.assert_array_equal(drawn_images(images, ("R", "G", "B")), np.moveaxis(images, 1, -1) / 255)
+    assert drawn_images(images[:0], ("g", "r", "i")).shape == (0, 4, 4)

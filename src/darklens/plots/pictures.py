@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from darklens.data.bands import colour_channels
+from darklens.data.readers.files import COLOURS
 from darklens.plots.style import INK, QUIET, style
 
 CMAP = "magma"
@@ -80,6 +82,36 @@ def colour_pictures(images: np.ndarray) -> np.ndarray:
     noise = max(1.4826 * float(np.median(np.abs(scaled))), 1e-9)  # of images without noise
     pictures = [make_lupton_rgb(*image, minimum=-noise, stretch=25 * noise, Q=8) for image in scaled]
     return np.stack(pictures).astype(np.float32) / 255
+
+
+def single_band(bands: Sequence[str]) -> int:
+    """Return the place of the band that is drawn where several make no colours: VIS, or the first."""
+    return list(bands).index("VIS") if "VIS" in bands else 0
+
+
+def drawn_images(images: np.ndarray, bands: Sequence[str]) -> np.ndarray:
+    """Return images as they are drawn: in colour where their bands have red, green and blue, else one band of them.
+
+    Parameters
+    ----------
+    images
+        (N, C, H, W), finite.
+    bands
+        C names, or none where they are not known.
+
+    Returns
+    -------
+    numpy.ndarray
+        Colours from 0 to 1 (N, H, W, 3), or a band (N, H, W) as it is. Pictures of 8 bits keep their colours; bands of a
+        survey are scaled together (`colour_pictures`).
+    """
+    colours = colour_channels(bands)
+    if colours is None or not len(images):
+        return images[:, single_band(bands)]
+    chosen = images[:, colours]
+    if tuple(bands) == COLOURS and chosen.min() >= 0 and chosen.max() <= 255:
+        return np.moveaxis(chosen, 1, -1) / 255
+    return colour_pictures(chosen)
 
 
 def scene_preview(images: Sequence[np.ndarray], names: Sequence[str], pixel_scale: float) -> Any:

@@ -31,6 +31,7 @@ from darklens.inference.attribution import attributions
 from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.predictions import Predicted, Progress, predict_cutouts, prediction_table
 from darklens.inference.shipped import shipped_name
+from darklens.plots.pictures import drawn_images
 from darklens.progress import progress_bar
 from darklens.schema import read_json
 from darklens.simulation import load_preset
@@ -326,7 +327,8 @@ def _keep(model: TrainedModel, images: TestImages, measured: Measured, record: d
     np.savez(out / "arrays.npz", predicted=array, truth=images.truth)
     gallery = model.task.gallery(array, images.truth)
     rows = np.array([*gallery.examples, *gallery.mistakes], dtype=int)
-    np.save(out / "pictures.npy", np.asarray(images.cutouts.images[rows][:, 0], dtype=np.float32))
+    shown = np.nan_to_num(np.asarray(images.cutouts.images[rows], dtype=np.float32))
+    np.save(out / "pictures.npy", drawn_images(shown, images.cutouts.info.bands).astype(np.float32))
     record |= _described(gallery, images.cutouts) | {"mistakes_title": model.task.mistakes_title}
     if gallery.explained:
         _keep_explanations(model, images.cutouts, gallery, measured.predicted.adapt, out)

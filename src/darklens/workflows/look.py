@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from darklens.data.checks import constant_images
 from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
-from darklens.data.readers.files import COLOURS
 from darklens.errors import DamagedFileError
-from darklens.plots.pictures import colour_pictures, mosaic, save
+from darklens.plots.pictures import drawn_images, mosaic, save, single_band
 from darklens.workflows.following import after_looking
 
 SAMPLE = 512
@@ -147,14 +145,7 @@ def _chosen(cutouts: Cutouts) -> tuple[np.ndarray, list[str]]:
         captions = [cutouts.ids[i] for i in chosen]
     read, places, _ = _readable(cutouts, chosen)
     images, captions = np.nan_to_num(read.astype(np.float32)), [captions[place] for place in places]
-    if colours is not None:
-        return _colours(images[:, colours], already=tuple(cutouts.info.bands) == COLOURS), captions
-    return images[:, _single_band(cutouts.info.bands)], captions
-
-
-def _single_band(bands: Sequence[str]) -> int:
-    """The band of several that is drawn where they make no colours."""
-    return list(bands).index("VIS") if "VIS" in bands else 0
+    return drawn_images(images, cutouts.info.bands), captions
 
 
 def _drawn(cutouts: Cutouts) -> str:
@@ -164,14 +155,4 @@ def _drawn(cutouts: Cutouts) -> str:
     colours = colour_channels(bands)
     if colours is not None:
         return "" if len(bands) == 3 else f" (drawn as red, green and blue: {', '.join(bands[i] for i in colours)})"
-    return "" if len(bands) == 1 or alone else f" (drawn: {bands[_single_band(bands)]})"
-
-
-def _colours(images: np.ndarray, *, already: bool) -> np.ndarray:
-    """Red, green and blue (N, H, W, 3) from 0 to 1 of three bands (N, 3, H, W).
-
-    Pictures of 8 bits are drawn as they are; bands of a survey as in previews of presets.
-    """
-    if already and images.min() >= 0 and images.max() <= 255:
-        return np.moveaxis(images, 1, -1) / 255
-    return colour_pictures(images)
+    return "" if len(bands) == 1 or alone else f" (drawn: {bands[single_band(bands)]})"
