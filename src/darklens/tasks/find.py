@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from darklens.errors import DataError, RecipeError
 from darklens.evaluation.calibration import Calibration
-from darklens.tasks.base import Gallery, Goal, learned
+from darklens.tasks.base import Gallery, learned
 from darklens.tasks.classify import MISTAKES, TRY, Classify
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ class Find(Classify):
 
     ranking: ClassVar[str] = "tpr10"
     headlines: ClassVar[Sequence[str]] = ("tpr0", "tpr10", "purity", "completeness", "auc", "ece")
-    goal: ClassVar[Goal] = Goal("auc", 0.95, "AUC 0.95")
     mistakes_title: ClassVar[str] = "Others with the highest probabilities, and lenses with the lowest"
 
     def __post_init__(self) -> None:
@@ -97,10 +96,6 @@ class Find(Classify):
         return self.predictions(
             output.double() / calibration.temperature + torch.tensor([0.0, odds], dtype=torch.float64)
         )
-
-    def averaged(self, predictions: Tensor, calibration: Calibration) -> Tensor:
-        """Return the mean of probabilities (M, N, 2), its logarithm divided by the ensemble's own temperature."""
-        return self.calibrated(self.uncalibrated(predictions.mean(0)), calibration)
 
     def uncalibrated(self, predictions: Tensor) -> Tensor:
         """Return the logarithm of probabilities for the fraction of lenses among the training images."""
