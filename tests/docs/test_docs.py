@@ -33,9 +33,14 @@ def blocks(page: str, language: str) -> list[str]:
 CHEAPER = "--trainer.epochs 1 --network.widths=[8,8] --network.blocks=[1,1]"
 
 
-def test_every_column_of_a_simulated_catalogue_is_explained():
+def test_every_column_of_a_simulated_catalogue_is_explained(tmp_path):
     pages = {page: (DOCS / f"{page}.md").read_text("utf-8") for page in ("presets", "scenes")}
-    for preset in map(load_preset, builtin_names()):
+    own = []
+    for i, text in enumerate(blocks("presets.md", "yaml")):
+        own.append(tmp_path / f"own-{i}.yaml")
+        own[-1].write_text(text)
+    assert {"z_lens", "z_source"} <= set(Simulator(own[0]).catalog(1).columns)
+    for preset in map(load_preset, [*builtin_names(), *own]):
         page = pages["scenes" if isinstance(preset, ScenePreset) else "presets"]
         each = re.compile(rf"(magnitude|psf_fwhm|psf_e1|psf_e2|depth|sky_residual)_({'|'.join(preset.band_names)})$")
         columns = {each.sub(r"\1_BAND", name) for name in Simulator(preset).catalog(36).columns}

@@ -17,6 +17,7 @@ from darklens.simulation import Simulator, load_preset
 from darklens.simulation.draw import draw_block
 from darklens.simulation.library import resolve_preset
 from darklens.simulation.presets import DarkMatter
+from darklens.simulation.redshifts import deflection_scale, redshifts_of
 from darklens.simulation.scene import substructure_deflection
 
 
@@ -257,7 +258,9 @@ def test_stream_of_a_block_is_that_of_stored_datasets():
     preset = load_preset("model-3-noisy")
     expected = np.random.default_rng(np.random.SeedSequence([zlib.crc32(b"model-3-noisy"), 3, 0, 2]))
     drawn = [getattr(preset.deflector, name).sample(expected, 64) for name in ("mass", "e1", "e2", "x", "y", "gamma1")]
-    assert_allclose(draw_block(preset, 3, 2)["gamma1"], drawn[-1] * preset.deflection_scale, rtol=0)
+    assert_allclose(
+        draw_block(preset, 3, 2)["gamma1"], drawn[-1] * deflection_scale(preset, redshifts_of(preset, {})), rtol=0
+    )
 
 
 def own_preset(folder, name="mine", **changes):

@@ -50,7 +50,16 @@ def test_impossible_preset_is_refused(text, message, tmp_path):
         ),
         ({"zzz": 1}, "unknown key zzz"),
         ({"pixels": {"uniform": [3, 5]}}, "pixels: expected a whole number; got {'uniform': [3, 5]}"),
-        ({"z_lens": {"uniform": [0.1, 0.2]}}, "z_lens: expected a number; got {'uniform': [0.1, 0.2]}"),
+        ({"z_lens": {"uniform": 0.1}}, "z_lens: uniform takes [low, high]; got 0.1"),
+        (
+            {"z_source_convention": {"uniform": [1, 2]}},
+            "z_source_convention: expected a number; got {'uniform': [1, 2]}",
+        ),
+        ({"z_source": {"normal": [1, 0.1]}}, "z_source must be above zero; its lowest value is -inf"),
+        (
+            {"z_lens": {"uniform": [1.0, 1.5]}},
+            "z_source must be above z_lens by 0.05, and z_lens at least 0.01: of what",
+        ),
         ({"conserve_mass": 1}, "conserve_mass: expected true or false; got 1"),
         ({"description": 3}, "description: expected text; got 3"),
         ({"noise": 3}, "noise: expected text; got 3"),

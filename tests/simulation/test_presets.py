@@ -12,6 +12,7 @@ from darklens.simulation import load_preset
 from darklens.simulation.instruments import Instrument
 from darklens.simulation.presets import DarkMatter, Deflector, Source, Subhalos, Vortex
 from darklens.simulation.priors import Constant, LogUniform, Normal, PowerLaw, Uniform
+from darklens.simulation.redshifts import deflection_scale, redshifts_of
 
 ONE, ZERO = Constant(1.0), Constant(0.0)
 SIGNED = Uniform(-1, 1)
@@ -140,11 +141,15 @@ def test_properties_of_a_preset():
     changed = replace(preset, pixels=1, supersampling=1)
     assert changed.half_width == preset.instrument.pixel_scale / 2
     assert preset.labels == ["no_sub", "cdm", "axion"]
-    assert preset.deflection_scale == 1.0
+    assert scale_of(preset) == 1.0
     assert [replace(preset, noise=n).unit for n in ("physical", "deeplense-twice", "deeplense-doubled")] == [
         "e-/s", "counts", "e-/s"
     ]  # fmt: skip
-    assert replace(preset, z_source_convention=1.0).deflection_scale == pytest.approx(1)
+    assert scale_of(replace(preset, z_source_convention=1.0)) == pytest.approx(1)
+
+
+def scale_of(preset):
+    return deflection_scale(preset, redshifts_of(preset, {}))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def truncated_nfw_of_terms(
     return scale * dx, scale * dy
 
 
-def truncated_nfw_mass(Rs: Tensor, alpha_Rs: Tensor, r_trunc: Tensor, sigma_crit: float) -> Tensor:
+def truncated_nfw_mass(Rs: Tensor, alpha_Rs: Tensor, r_trunc: Tensor, sigma_crit: float | Tensor) -> Tensor:
     """Return the total mass of truncated NFW halos.
 
     Parameters
@@ -86,7 +86,7 @@ def truncated_nfw_mass(Rs: Tensor, alpha_Rs: Tensor, r_trunc: Tensor, sigma_crit
     alpha_Rs
         Deflection of the same halo without truncation at ``Rs``, arcsec.
     sigma_crit
-        Critical surface density, M☉/arcsec².
+        Critical surface density, M☉/arcsec²; a number, or one for each halo.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def truncated_nfw_mass(Rs: Tensor, alpha_Rs: Tensor, r_trunc: Tensor, sigma_crit
     return math.pi * sigma_crit * Rs * alpha_Rs / (1 - math.log(2)) * _total(r_trunc / Rs)
 
 
-def truncated_nfw_scale_deflection(mass: Tensor, Rs: Tensor, r_trunc: Tensor, sigma_crit: float) -> Tensor:
+def truncated_nfw_scale_deflection(mass: Tensor, Rs: Tensor, r_trunc: Tensor, sigma_crit: float | Tensor) -> Tensor:
     """Return ``alpha_Rs`` of halos of a given total mass: the inverse of `truncated_nfw_mass`.
 
     Parameters
@@ -107,7 +107,7 @@ def truncated_nfw_scale_deflection(mass: Tensor, Rs: Tensor, r_trunc: Tensor, si
     Rs, r_trunc
         Scale and truncation radius, arcsec.
     sigma_crit
-        Critical surface density, M☉/arcsec².
+        Critical surface density, M☉/arcsec²; a number, or one for each halo.
 
     Returns
     -------

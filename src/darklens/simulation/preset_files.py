@@ -149,6 +149,9 @@ def _part(kind: type, content: Mapping[str, Any], where: str) -> Any:
 
 
 def _convert(annotation: str, value: Any, where: str) -> Any:
+    if annotation == "float | Prior":
+        prior = parse_prior(value, where)
+        return prior.value if isinstance(prior, Constant) else prior
     if annotation.startswith("Prior"):
         return parse_prior(value, where)
     if annotation.startswith("Mapping[str, float]"):

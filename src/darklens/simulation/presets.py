@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from darklens.errors import PresetError
-from darklens.physics import Cosmology, deflection_rescaling
+from darklens.physics import Cosmology
 from darklens.simulation.identity import Content
 from darklens.simulation.instruments import Instrument
 from darklens.simulation.priors import Constant, PowerLaw, Prior, WarmPowerLaw
+from darklens.simulation.redshifts import check_redshifts
 from darklens.usercode import is_reference
 
 Noise = Literal["physical", "deeplense-twice", "deeplense-doubled"]
@@ -212,6 +213,9 @@ class Preset(Content):
     Light is sampled at the centres of ``supersampling`` × ``supersampling`` sub-pixels of each pixel; with ``adaptive``,
     at tens or hundreds of places in those sub-pixels where that is not enough (`darklens.simulation.quadrature`).
 
+    ``z_lens`` and ``z_source`` are numbers, or priors from which each image has redshifts of its own, given that the source
+    lies behind the lens (`darklens.simulation.redshifts`).
+
     With ``z_source_convention`` the Einstein radii and the shear of the preset are taken to be those for a source at
     that redshift, and are rescaled to ``z_source`` with ``convention_cosmology``: a quirk of published data.
     """
@@ -224,8 +228,8 @@ class Preset(Content):
     source: Source
     classes: Mapping[str, DarkMatter]
     noise: Noise
-    z_lens: float
-    z_source: float
+    z_lens: float | Prior
+    z_source: float | Prior
     cosmology: Cosmology = Cosmology()
     z_source_convention: float | None = None
     convention_cosmology: Cosmology = Cosmology()
@@ -242,12 +246,7 @@ class Preset(Content):
         for name in ("pixels", "supersampling"):
             if (value := getattr(self, name)) < 1:
                 raise PresetError(f"{name} must be at least 1; got {value}")
-        if not 0 < self.z_lens < self.z_source:
-            raise PresetError(
-                f"z_source must be above z_lens, and both above zero: z_lens={self.z_lens}, z_source={self.z_source}"
-            )
-        if self.z_source_convention is not None and self.z_source_convention <= self.z_lens:
-            raise PresetError(f"z_source_convention must be above z_lens; got {self.z_source_convention}")
+        check_redshifts(self.z_lens, self.z_source, self.z_source_convention)
         for name in ("cosmology", "convention_cosmology"):
             _possible(getattr(self, name), name)
         if not self.classes:
@@ -274,11 +273,9 @@ class Preset(Content):
         return self.pixels * self.instrument.pixel_scale / 2
 
     @property
-    def deflection_scale(self) -> float:
-        """What all reduced deflection angles are multiplied with."""
-        if self.z_source_convention is None:
-            return 1.0
-        return deflection_rescaling(self.z_lens, self.z_source, self.z_source_convention, self.convention_cosmology)
+    def redshifts_vary(self) -> bool:
+        """Whether images have redshifts of their own, which are then columns of the catalogue."""
+        return not (isinstance(self.z_lens, int | float) and isinstance(self.z_source, int | float))
 
     @property
     def unit(self) -> str:

@@ -22,6 +22,8 @@ from darklens.physics.lensing import Deflect
 from darklens.simulation.columns import Columns, as_tensor, columns_of
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import STRENGTHS, Substructure, column_names, deflection_function, gather, own_profile
+from darklens.simulation.redshifts import deflection_scale, redshifts_of
+from darklens.usercode import is_reference
 
 Light = Callable[[Tensor, Tensor], Tensor]
 
@@ -65,7 +67,9 @@ def substructure_columns(preset: Preset, label: str) -> list[str]:
         names += ["subhalo_profile", "subhalo_x", "subhalo_y"]
     elif matter.point_profile is not None:
         names += [f"subhalo_{name}" for name in column_names(deflection_function(matter.point_profile)).values()]
-    return names
+    own = matter.add is not None or is_reference(matter.point_profile or "")
+    rescaled = own and preset.redshifts_vary and preset.z_source_convention is not None
+    return names + (["z_lens", "z_source"] if rescaled else [])
 
 
 def main_deflection(preset: Preset, columns: Columns, like: torch.dtype | Tensor, *, shear: bool = True) -> Deflect:
@@ -143,8 +147,10 @@ def substructure(preset: Preset, label: str, columns: Columns, like: torch.dtype
     if profile is not None:
         found = gather(profile, added, example)
         # Parameters in the catalogue hold the rescaling, but for those whose meaning is not known.
-        factor = 1.0 if profile in STRENGTHS else preset.deflection_scale
-        parts.append(replace(found, weights=found.weights * factor))
+        if profile not in STRENGTHS and preset.z_source_convention is not None:
+            factor = as_tensor(deflection_scale(preset, redshifts_of(preset, columns))).to(example)
+            found = replace(found, weights=found.weights * factor.view(-1, 1))
+        parts.append(found)
     return parts
 
 
