@@ -95,6 +95,20 @@ def test_a_statistic_that_never_varied_is_left_out(value):
     assert_allclose(normal_scores(torch.tensor([[value], [value + 1e-7], [value + 9]]), quantiles), 0)
 
 
+def test_a_statistic_that_varied_by_rounding_is_left_out():
+    quantiles = torch.linspace(2.5, 2.500001, len(LEVELS), dtype=torch.float64)[None]
+    assert_allclose(normal_scores(torch.tensor([[2.5], [2.6]]), quantiles), 0)
+
+
+@pytest.mark.parametrize("images", [1, 30])
+def test_images_that_are_all_alike_give_numbers(images):
+    features, statistics = torch.ones(images, 8).double(), torch.full((images, 5), 0.25).double()
+    score = OutlierScore.fit(features, statistics, (features, statistics))
+    assert_allclose(score(features, statistics), 0, atol=1e-6)
+    other = torch.from_numpy(RNG.normal(0, 1, (20, 8))), torch.from_numpy(RNG.normal(0, 1, (20, 5)))
+    assert (score(*other) > 1).all()
+
+
 def test_half_of_the_values_equal():
     known = np.concatenate([np.zeros(500), np.linspace(0, 5, 501)])[:, None]
     quantiles = torch.from_numpy(np.quantile(known, LEVELS, axis=0).T.copy())

@@ -281,7 +281,8 @@ def test_the_last_galaxy_is_chosen_by_numbers_that_single_precision_rounds_to_on
 
 
 @pytest.mark.parametrize(
-    "stack", [np.ones((2, 3, 4, 5)), np.array([[1.0, np.nan]]), np.array([[[1.0, 2.0]], [[1.0, -1.0]]])]
+    "stack",
+    [np.ones((2, 3, 4, 5)), np.ones((0, 8, 8)), np.array([[1.0, np.nan]]), np.array([[[1.0, 2.0]], [[1.0, -1.0]]])],
 )
 def test_galaxies_that_cannot_be_used_are_refused(stack, tmp_path):
     np.save(tmp_path / "g.npy", stack)

@@ -88,8 +88,13 @@ def test_half_of_the_objects_at_one_half_are_lenses():
 
 
 def test_an_ensemble_is_shifted_to_the_prior_once():
-    members = torch.stack([TASK.calibrated(LOGITS, Calibration()), TASK.calibrated(LOGITS + 0.2, Calibration())])
-    assert_allclose(TASK.averaged(members, Calibration()), members.mean(0), rtol=1e-9)
+    """Members are averaged among the training images: at a small prior the most confident one would decide alone."""
+    other = LOGITS * torch.tensor([1.0, -2.0])
+    among_training = torch.stack([LOGITS.double().softmax(-1), other.double().softmax(-1)]).mean(0).numpy()
+    weighed = among_training * [0.99 / 0.6, 0.01 / 0.4]
+    members = torch.stack([TASK.calibrated(LOGITS, Calibration()), TASK.calibrated(other, Calibration())])
+    found = TASK.averaged(members, Calibration())
+    assert_allclose(found, weighed / weighed.sum(1, keepdims=True), rtol=1e-9)
 
 
 def test_prediction_sets_hold_the_truth_as_often_as_promised():

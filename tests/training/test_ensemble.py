@@ -77,6 +77,19 @@ def test_ensemble_of_two_runs_is_a_run(tmp_path):
         assert copied.read_bytes() == (each / "model" / "config.json").read_bytes()
 
 
+def test_searches_at_other_priors_are_refused(tmp_path):
+    """Probabilities for 1% and for half of the objects have no mean."""
+    search = {"name": "find", "class_names": ["nonlens", "lens"], "share": 0.3, "prior": 0.01}
+    labels = {"outputs": ["nonlens", "lens"], "classes": ["nonlens", "lens"]}
+    tasks = [search, search, search | {"share": 0.4}, search | {"prior": 0.5}]
+    runs = [run(tmp_path / name, task=task, **labels) for name, task in zip("abcd", tasks, strict=True)]
+    with pytest.raises(
+        ModelError, match=r"d and .*a cannot be averaged: stated prior of their tasks differ \(0\.5 and 0\.01\)"
+    ):
+        make_ensemble([runs[0], runs[3]], tmp_path / "out")
+    assert len(read_config(make_ensemble(runs[:3], tmp_path / "all") / "model").members) == 3
+
+
 def test_equal_recipes_are_named_once(tmp_path):
     runs = [run(tmp_path / name) for name in ("a", "b", "c")]
     out = make_ensemble(runs, tmp_path / "all")

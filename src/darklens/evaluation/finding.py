@@ -103,10 +103,13 @@ def finding_metrics(probabilities: Floats, positive: Floats, prior: float) -> li
 
 
 def population_weights(positive: Floats, prior: float) -> Floats:
-    """Return how much each image (N,) counts where a fraction ``prior`` of the population is positive; their mean is 1."""
+    """Return how much each image (N,) counts where a fraction ``prior`` of the population is positive; their mean is 1.
+
+    Images of one kind alone stand for no population: nan.
+    """
     share = float(np.mean(positive))
     if not 0 < share < 1:
-        return np.ones(len(positive))
+        return np.full(len(positive), np.nan)
     return np.where(positive > 0, prior / share, (1 - prior) / (1 - share))
 
 
@@ -175,7 +178,7 @@ def candidates_statistic(scores: Floats, positive: Floats, prior: float, recall:
 
 
 def precision_statistic(scores: Floats, positive: Floats) -> Statistic:
-    """Return the average precision: the mean precision over positives, from the highest score on."""
+    """Return the average precision: the mean precision over positives, from the highest score on; nan of one kind alone."""
     thresholds = _Thresholds(scores, positive)
 
     def statistic(weights: Floats) -> Floats:
@@ -183,7 +186,7 @@ def precision_statistic(scores: Floats, positive: Floats) -> Statistic:
         steps = np.diff(true, axis=1, prepend=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             precision = np.where(steps > 0, true / (true + false), 0)
-            average: Floats = (steps * precision).sum(1) / true[:, -1]
+            average: Floats = np.where(false[:, -1] > 0, (steps * precision).sum(1) / true[:, -1], np.nan)
         return average
 
     return statistic

@@ -17,6 +17,12 @@ LEVELS = (0.001, 0.005, 0.02, 0.05, *(i / 10 for i in range(1, 10)), 0.95, 0.98,
 between these and the second next ones."""
 
 
+ROUNDING = 1e-5
+"""A statistic whose quantiles differ by less than this, relatively, is taken as one that never varied."""
+LEAST_THRESHOLD = 1e-6
+"""Distances of what is usual are at least this: of images that are all alike they would be 0."""
+
+
 def last_linear(network: nn.Module) -> nn.Linear | None:
     """The layer that turns a network's features into its answer."""
     layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
@@ -69,11 +75,14 @@ def normal_scores(values: Tensor, quantiles: Tensor) -> Tensor:
     least = (0.005 * (highest - lowest)).clamp_min(1e-300)
     below = (lowest - x).clamp_min(0) / (quantiles[:, 2:3] - lowest).maximum(least) * (normal[2] - normal[0])
     above = (x - highest).clamp_min(0) / (highest - quantiles[:, -3:-2]).maximum(least) * (normal[-1] - normal[-3])
-    return torch.where(highest > lowest, inside - below + above, 0.0).T
+    # Equal but for rounding is equal: on another device, or in another precision, it would be something else.
+    varied = highest - lowest > ROUNDING * quantiles.abs().amax(1, keepdim=True)
+    return torch.where(varied, inside - below + above, 0.0).T
 
 
 def _mean_and_precision(rows: Tensor) -> tuple[Tensor, Tensor]:
-    covariance = torch.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
+    size = rows.shape[1]
+    covariance = torch.cov(rows.T).reshape(size, size) if len(rows) > 1 else rows.new_zeros(size, size)
     # A little of each feature's own variance keeps the inverse from trusting directions that were hardly seen.
     covariance = 0.98 * covariance + torch.diag(0.02 * covariance.diagonal() + 1e-9)
     return rows.mean(0), torch.linalg.inv(covariance)
@@ -137,9 +146,9 @@ class OutlierScore:
             statistics_precision=statistics_precision,
         )  # fmt: skip
         each = distances.distances(*held_out)
-        usual = each.quantile(USUAL, dim=0)
+        usual = each.quantile(USUAL, dim=0).clamp_min(LEAST_THRESHOLD)
         # The larger of the two is above its own 99% more often than each.
-        return replace(distances, thresholds=usual * (each / usual).amax(1).quantile(USUAL))
+        return replace(distances, thresholds=usual * (each / usual).amax(1).quantile(USUAL).clamp_min(LEAST_THRESHOLD))
 
     def __call__(self, features: Tensor, statistics: Tensor) -> Tensor:
         """Scores (N,) of features (N, F) and statistics (N, S)."""

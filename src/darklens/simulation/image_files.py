@@ -38,6 +38,6 @@ def load_galaxies(path: str) -> np.ndarray:
     stack = load_image(path)
     if stack.ndim == 2:
         stack = stack[None]
-    if stack.ndim != 3 or not (np.isfinite(stack).all() and (stack.sum((1, 2)) > 0).all()):
+    if stack.ndim != 3 or not len(stack) or not (np.isfinite(stack).all() and (stack.sum((1, 2)) > 0).all()):
         raise PresetError(f"{path}: expected galaxies (N, H, W), finite and brighter than zero in sum")
     return stack

@@ -169,6 +169,8 @@ class Task(ABC):
         Key and title of the validation metric that is drawn beside the loss.
     goal
         The validation metric and value whose time is measured.
+    must_agree
+        Attributes of the task that members of an ensemble must share, for their predictions to be averaged.
     mistakes_title
         What a report calls its worst predictions.
     predicts
@@ -179,6 +181,7 @@ class Task(ABC):
     headlines: ClassVar[Sequence[str]] = ()
     validation_curve: ClassVar[tuple[str, str] | None] = None
     goal: ClassVar[Goal | None] = None
+    must_agree: ClassVar[Sequence[str]] = ()
     mistakes_title: ClassVar[str] = "Largest errors"
     predicts: ClassVar[Literal["columns", "images"]] = "columns"
 

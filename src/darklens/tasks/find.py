@@ -45,6 +45,7 @@ class Find(Classify):
     share: float = learned(0.5)
 
     ranking: ClassVar[str] = "tpr10"
+    must_agree: ClassVar[Sequence[str]] = ("positive", "stated_prior")
     headlines: ClassVar[Sequence[str]] = ("tpr0", "tpr10", "purity", "completeness", "auc", "ece")
     mistakes_title: ClassVar[str] = "Others with the highest probabilities, and lenses with the lowest"
 
@@ -96,6 +97,13 @@ class Find(Classify):
         return self.predictions(
             output.double() / calibration.temperature + torch.tensor([0.0, odds], dtype=torch.float64)
         )
+
+    def averaged(self, predictions: Tensor, calibration: Calibration) -> Tensor:
+        """Return the mean of probabilities (M, N, 2) for the fraction among the training images, shifted to the prior.
+
+        Means at a small prior would follow the one member of the highest probability.
+        """
+        return self.calibrated(self.uncalibrated(predictions).exp().mean(0).log(), calibration)
 
     def uncalibrated(self, predictions: Tensor) -> Tensor:
         """Return the logarithm of probabilities for the fraction of lenses among the training images."""

@@ -39,7 +39,7 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
     Raises
     ------
     ModelError
-        If there are fewer than two, or they differ in classes, channels, size, pixel scale or unit.
+        If there are fewer than two, or they differ in classes, channels, size, pixel scale, unit or what the task asks for.
 
     Notes
     -----
@@ -68,6 +68,14 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
     members = [load_model(folder, trust_code=trust_code or carries_only(folder, own)) for folder in folders]
     begun = (out / "run.json").is_file()
     recipe = recorded_job(out, trust_code=trust_code).recipe if begun else _recipe_of(records)
+    first = members[0].task
+    for run, member in zip(runs[1:], members[1:], strict=True):
+        for name in first.must_agree:
+            if (value := getattr(member.task, name)) != (wanted := getattr(first, name)):
+                what = name.replace("_", " ")
+                raise ModelError(
+                    f"{run} and {runs[0]} cannot be averaged: {what} of their tasks differ ({value} and {wanted})"
+                )
     names = [f"members/{number}" for number in range(len(runs))]
     config = dataclasses.replace(
         configs[0],

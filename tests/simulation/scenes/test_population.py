@@ -90,6 +90,13 @@ def test_einstein_radius_and_velocity_dispersion_are_those_of_an_isothermal_sphe
         assert LensCosmo(z_lens, z_source, cosmology).sis_sigma_v2theta_E(sigma) == pytest.approx(theta_E, rel=2e-3)
 
 
+def test_an_ellipticity_without_its_other_half_gives_way_to_the_axis_ratio(preset):
+    table = lenses().drop("lens_e1", "lens_e2", strict=False)
+    half = table.with_columns(lens_axis_ratio=pl.lit(0.8), lens_e1=pl.lit(0.9))
+    drawn = TableSky(preset(half)).lenses(np.random.default_rng(0), 50)
+    np.testing.assert_allclose(np.hypot(drawn.deflector.e1, drawn.deflector.e2), 0.2 / 1.8, rtol=1e-9)
+
+
 def test_without_places_sources_are_uniform_within_the_einstein_radius(preset):
     drawn = TableSky(preset(lenses().drop("source_x", "source_y"))).lenses(np.random.default_rng(0), 20_000)
     share = (np.hypot(drawn.source_x, drawn.source_y) / drawn.theta_E) ** 2
@@ -147,6 +154,8 @@ def test_names_of_columns_are_checked(preset, columns, message):
         (pl.lit(0.2).alias("z_source"), "z_source must be above z_lens"),
         (pl.lit(5.5).alias("z_source"), "at most the preset's z_source of 5"),
         (pl.lit(0.0).alias("source_R_sersic"), "source_R_sersic must be above 0"),
+        (pl.lit(-99.0).alias("lens_magnitude_g"), "lens_magnitude_g must be above 0 and below 40; row 0"),
+        (pl.lit(700.0).alias("theta_E"), "theta_E must be above 0 and below 100"),
         (pl.lit(0.99).alias("lens_e1") + 0, "lens_e1 and e2 must be inside"),
     ],
 )

@@ -22,8 +22,8 @@ DEFAULTS = {"lens_n_sersic": 4.0, "source_n_sersic": 1.0}
 """Sérsic indices of a table without them: those of de Vaucouleurs and of an exponential disc."""
 
 BOUNDS = {
-    "theta_E": (0.0, math.inf), "sigma_v": (0.0, math.inf), "R_sersic": (0.0, math.inf), "n_sersic": (0.2, 10.0),
-    "axis_ratio": (0.0, 1.0 + 1e-9), "e1": (-1.0, 1.0), "e2": (-1.0, 1.0)
+    "theta_E": (0.0, 100.0), "sigma_v": (0.0, 3000.0), "R_sersic": (1e-4, 100.0), "n_sersic": (0.2, 10.0),
+    "axis_ratio": (0.0, 1.0 + 1e-9), "e1": (-1.0, 1.0), "e2": (-1.0, 1.0), "magnitude": (0.0, 40.0),
 }  # fmt: skip
 """Values of a column, whatever it is a column of, are above the first and below the second."""
 
@@ -77,7 +77,7 @@ class TableSky(Sky):
         """The deflectors or sources of rows, whose spectra are not known."""
         count = len(rows["z_lens"])
         magnitudes = np.stack([rows[f"{what}_magnitude_{band}"] for band in self.preset.bands], axis=1)
-        if f"{what}_e1" in rows:
+        if f"{what}_e1" in rows and f"{what}_e2" in rows:
             e1, e2 = rows[f"{what}_e1"], rows[f"{what}_e2"]
         else:
             q, angle = rows[f"{what}_axis_ratio"], rng.uniform(0, 2 * math.pi, count)
@@ -193,7 +193,8 @@ def _check_values(path: Path, rows: Rows, highest: float) -> None:
             )
 
     for name, values in rows.items():
-        low, high = BOUNDS.get(name, BOUNDS.get(name.partition("_")[2], (-math.inf, math.inf)))
+        low, high = BOUNDS.get(name) or BOUNDS.get(name.split("_", 1)[-1]) or (-math.inf, math.inf)
+        low, high = BOUNDS["magnitude"] if "_magnitude_" in name else (low, high)
         check((values > low) & (values < high), name, f"must be above {low:g} and below {high:g}")
     check(rows["z_lens"] > 0, "z_lens", "must be above 0")
     check(rows["z_source"] > rows["z_lens"], "z_source", "must be above z_lens")
