@@ -40,6 +40,7 @@ from darklens.physics.nfw import (
     truncated_nfw_deflection,
     truncated_nfw_mass,
     truncated_nfw_scale_deflection,
+    truncated_nfw_share,
 )
 from darklens.physics.noise import (
     background_rms,
@@ -105,5 +106,6 @@ __all__ = [
     "truncated_nfw_deflection",
     "truncated_nfw_mass",
     "truncated_nfw_scale_deflection",
+    "truncated_nfw_share",
     "vortex_point_masses",
 ]

@@ -159,6 +159,19 @@ def kpc_per_arcsec(redshift: Z, cosmology: Cosmology = Cosmology()) -> Z:
     return _number(distance / ARCSEC_PER_RADIAN)
 
 
+def comoving_distance(redshift: NDArray[np.float64], cosmology: Cosmology = Cosmology()) -> NDArray[np.float64]:
+    """Return the comoving distances to redshifts, Mpc, of the same shape."""
+    found: NDArray[np.float64] = _astropy(cosmology).comoving_distance(redshift).to_value("Mpc")
+    return found
+
+
+def hubble_distance(redshift: NDArray[np.float64], cosmology: Cosmology = Cosmology()) -> NDArray[np.float64]:
+    """Return c / H at redshifts, Mpc: the comoving depth of a unit of redshift."""
+    model = _astropy(cosmology)
+    found: NDArray[np.float64] = model.hubble_distance.to_value("Mpc") * model.inv_efunc(redshift)
+    return found
+
+
 def nfw_concentration(mass: Mass, redshift: Redshift, cosmology: Cosmology = Cosmology()) -> Mass:
     """Return the median concentration of NFW halos.
 

@@ -116,6 +116,25 @@ def truncated_nfw_scale_deflection(mass: Tensor, Rs: Tensor, r_trunc: Tensor, si
     return mass * (1 - math.log(2)) / (math.pi * sigma_crit * Rs * _total(r_trunc / Rs))
 
 
+def truncated_nfw_share(tau: Tensor, concentration: Tensor) -> Tensor:
+    """Return the total mass of truncated NFW halos in units of M200 of the same halos without truncation.
+
+    Parameters
+    ----------
+    tau
+        Truncation radius in scale radii.
+    concentration
+        r200 / Rs.
+
+    Returns
+    -------
+    A factor, of their shape.
+
+    Source: Baltz, Marshall & Oguri (2009), eq. A.4.
+    """
+    return _total(tau) / (torch.log1p(concentration) - concentration / (1 + concentration))
+
+
 def nfw_mass_before_truncation(
     mass: Tensor, tau: Tensor, concentration: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:

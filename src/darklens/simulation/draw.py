@@ -21,6 +21,7 @@ from darklens.physics import (
 from darklens.physics.cosmology import Redshift
 from darklens.simulation.columns import as_tensor, scatter
 from darklens.simulation.identity import Content
+from darklens.simulation.line_of_sight import draw_line_of_sight
 from darklens.simulation.mass import conserve_mass
 from darklens.simulation.presets import DarkMatter, Distances, LensLight, Preset, Subhalos, Vortex
 from darklens.simulation.priors import Floats
@@ -149,6 +150,8 @@ def _dark_matter(
         drawn |= _vortex(preset, matter.vortex, rng, z, images=len(chosen))
     if matter.add is not None:
         drawn |= _populated(matter.add, rng, rows, chosen)
+    if matter.line_of_sight is not None:
+        drawn |= draw_line_of_sight(preset, matter.line_of_sight, rng, z, images=len(chosen))
     return drawn
 
 

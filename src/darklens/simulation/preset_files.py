@@ -12,7 +12,7 @@ from darklens.errors import PresetError
 from darklens.physics import Cosmology
 from darklens.simulation.instruments import Instrument
 from darklens.simulation.library import resolve_preset
-from darklens.simulation.presets import DarkMatter, Deflector, LensLight, Preset, Source, Subhalos, Vortex
+from darklens.simulation.presets import DarkMatter, Deflector, LensLight, LineOfSight, Preset, Source, Subhalos, Vortex
 from darklens.simulation.priors import Constant, parse_prior
 from darklens.simulation.scenes.presets import Band, Population, Rules, SceneClass, ScenePreset
 from darklens.usercode import check_trusted, is_reference, references
@@ -116,7 +116,7 @@ def _cosmology(content: Mapping[str, Any], key: str) -> Cosmology:
 
 def _class(content: Mapping[str, Any], where: str) -> DarkMatter:
     parts: dict[str, Any] = dict(content)
-    for name, kind in (("subhalos", Subhalos), ("vortex", Vortex)):
+    for name, kind in (("subhalos", Subhalos), ("vortex", Vortex), ("line_of_sight", LineOfSight)):
         if parts.get(name) is not None:
             parts[name] = _part(kind, _mapping(parts, name, f"{where}.{name}"), f"{where}.{name}")
     return _part(DarkMatter, parts, where)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from darklens.errors import PresetError
 from darklens.physics import Cosmology
+from darklens.physics.halos import MASSES
 from darklens.simulation.identity import Content
 from darklens.simulation.instruments import Instrument
 from darklens.simulation.priors import Constant, PowerLaw, Prior, WarmPowerLaw
@@ -178,15 +179,46 @@ class Vortex:
 
 
 @dataclass(frozen=True)
+class LineOfSight:
+    """Halos between observer and source, projected into the lens plane (`darklens.physics.line_of_sight`).
+
+    ``mass`` is the range of their M200 in M☉, and their number is that of the mass function of Sheth & Tormen (1999), times
+    ``amplitude``, in a double cone about the square of ``half_width`` arcsec (half of the image if not given). They are NFW
+    halos, truncated at r200, of median concentrations with a scatter of ``concentration_scatter`` dex.
+    """
+
+    mass: tuple[float, float]
+    amplitude: float = 1.0
+    half_width: float | None = None
+    concentration_scatter: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.mass
+        if not MASSES[0] <= low < high <= MASSES[1]:
+            raise PresetError(
+                f"line_of_sight.mass is a range of M☉ in {MASSES[0]:g} to {MASSES[1]:g}; got {low:g}, {high:g}"
+            )
+        for name in ("amplitude", "half_width"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise PresetError(f"line_of_sight.{name} must be above zero; got {value}")
+        if not 0 <= self.concentration_scatter < 1:
+            raise PresetError(
+                f"line_of_sight.concentration_scatter is in dex, from 0 to 1; got {self.concentration_scatter}"
+            )
+
+
+@dataclass(frozen=True)
 class DarkMatter:
     """What one class adds to the main deflector; ``add`` names a function of the user's.
 
     A line vortex may come with one of the others: subhalos, a function, or a vortex of point masses exclude each other.
+    Halos along the line of sight may come with any of them.
     """
 
     subhalos: Subhalos | None = None
     vortex: Vortex | None = None
     add: str | None = None
+    line_of_sight: LineOfSight | None = None
 
     def __post_init__(self) -> None:
         masses = None if self.line is not None else self.vortex
@@ -247,6 +279,11 @@ class Preset(Content):
             if (value := getattr(self, name)) < 1:
                 raise PresetError(f"{name} must be at least 1; got {value}")
         check_redshifts(self.z_lens, self.z_source, self.z_source_convention)
+        if any(matter.line_of_sight is not None for matter in self.classes.values()):
+            if self.z_source_convention is not None:
+                raise PresetError("line_of_sight does not go with a z_source_convention, which is for one lens plane")
+            if self.cosmology.Om0 == 0:
+                raise PresetError("line_of_sight needs a cosmology with matter: cosmology.Om0 is 0")
         for name in ("cosmology", "convention_cosmology"):
             _possible(getattr(self, name), name)
         if not self.classes:

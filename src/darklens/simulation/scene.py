@@ -67,6 +67,8 @@ def substructure_columns(preset: Preset, label: str) -> list[str]:
         names += ["subhalo_profile", "subhalo_x", "subhalo_y"]
     elif matter.point_profile is not None:
         names += [f"subhalo_{name}" for name in column_names(deflection_function(matter.point_profile)).values()]
+    if matter.line_of_sight is not None:
+        names += [f"los_{name}" for name in column_names(deflection_function("tnfw")).values()]
     own = matter.add is not None or is_reference(matter.point_profile or "")
     rescaled = own and preset.redshifts_vary and preset.z_source_convention is not None
     return names + (["z_lens", "z_source"] if rescaled else [])
@@ -151,6 +153,9 @@ def substructure(preset: Preset, label: str, columns: Columns, like: torch.dtype
             factor = as_tensor(deflection_scale(preset, redshifts_of(preset, columns))).to(example)
             found = replace(found, weights=found.weights * factor.view(-1, 1))
         parts.append(found)
+    if matter.line_of_sight is not None:
+        halos = {k.removeprefix("los_"): v for k, v in columns.items() if k.startswith("los_")}
+        parts.append(gather("tnfw", halos, example))
     return parts
 
 
