@@ -47,7 +47,7 @@ def double_cone_width(z: Floats, z_lens: Redshift, z_source: Redshift, cosmology
     -------
     1 at the lens, falling to 0 towards observer and source; of the shape of ``z``.
 
-    Source: Şengül et al. (2020).
+    Source: the first-order expansion above, after Şengül et al. (2020).
     """
     halo, lens, source = (comoving_distance(np.asarray(one), cosmology) for one in (z, z_lens, z_source))
     return double_cone_width_of_distances(halo, lens, source)
@@ -93,7 +93,7 @@ def effective_halo(
     -------
     Parameters of the same shape.
 
-    Source: Şengül et al. (2020).
+    Source: the first-order expansion above, after Şengül et al. (2020).
     """
     stretch = np.where(behind, width, 1.0)
     return EffectiveHalo(Rs / stretch, r_trunc / stretch, np.where(behind, alpha_Rs, alpha_Rs * width))
