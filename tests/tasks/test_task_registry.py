@@ -62,7 +62,7 @@ def test_tasks_by_name(own):
             RecipeError, match=rf"own\.py:{name}: is no task: expected a dataclass that is derived from"
         ):
             task_class(f"{own}:{name}")
-    with pytest.raises(RecipeError, match="'regres'; there are classify, regress, and your own as my_task"):
+    with pytest.raises(RecipeError, match="'regres'; there are classify, find, regress, and your own as my_task"):
         task_class("regres")
 
 
@@ -88,7 +88,7 @@ def test_options_of_an_own_task_and_what_it_learns(own):
         ({"name": "regress", "target": 3}, "model here: task.target is 3; expected str"),
         ({"name": "regress", "targt": "m"}, "model here: unknown key task.targt; did you mean task.target?"),
         ({"name": "regress", "target": ""}, "model here: a regression needs a target, the catalogue column to learn"),
-        ({}, "model here: task is 'None'; there are classify, regress"),
+        ({}, "model here: task is 'None'; there are classify, find, regress"),
     ],
 )
 def test_errors_name_the_file_once_and_are_of_the_kind_that_is_asked_for(content, message):

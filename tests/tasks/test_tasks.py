@@ -159,7 +159,7 @@ def test_task_survives_its_record(task):
 
 
 BAD = {
-    "task is 'clasify'; there are classify, regress": {"name": "clasify"},
+    "task is 'clasify'; there are classify, find, regress": {"name": "clasify"},
     "unknown key task.lossses; did you mean task.losses?": {"name": "classify", "lossses": []},
     "unknown key task.losses[0].smoothing; did you mean": {"name": "classify", "losses": [{"smoothing": 0.1}]},
     "unknown key task.class_names": {"name": "classify", "class_names": ["a", "b"]},

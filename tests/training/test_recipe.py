@@ -67,7 +67,8 @@ def test_names_and_lines_on_them():
 
 def test_name_without_its_folder_is_told_all_that_have_it():
     with pytest.raises(
-        RecipeError, match=r"no recipe 'demo'\. Did you mean 'mass/demo' or 'substructure/demo'\? There are"
+        RecipeError,
+        match=r"no recipe 'demo'\. Did you mean 'finding/demo' or 'mass/demo' or 'substructure/demo'\? There are",
     ):
         load_recipe("demo")
     with pytest.raises(RecipeError, match=r"no recipe 'zzzz'\. There are mass/darklens, .*; your own is a \.yaml file"):

@@ -120,7 +120,7 @@ class Recipe:
     name
         Where it is in the library.
     task
-        What is learned: ``name`` (classify, regress, or your own as my_task.py:Class) and the options of that task.
+        What is learned: ``name`` (classify, find, regress, or your own as my_task.py:Class) and the options of that task.
     description
         What it is.
     source
