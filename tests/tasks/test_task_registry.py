@@ -20,6 +20,7 @@ from darklens.tasks.registry import (
     task_content,
     task_title,
 )
+from darklens.tasks.find import Find
 from darklens.tasks.regress import Regress
 
 OWN = """
@@ -54,6 +55,7 @@ def own(tmp_path):
 def test_tasks_by_name(own):
     assert task_class("classify") is Classify
     assert task_class("regress") is Regress
+    assert task_class("find") is Find
     found = task_class(f"{own}:Squared")
     assert found.__name__ == "Squared"
     assert issubclass(found, Regress)

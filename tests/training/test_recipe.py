@@ -71,7 +71,9 @@ def test_name_without_its_folder_is_told_all_that_have_it():
         match=r"no recipe 'demo'\. Did you mean 'finding/demo' or 'mass/demo' or 'substructure/demo'\? There are",
     ):
         load_recipe("demo")
-    with pytest.raises(RecipeError, match=r"no recipe 'zzzz'\. There are mass/darklens, .*; your own is a \.yaml file"):
+    with pytest.raises(
+        RecipeError, match=r"no recipe 'zzzz'\. There are finding/demo, mass/darklens, .*; your own is a \.yaml file"
+    ):
         load_recipe("zzzz")
 
 
