@@ -11,6 +11,7 @@ import pytest
 from darklens.errors import ModelError, RecipeError, UserCodeError
 from darklens.tasks.base import learned, options_of
 from darklens.tasks.classify import Classify, LossPhase
+from darklens.tasks.find import Find
 from darklens.tasks.registry import (
     check_storable,
     current_model,
@@ -20,7 +21,6 @@ from darklens.tasks.registry import (
     task_content,
     task_title,
 )
-from darklens.tasks.find import Find
 from darklens.tasks.regress import Regress
 
 OWN = """
