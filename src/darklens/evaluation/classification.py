@@ -117,7 +117,7 @@ def ece_statistic(confidence: Floats, correct: np.ndarray, bins: int = BINS) -> 
     Statistic
         The mean over images of the gap between confidence and accuracy of their bin.
     """
-    member = np.eye(bins)[_bin(confidence, bins)]
+    member = bin_members(confidence, bins)
 
     def statistic(weights: Floats) -> Floats:
         gap = weights @ (member * (correct - confidence)[:, None])
@@ -144,7 +144,7 @@ def calibrated_ece(confidence: Floats, bins: int = BINS) -> Draws:
     Draws
         Values of `ece_statistic` of such labels.
     """
-    member = np.eye(bins)[_bin(confidence, bins)]
+    member = bin_members(confidence, bins)
 
     def draws(seed: int, number: int) -> Floats:
         rng = np.random.default_rng(seed)
@@ -175,7 +175,7 @@ def reliability(confidence: Floats, correct: np.ndarray, bins: int = BINS) -> di
     dict
         Three arrays (filled bins,).
     """
-    member = np.eye(bins)[_bin(confidence, bins)]
+    member = bin_members(confidence, bins)
     number = member.sum(0)
     filled = number > 0
     return {
@@ -185,8 +185,10 @@ def reliability(confidence: Floats, correct: np.ndarray, bins: int = BINS) -> di
     }
 
 
-def _bin(confidence: Floats, bins: int) -> np.ndarray:
-    return np.minimum((confidence * bins).astype(int), bins - 1)
+def bin_members(confidence: Floats, bins: int) -> Floats:
+    """Return which bin of equal width from 0 to 1 each confidence (N,) is in: 1 there, else 0, (N, bins)."""
+    members: Floats = np.eye(bins)[np.minimum((confidence * bins).astype(int), bins - 1)]
+    return members
 
 
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from darklens.evaluation.bootstrap import Draws, Floats, Metric, Statistic
-from darklens.evaluation.classification import BINS, auc_statistic
+from darklens.evaluation.classification import BINS, auc_statistic, bin_members
 
 FALSE_POSITIVE_RATES = (1e-2, 1e-3)
 """Rates at which the recall is given, as far as there are negatives enough to measure them."""
@@ -110,6 +110,11 @@ def population_weights(positive: Floats, prior: float) -> Floats:
     share = float(np.mean(positive))
     if not 0 < share < 1:
         return np.full(len(positive), np.nan)
+    return _weights(positive, prior, share)
+
+
+def _weights(positive: Floats, prior: float, share: float) -> Floats:
+    """How much images count for a prior, where a fraction ``share`` of images is positive."""
     return np.where(positive > 0, prior / share, (1 - prior) / (1 - share))
 
 
@@ -211,8 +216,7 @@ def prior_ece_statistic(probabilities: Floats, positive: Floats, weight: Floats,
     Statistic
         The weighted mean over bins of the gap between mean probability and fraction of positives.
     """
-    member = np.eye(bins)[np.minimum((probabilities * bins).astype(int), bins - 1)]
-    gaps = member * (weight * (positive - probabilities))[:, None]
+    gaps = bin_members(probabilities, bins) * (weight * (positive - probabilities))[:, None]
 
     def statistic(weights: Floats) -> Floats:
         return np.abs(weights @ gaps).sum(1) / (weights @ weight)
@@ -225,15 +229,15 @@ def _calibrated_prior_ece(probabilities: Floats, positive: Floats, prior: float)
     share = float(np.mean(positive))
     if not 0 < share < 1:
         share = prior
-    chance = shift_prior(probabilities, prior, share)
+    chance, member = shift_prior(probabilities, prior, share), bin_members(probabilities, BINS)
 
     def draws(seed: int, number: int) -> Floats:
         rng = np.random.default_rng(seed)
         found = np.empty(number)
         for i in range(number):
             drawn = (rng.random(len(chance)) < chance).astype(np.float64)
-            weight = np.where(drawn > 0, prior / share, (1 - prior) / (1 - share))
-            found[i] = prior_ece_statistic(probabilities, drawn, weight)(np.ones((1, len(chance))))[0]
+            weight = _weights(drawn, prior, share)
+            found[i] = np.abs((weight * (drawn - probabilities)) @ member).sum() / weight.sum()
         return found
 
     return draws

@@ -15,8 +15,6 @@ USUAL = 0.99
 LEVELS = (0.001, 0.005, 0.02, 0.05, *(i / 10 for i in range(1, 10)), 0.95, 0.98, 0.995, 0.999)
 """Quantiles of each image statistic that its distribution is described by. Beyond the outermost it goes on as steeply as
 between these and the second next ones."""
-
-
 ROUNDING = 1e-5
 """A statistic whose quantiles differ by less than this, relatively, is taken as one that never varied."""
 LEAST_THRESHOLD = 1e-6
