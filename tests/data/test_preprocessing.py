@@ -10,6 +10,7 @@ from scipy.stats import median_abs_deviation
 from darklens.data import preprocessing
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import DataError
+from darklens.physics.isophotes import fit_isophotes, isophote_images
 from darklens.physics.smoothfit import SmoothPrior, broad_prior, in_larger_frame, sky_noise, smooth_image
 from darklens.simulation import Simulator
 
@@ -246,3 +247,53 @@ def test_each_band_of_an_image_may_be_fitted(band):
     assert Preprocessing(lens_model=True, lens_band=band).output_shape((4, 3, 16, 12)) == (5, 16, 12)
     with pytest.raises(DataError, match=r"takes 2 channels \(repeat_channels\).*these images have 3"):
         Preprocessing(repeat_channels=2).output_shape((4, 3, 16, 12))
+
+
+def galaxy(noise: float) -> np.ndarray:
+    """A round galaxy with an arc beside it, and noise: (32, 32)."""
+    y, x = np.mgrid[:32, :32] - 15.5
+    arc = 20 * np.exp(-0.5 * (np.hypot(x, y) - 8) ** 2) * (x > 4)
+    return 300 * np.exp(-np.hypot(x, y) / 2) + arc + RNG.normal(0, noise, (32, 32))
+
+
+def test_stretch_noise_takes_each_band_of_each_image_in_units_of_its_own_noise():
+    images = np.stack([[galaxy(2.0), galaxy(0.5)], [galaxy(1.0), np.zeros((32, 32))]]).astype(np.float32)
+    found = apply(images, stretch="noise")
+    noise = sky_noise(torch.from_numpy(images).flatten(0, 1)).reshape(2, 2, 1, 1).numpy()
+    assert_allclose(found, np.arcsinh(images / noise / 3), rtol=1e-5)
+    assert_allclose(apply(images * np.float32([[[[1e-9]], [[1e4]]]]), stretch="noise"), found, rtol=1e-3)
+    known = torch.tensor([[4.0, torch.nan], [0.0, 5.0]])
+    by_map = Preprocessing(stretch="noise")(torch.from_numpy(images), noise=known).numpy()
+    assert_allclose(by_map[0, 0], np.arcsinh(images[0, 0] / 4 / 3), rtol=1e-5)
+    assert_allclose(by_map[0, 1], found[0, 1])
+    assert_allclose(by_map[1], found[1])
+
+
+def test_lens_light_adds_what_isophotes_leave_of_each_band():
+    images = torch.from_numpy(np.stack([[galaxy(1.0), galaxy(2.0)], [galaxy(1.5), galaxy(0.5)]]).astype(np.float32))
+    settings = Preprocessing(stretch="noise", lens_light=True, center=0.2, scale=0.7)
+    found = settings(images)
+    assert found.shape == (2, *settings.output_shape(images.shape)) == (2, 4, 32, 32)
+    scaled = images / sky_noise(images.flatten(0, 1)).reshape(2, 2, 1, 1)
+    left = torch.asinh((scaled - isophote_images(fit_isophotes(scaled), 32)) / 3)
+    assert_allclose(found[:, 2:], left, rtol=1e-4, atol=1e-4)
+    assert_allclose(found[:, :2], (torch.asinh(scaled / 3) - 0.2) / 0.7, rtol=1e-4, atol=1e-4)
+    y, x = np.mgrid[:32, :32] - 15.5
+    arc = (np.abs(np.hypot(x, y) - 8) < 1) & (x > 5)
+    assert found[:, 2:, arc].median() > 3 * found[:, 2:, (np.hypot(x, y) > 5) & ~arc].std()
+
+
+def test_lens_light_sees_the_cropped_square_and_refuses_repeated_channels():
+    images = torch.from_numpy(np.pad(galaxy(1.0), 4, constant_values=90).astype(np.float32))[None, None]
+    cropped = Preprocessing(stretch="noise", lens_light=True, crop=32)(images)
+    assert_allclose(cropped, Preprocessing(stretch="noise", lens_light=True)(images[..., 4:-4, 4:-4]))
+    with pytest.raises(DataError, match="repeat_channels has no use beside it"):
+        Preprocessing(lens_light=True, repeat_channels=3).output_shape((1, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("settings", "uses"),
+    [({}, False), ({"stretch": "noise"}, True), ({"lens_light": True}, True), ({"lens_model": True}, True)],
+)
+def test_noise_is_read_where_it_counts(settings, uses):
+    assert Preprocessing(**settings).uses_noise is uses

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Stretch = Literal["none", "sqrt", "asinh", "minmax"]
+Stretch = Literal["none", "sqrt", "asinh", "noise", "minmax"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class PreprocessingOptions:
     stretch
         How brightness is scaled: minmax scales each image to 0..1, as the published systems do; sqrt, the root of the
         absolute value with the sign of the value, makes the noise of counts even; asinh is linear for noise and
-        logarithmic for signal; none keeps values.
+        logarithmic for signal; noise is asinh of each band of each image in units of three times the noise of its own
+        sky, whatever the unit and the depth; none keeps values.
     resize
         Side to which the image is then interpolated, pixels.
     repeat_channels
@@ -82,6 +83,9 @@ class PreprocessingOptions:
         noise, and the fit.
     lens_band
         Of images of several bands, the one that the lens is fitted to: its name, its number from 0, or sum.
+    lens_light
+        Fit elliptical isophotes to the galaxy at the centre of every image, and add a channel for each band: what they
+        leave, where lensed arcs are seen, stretched as noise does.
     """
 
     crop: int | None = None
@@ -90,3 +94,9 @@ class PreprocessingOptions:
     repeat_channels: int = 1
     lens_model: bool = False
     lens_band: int | str | None = None
+    lens_light: bool = False
+
+    @property
+    def uses_noise(self) -> bool:
+        """Whether the noise of the sky counts in what is done with images."""
+        return self.lens_model or self.lens_light or self.stretch == "noise"

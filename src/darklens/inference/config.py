@@ -123,7 +123,7 @@ def _check_outputs(config: ModelConfig, path: Path) -> None:
 
 
 def _check_preprocessing(preprocessing: Preprocessing, path: Path) -> None:
-    smallest = 8 if preprocessing.lens_model else 1
+    smallest = 8 if preprocessing.lens_model or preprocessing.lens_light else 1
     for name in ("crop", "resize"):
         if (side := getattr(preprocessing, name)) is not None:
             _check_range(path, f"preprocessing.{name}", side, smallest, PIXELS)

@@ -250,8 +250,8 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, mask: 
     for rows in (train, validation):
         subset = cutouts.subset(rows)
         wanted: Any = subset.targets if task.needs.pairs else targets[rows]
-        fits = recipe.preprocessing.lens_model
-        parts.append(CutoutDataset(subset, wanted, crop, mask=mask, refuse_constant=refuse, noise=fits))
+        noise = recipe.preprocessing.uses_noise
+        parts.append(CutoutDataset(subset, wanted, crop, mask=mask, refuse_constant=refuse, noise=noise))
     if len(train) < recipe.trainer.batch_size:
         raise DataError(
             f"{cutouts.where}: {len(train)} training images are fewer than a batch of {recipe.trainer.batch_size}; "
