@@ -145,3 +145,14 @@ def test_unknown_architecture_is_refused_with_four_that_are_near():
     assert set(near) <= set(timm.list_models())
     with pytest.raises(ModelError, match=r"^timm has no model '0123456789'$"):
         timm_network(1, 5, "0123456789")
+
+
+def test_latent_features_stand_before_the_last_layer(tmp_path):
+    torch.save(state(), tmp_path / "w.pth")
+    network = timm_network(3, 2, NETWORK, weights=str(tmp_path / "w.pth"), dropout=0.5, latent=7).eval()
+    assert_weights(network.backbone.backbone, {k: v for k, v in state().items() if not k.startswith("fc")})
+    images = torch.randn(2, 3, 32, 32)
+    assert network.features(images).shape == (2, 7)
+    torch.testing.assert_close(network(images), network.head(network.features(images)))
+    with pytest.raises(ModelError, match=r"latent 7 is a head of its own; leave out network\.head hidden"):
+        timm_network(3, 2, NETWORK, head="hidden", latent=7)

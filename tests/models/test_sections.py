@@ -3,7 +3,7 @@ from collections import OrderedDict
 from torch import nn
 
 from darklens.models.backbones import timm_network
-from darklens.models.heads import Headed
+from darklens.models.heads import Headed, with_latent
 from darklens.models.sections import sections, thaw_epochs
 
 
@@ -72,3 +72,13 @@ def test_own_network_with_a_classifier_is_divided_by_its_children():
             return self[1]
 
     assert sections(Own(nn.Linear(1, 2), nn.Linear(2, 3))) == [["1.weight", "1.bias"], ["0.weight", "0.bias"]]
+
+
+def test_latent_features_thaw_after_the_head_and_before_the_backbone():
+    backbone = chain(stem=nn.Linear(1, 2, bias=False), body=nn.Linear(2, 4))
+    assert sections(with_latent(backbone, 4, 2, size=3, dropout=0.0)) == [
+        ["head.weight", "head.bias"],
+        ["backbone.projection.1.weight", "backbone.projection.1.bias", "backbone.projection.2.weight"],
+        ["backbone.backbone.body.weight", "backbone.backbone.body.bias"],
+        ["backbone.backbone.stem.weight"],
+    ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from darklens.errors import ModelError
-from darklens.models.heads import Head, Headed, make_head
+from darklens.models.heads import Head, Headed, make_head, with_latent
 from darklens.models.hub import pretrained_file
 
 
@@ -25,6 +25,7 @@ def timm_network(
     weights: str | None = None,
     dropout: float = 0.0,
     head: Head | None = None,
+    latent: int | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """A timm model with ``outputs`` numbers in place of its ImageNet classes.
@@ -38,13 +39,15 @@ def timm_network(
         code). The classifier is left out, and the first layer adapted to ``in_channels``.
     head
         A head of `make_head` in place of timm's own.
+    latent
+        Put dropout, a dense layer to so many features and PReLU before the last layer, in place of a head.
     arguments
         More arguments of the timm model, such as ``img_size`` of a vision transformer.
 
     Raises
     ------
     ModelError
-        If there is no such architecture, or its weights cannot be fetched or do not fit.
+        If there is no such architecture, its weights cannot be fetched or do not fit, or there are two heads.
     """
     import timm
 
@@ -52,10 +55,14 @@ def timm_network(
         near = ", ".join(difflib.get_close_matches(architecture, timm.list_models(), 4))
         raise ModelError(f"timm has no model {architecture!r}{f'; near are {near}' if near else ''}")
     options = {"in_chans": in_channels, **(arguments or {})}
-    if head is None:
+    if head is not None and latent is not None:
+        raise ModelError(f"latent {latent} is a head of its own; leave out network.head {head}, or network.latent")
+    if head is None and latent is None:
         options |= {"num_classes": outputs, "drop_rate": dropout}
         return _create(architecture, options, pretrained, weights)
     backbone = _create(architecture, options | {"num_classes": 0}, pretrained, weights)
+    if head is None:
+        return with_latent(backbone, backbone.num_features, outputs, latent, dropout)  # type: ignore[arg-type]
     return Headed(backbone, make_head(head, backbone.num_features, outputs, dropout))  # type: ignore[arg-type]
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from darklens.errors import ModelError
+
 Head = Literal["linear", "normalized", "hidden"]
 
 
@@ -22,6 +24,32 @@ def make_head(kind: Head, features: int, outputs: int, dropout: float, hidden: i
     return nn.Sequential(*norm, nn.Dropout(dropout), nn.Linear(features, outputs))
 
 
+class Latent(nn.Module):
+    """A backbone whose pooled features pass dropout, a dense layer and PReLU.
+
+    Parameters
+    ----------
+    backbone
+        From images (N, C, H, W) to pooled features (N, features).
+    features, size
+        Numbers that the backbone puts out, and numbers after the dense layer.
+    dropout
+        Probability with which a pooled feature is left out in training.
+    """
+
+    def __init__(self, backbone: nn.Module, features: int, size: int, dropout: float = 0.0):
+        super().__init__()
+        if size < 1:
+            raise ModelError(f"latent is {size}; expected a number of features, at least 1")
+        self.backbone = backbone
+        self.projection = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, size), nn.PReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (N, size) of images (N, C, H, W)."""
+        features: Tensor = self.projection(self.backbone(images))
+        return features
+
+
 class Headed(nn.Module):
     """A backbone that puts out pooled features, and a head on them."""
 
@@ -29,7 +57,36 @@ class Headed(nn.Module):
         super().__init__()
         self.backbone, self.head = backbone, head
 
+    def features(self, images: Tensor) -> Tensor:
+        """Features (N, F) of images (N, C, H, W), which the head reads."""
+        features: Tensor = self.backbone(images)
+        return features
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits or values (N, outputs) of images (N, C, H, W)."""
-        output: Tensor = self.head(self.backbone(images))
+        output: Tensor = self.head(self.features(images))
         return output
+
+
+def with_latent(backbone: nn.Module, features: int, outputs: int, size: int, dropout: float) -> Headed:
+    """Return an encoder of ``size`` features and a dense layer on them, as published domain adaptation has them.
+
+    Parameters
+    ----------
+    backbone
+        From images (N, C, H, W) to pooled features (N, features).
+    features
+        Numbers that the backbone puts out.
+    outputs
+        Numbers to put out.
+    size
+        Features of the encoder, ``Headed.features``: (N, size).
+    dropout
+        Before the dense layer of the encoder.
+
+    Returns
+    -------
+    Headed
+        Its backbone is a `Latent`.
+    """
+    return Headed(Latent(backbone, features, size, dropout), nn.Linear(size, outputs))

@@ -13,9 +13,11 @@ from darklens.errors import DarklensError, ModelError
 from darklens.models.attention import cbam_densenet
 from darklens.models.backbones import timm_network
 from darklens.models.cct import cct
+from darklens.models.cmu_deeplens import CMUDeepLens
 from darklens.models.compact import CompactResNet
 from darklens.models.crossformer import crossformer
 from darklens.models.cvt import cvt
+from darklens.models.ecnn import ecnn
 from darklens.models.equivariant import EquivariantResNet
 from darklens.schema import typed_arguments
 from darklens.usercode import is_reference, load_function
@@ -23,6 +25,8 @@ from darklens.usercode import is_reference, load_function
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "compact": CompactResNet,
     "equivariant": EquivariantResNet,
+    "ecnn": ecnn,
+    "cmu-deeplens": CMUDeepLens,
     "cbam-densenet": cbam_densenet,
     "cvt": cvt,
     "crossformer": crossformer,

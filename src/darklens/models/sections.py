@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from darklens.models.heads import Headed
+from darklens.models.heads import Headed, Latent
 
 
 def sections(network: nn.Module) -> list[list[str]]:
@@ -18,6 +18,9 @@ def sections(network: nn.Module) -> list[list[str]]:
     if isinstance(network, Headed):
         inner = [[f"backbone.{name}" for name in names] for names in sections(network.backbone)]
         return [[f"head.{name}" for name, _ in network.head.named_parameters()], *inner]
+    if isinstance(network, Latent):
+        inner = [[f"backbone.{name}" for name in names] for names in sections(network.backbone)]
+        return [[f"projection.{name}" for name, _ in network.projection.named_parameters()], *inner]
     if hasattr(network, "group_matcher") and hasattr(network, "get_classifier"):
         from timm.models import group_parameters
 

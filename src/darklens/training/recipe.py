@@ -128,7 +128,7 @@ class Recipe:
     differs
         How it differs from its source.
     network
-        ``name`` (compact, equivariant, cbam-densenet, cvt, crossformer, cct, timm, or your own as
+        ``name`` (compact, equivariant, ecnn, cmu-deeplens, cbam-densenet, cvt, crossformer, cct, timm, or your own as
         my_network.py:Class) and the options of that network.
     preprocessing
         From detector to network.
