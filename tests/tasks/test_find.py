@@ -121,7 +121,8 @@ def test_figures_are_those_of_a_search(searched):
     predicted, truth = searched
     found = {m.key: float(m.statistic(np.ones((1, 2000)))[0]) for m in TASK.metrics(predicted, truth)}
     assert found["auc"] == pytest.approx(roc_auc_score(truth, predicted[:, 1]))
-    assert {TASK.ranking, *TASK.headlines} <= set(found)
+    # Ten negatives are needed at a rate of 0.001, and here are fewer.
+    assert {TASK.ranking, *TASK.headlines} - {"recall_fpr_0.001"} <= set(found)
     highest = predicted[truth == 0, 1].max()
     assert found["tpr0"] == pytest.approx((predicted[truth == 1, 1] > highest).mean())
 

@@ -350,3 +350,23 @@ def test_what_a_training_says_is_passed_on_and_its_error_kept(capsys):
     code = "import sys; print('learning …\\n\\ndarklens: no such recipe', file=sys.stderr); sys.exit(2)"
     assert run_passing_on_errors([sys.executable, "-c", code]) == (2, "darklens: no such recipe")
     assert capsys.readouterr().err == "learning …\n\n"
+
+
+def test_images_are_those_of_the_task_unless_a_preset_is_named(tmp_path, monkeypatch):
+    """A benchmark of lens finders has lenses and all else, others dark matter."""
+    seen = []
+
+    def stop(preset, *arguments, **options):
+        seen.append(preset.name)
+        raise DataError("seen")
+
+    monkeypatch.setattr(benchmarks, "simulate_dataset", stop)
+    for recipe, preset in (("finding/demo", None), ("substructure/demo", None), ("finding/demo", "bologna-space")):
+        with pytest.raises(DataError, match="seen"):
+            benchmark(
+                [recipe], Budget(1, "epochs"), tmp_path / str(len(seen)), choices=BenchmarkOptions(preset),
+                say=lambda line: None,
+            )  # fmt: skip
+    assert seen == ["finding-hsc", "model-1", "bologna-space"]
+    settings = json.loads((tmp_path / "0" / "benchmark.json").read_text())
+    assert settings["preset"] == "finding-hsc"

@@ -47,3 +47,25 @@ def purity_against_completeness(curves: Curves, prior: float) -> Any:
         if any(curves):
             axis.legend(loc="lower left", fontsize=8)
         return figure
+
+
+def completeness(binned: Mapping[str, Any]) -> Any:
+    """Draw the fraction of lenses that is found in bins of a catalogue column, as `completeness_by_column` gives them."""
+    called = {"probability": "probability above 0.5", "tenth": "before the tenth false positive"}
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=SIZE, layout="constrained")
+        for i, (name, found) in enumerate(binned["found"].items()):
+            rows = [j for j, value in enumerate(found["value"]) if value is not None]
+            middle, value, low, high = (
+                np.array([values[j] for j in rows], dtype=float)
+                for values in (binned["middles"], found["value"], found["low"], found["high"])
+            )
+            error = [(value - low).clip(0), (high - value).clip(0)]
+            look = {"marker": "os"[i % 2], "markersize": 4, "linewidth": 1.2, "capsize": 2.5, "color": colour(i)}
+            axis.errorbar(middle, value, error, label=called[name], **look)
+        if binned["edges"][0] > 0 and binned["edges"][-1] > 10 * binned["edges"][0]:
+            axis.set_xscale("log")
+        axis.set(ylim=(-0.02, 1.02), xlabel=binned["title"], ylabel="fraction of lenses found")
+        axis.set(title=f"Completeness, {sum(binned['lenses']):,} lenses")
+        axis.legend(loc="best", fontsize=8)
+        return figure

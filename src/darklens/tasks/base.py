@@ -16,6 +16,7 @@ from darklens.evaluation.calibration import Calibration
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     import torchmetrics
     from lightning.pytorch import LightningModule
     from torch import Tensor, nn
@@ -175,6 +176,8 @@ class Task(ABC):
         What a report calls its worst predictions.
     predicts
         ``columns`` of a table, or ``images``: arrays (N, C, H, W).
+    benchmark_preset
+        What a benchmark simulates unless it is told what.
     """
 
     ranking: ClassVar[str]
@@ -184,6 +187,7 @@ class Task(ABC):
     must_agree: ClassVar[Sequence[str]] = ()
     mistakes_title: ClassVar[str] = "Largest errors"
     predicts: ClassVar[Literal["columns", "images"]] = "columns"
+    benchmark_preset: ClassVar[str] = "model-1"
 
     # What it needs of data.
 
@@ -449,6 +453,25 @@ class Task(ABC):
 
     def details(self, predicted: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
         """Return what `panels` draw, in JSON's types or NumPy's; it is kept with the evaluation, under names of its own."""
+        return {}
+
+    def catalog_details(self, predicted: np.ndarray, truth: np.ndarray, catalog: pl.DataFrame) -> dict[str, Any]:
+        """Return more of what `panels` draw, such as how good predictions are for parts of the test images.
+
+        Parameters
+        ----------
+        predicted
+            Predictions (N, K).
+        truth
+            As `targets` gives it.
+        catalog
+            The catalogue of the test images, N rows in the same order; it may lack any column but those of `needs`.
+
+        Returns
+        -------
+        dict
+            As of `details`, with which it shares the names.
+        """
         return {}
 
     def panels(

@@ -15,6 +15,7 @@ from darklens.tasks.classify import MISTAKES, TRY, Classify
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     from torch import Tensor
 
     from darklens.data.dataset import Cutouts
@@ -46,7 +47,11 @@ class Find(Classify):
 
     ranking: ClassVar[str] = "tpr10"
     must_agree: ClassVar[Sequence[str]] = ("positive", "stated_prior")
-    headlines: ClassVar[Sequence[str]] = ("tpr0", "tpr10", "purity", "completeness", "auc", "ece")
+    headlines: ClassVar[Sequence[str]] = (
+        "tpr0", "tpr10", "recall_fpr_0.01", "recall_fpr_0.001", "purity", "completeness", "candidates_per_lens", "ece",
+        "auc", "average_precision",
+    )  # fmt: skip
+    benchmark_preset: ClassVar[str] = "finding-hsc"
     mistakes_title: ClassVar[str] = "Others with the highest probabilities, and lenses with the lowest"
 
     def __post_init__(self) -> None:
@@ -206,6 +211,12 @@ class Find(Classify):
             "reliability": {name: values.tolist() for name, values in found.items()},
         }
 
+    def catalog_details(self, predicted: np.ndarray, truth: np.ndarray, catalog: pl.DataFrame) -> dict[str, Any]:
+        """Return the completeness in bins of Einstein radius, signal-to-noise and magnitudes, as far as they are known."""
+        from darklens.evaluation.selection import completeness_by_column
+
+        return {"completeness_by": completeness_by_column(predicted[:, 1], truth, catalog)}
+
     def panels(
         self, evaluation: Mapping[str, Any], predicted: np.ndarray | None, truth: np.ndarray | None
     ) -> list[Any]:
@@ -218,6 +229,7 @@ class Find(Classify):
             search.purity_against_completeness({"": curve}, prior),
             charts.confusion(evaluation["confusion"], evaluation["classes"]),
             charts.calibration(evaluation["reliability"], evaluation["figures"]["ece"]),
+            *(search.completeness(each) for each in evaluation.get("completeness_by", [])),
         ]
 
     def comparison_panels(self, evaluations: Mapping[str, Mapping[str, Any]]) -> list[Any]:

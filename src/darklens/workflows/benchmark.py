@@ -184,6 +184,9 @@ def benchmark(
         If two recipes have the same short name, and so the same folder, or one has that of another seed, their tasks
         differ, or no recipe's network knows an override.
     """
+    if choices.preset is None:
+        task = load_recipe(recipes[0], trust_code=trust_code).make_task()
+        choices = dataclasses.replace(choices, preset=task.benchmark_preset)
     plan = _Plan(recipes, dict(overrides or {}), budget, choices, options, out, trust_code)
     fitting = plan.checked_overrides()
     settings = {"budget": str(budget), "overrides": plan.overrides, **dataclasses.asdict(choices)}
@@ -308,6 +311,7 @@ def _images(plan: _Plan, say: Callable[[str], None]) -> dict[str, Path]:
     folders, choices = {}, plan.choices
     if choices.data is not None:
         return _own_images(plan, choices.data, say)
+    assert choices.preset is not None
     preset = load_preset(choices.preset, trust_code=plan.trust_code)
     counts = {"train": choices.train_images, "test": choices.test_images}
     for number, (name, count) in enumerate(counts.items()):

@@ -293,6 +293,7 @@ def _record(
         "coverage": evaluation.coverage,
     }
     details = task.details(array, images.truth)
+    details = details | task.catalog_details(array, images.truth, images.cutouts.catalog)
     if taken := sorted(set(details) & {*record, *RESERVED}):
         raise UserCodeError(f"details of {type(task).__name__}: {', '.join(taken)} is a name of darklens's own")
     try:

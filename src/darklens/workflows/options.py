@@ -95,7 +95,7 @@ class BenchmarkOptions(Options):
     Parameters
     ----------
     preset
-        The images, by a name (see darklens presets) or a YAML file.
+        The images, by a name (see darklens presets) or a YAML file; by default model-1, and finding-hsc to find lenses.
     data
         Your own labelled images instead: a folder or file in any layout. Without a test split, a tenth is kept apart.
     train_images, test_images
@@ -108,7 +108,7 @@ class BenchmarkOptions(Options):
         How often each recipe is trained, with other weights, order and augmentation on the same images.
     """
 
-    preset: str = "model-1"
+    preset: str | None = None
     data: str | None = None
     train_images: int = 29952
     test_images: int = TEST_IMAGES

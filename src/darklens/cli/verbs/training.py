@@ -155,7 +155,7 @@ def benchmark(
     """Train and evaluate recipes on the same images and budget, and rank them; goes on where it stopped.
 
     Args:
-        task: a folder of recipes, substructure or mass, or a name of your own where --recipes are your own.
+        task: a folder of recipes, substructure, mass or finding, or a name of your own where --recipes are your own.
         budget: what each recipe may use, such as 10min, 5epochs or 200000images.
         out: the folder to make, or to go on with.
         recipes: names, or YAML files of your own, with commas between; by default all of the task.
@@ -164,9 +164,9 @@ def benchmark(
     from darklens.simulation.library import resolve_preset
     from darklens.training.recipe import load_recipe, recipe_names
 
-    if choices.data is None:
+    if choices.data is None and choices.preset is not None:
         resolve_preset(choices.preset)
-    else:
+    elif choices.data is not None:
         check_data(choices.data)
     names = (
         [name if "/" in name or name.endswith((".yaml", ".yml")) else f"{task}/{name}" for name in recipes.split(",")]
