@@ -50,6 +50,7 @@ def make_parser() -> Any:
             sub.add_class_arguments(kind)
         if "overrides" in _names(verb):
             sub.add_argument("--augmentation", type=str, help="dihedral, flips or none")
+            sub.add_argument("--allow_leaks", type=bool, help="use columns of the catalogue that tell the label (true)")
             for part, kind in recipe_parts().items():
                 sub.add_class_arguments(kind, part)
         verbs.add_subcommand(name, sub, help=(verb.__doc__ or "").splitlines()[0])
@@ -58,12 +59,13 @@ def make_parser() -> Any:
 
 def recipe_parts() -> dict[str, Any]:
     """Return the dataclasses of a recipe's parts by name; their fields are options of the command line."""
-    from darklens.data.options import PreprocessingOptions
+    from darklens.data.options import InputOptions, PreprocessingOptions
     from darklens.tasks.options import OptimizerOptions, ScheduleOptions
     from darklens.training.recipe import TrainerConfig
 
     return {
         "preprocessing": PreprocessingOptions,
+        "inputs": InputOptions,
         "optimizer": OptimizerOptions,
         "schedule": ScheduleOptions,
         "trainer": TrainerConfig,
@@ -130,15 +132,13 @@ def options_help(arguments: Sequence[str]) -> str:
             network_arguments(part.network["name"], part.network_options, f"recipe {part.name}", RecipeError)
     except DarklensError as error:
         return str(error)
-    from darklens.models.registry import network_class
+    from darklens.models.registry import network_class, network_options
     from darklens.tasks.base import options_of
 
     lines = []
     for part in recipe.parts():
         network, task = network_class(part.network["name"]), part.make_task()
-        given = list(inspect.signature(network).parameters)[:2]
-        known = [name for name in inspect.signature(network).parameters if name not in given]
-        lines += _described("network", part.network, network, known)
+        lines += _described("network", part.network, network, network_options(part.network["name"]))
         values = {"name": part.task["name"], **dataclasses.asdict(task)}
         lines += _described("task", values, type(task), options_of(type(task)))
         said = [f"What {part.name} says of the options above, other than their defaults:"]
@@ -223,6 +223,7 @@ def _switches(verb: Callable[..., None]) -> set[str]:
     if "overrides" in _names(verb):
         parts = {part: get_type_hints(kind) for part, kind in recipe_parts().items()}
         switches |= {f"--{part}.{name}" for part, each in parts.items() for name, kind in each.items() if kind is bool}
+        switches.add("--allow_leaks")
     return switches
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from darklens.data.catalog_inputs import CatalogEncoder
 from darklens.data.checks import check_finite, constant_images
 from darklens.data.dataset import Cutouts, Images, read_window
 from darklens.data.seeds import make_generator
@@ -26,7 +27,8 @@ from darklens.simulation.columns import to_frame
 
 Batch = dict[str, Tensor]
 """``image`` (N, C, H, W), ``target`` (N,) or (N, outputs), and the ``row`` (N,) of each in its dataset. Simulated images,
-which are never seen twice, have no ``row``. Images with noise maps may have ``noise`` (N, C), that of their sky."""
+which are never seen twice, have no ``row``. Images with noise maps may have ``noise`` (N, C), that of their sky. Where
+columns of the catalogue are inputs, ``catalog`` (N, F) holds them, standardised."""
 
 
 class CutoutDataset(Dataset[Batch]):
@@ -46,6 +48,8 @@ class CutoutDataset(Dataset[Batch]):
         Refuse images in which every band holds one value only, which a stretch to 0..1 cannot scale.
     noise
         Add the noise of the sky to batches, if there are noise maps; they are read once.
+    catalog
+        Inputs (N, F) from the catalogue, float32, that batches carry; None without.
     """
 
     def __init__(
@@ -57,8 +61,10 @@ class CutoutDataset(Dataset[Batch]):
         mask: bool = False,
         refuse_constant: bool = False,
         noise: bool = False,
+        catalog: np.ndarray | None = None,
     ):
         self.images = cutouts.images
+        self.catalog = catalog
         self._maps = cutouts.noise if noise else None
         self._sky = torch.zeros(len(cutouts), cutouts.images.shape[1])
         self._is_known = np.zeros(len(cutouts), dtype=bool)
@@ -87,6 +93,8 @@ class CutoutDataset(Dataset[Batch]):
             "target": torch.from_numpy(np.ascontiguousarray(self.targets[rows])),
             "row": torch.from_numpy(rows),
         }
+        if self.catalog is not None:
+            batch["catalog"] = torch.from_numpy(self.catalog[rows])
         return batch if self._maps is None else batch | {"noise": self._sky_of(self._maps, rows)}
 
     def _sky_of(self, maps: Images, rows: np.ndarray) -> Tensor:
@@ -112,11 +120,19 @@ class SimulatedDataset(Dataset[Batch]):
         are left out.
     columns
         Truths that ``targets`` reads.
+    encoder
+        Makes of truths the inputs that batches carry as ``catalog``; None without.
     """
 
-    def __init__(self, simulator: Simulator, targets: Callable[[Cutouts], np.ndarray], columns: Sequence[str]):
-        self.simulator, self.targets = simulator, targets
-        self.columns = ["id", *columns]
+    def __init__(
+        self,
+        simulator: Simulator,
+        targets: Callable[[Cutouts], np.ndarray],
+        columns: Sequence[str],
+        encoder: CatalogEncoder | None = None,
+    ):
+        self.simulator, self.targets, self.encoder = simulator, targets, encoder
+        self.columns = list(dict.fromkeys(["id", *columns, *(encoder.names if encoder is not None else ())]))
         self._info = simulated_info(simulator.preset, simulator.seed)
 
     def __getitem__(self, numbers: Any) -> Batch:
@@ -130,11 +146,14 @@ class SimulatedDataset(Dataset[Batch]):
             [to_frame({name: rows[name] for name in self.columns}) for _, rows in made], how="vertical_relaxed"
         )
         targets = self.targets(Cutouts(np.broadcast_to(np.float32(0), images.shape), truths, self._info))
+        batch = {"image": images}
+        if self.encoder is not None:
+            batch["catalog"] = torch.from_numpy(self.encoder.encode(truths, self._info.source))
         if targets.dtype.kind != "f":
-            return {"image": images, "target": torch.from_numpy(targets)}
+            return batch | {"target": torch.from_numpy(targets)}
         values = torch.from_numpy(targets.astype(np.float32))
         known = torch.isfinite(values.flatten(1)).all(1)
-        return {"image": images[known], "target": values[known]}
+        return {name: tensor[known] for name, tensor in (batch | {"target": values}).items()}
 
 
 class Batches(Sampler[list[int]]):

@@ -123,6 +123,8 @@ class Cutouts:
         Standard deviation of the noise of each pixel, (N, C, H, W), infinite where there is no data; None if unknown.
     psf
         Returns for the number of an image its point-spread functions (h, w) by band; None if they are unknown.
+    without_row, without_image
+        Where a catalogue was joined: identifiers of images that have no row in it, and of rows that have no image.
 
     Raises
     ------
@@ -137,6 +139,8 @@ class Cutouts:
     path: Path | None = None
     noise: Images | None = None
     psf: Psf | None = None
+    without_row: Sequence[str] = ()
+    without_image: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if len(self.catalog) != self.images.shape[0]:
@@ -228,7 +232,12 @@ class Cutouts:
         )
         assert images is not None
         psf = None if self.psf is None else partial(_renumbered, self.psf, rows)
-        return Cutouts(images, self.catalog[rows], self.info, targets, self.path, noise, psf)
+        some = Cutouts(images, self.catalog[rows], self.info, targets, self.path, noise, psf)
+        if self.without_row:
+            kept = set(some.ids)
+            some.without_row = [name for name in self.without_row if name in kept]
+        some.without_image = self.without_image
+        return some
 
     def with_bands(self, names: Sequence[str]) -> Cutouts:
         """Return the images with some of their bands, in the given order; by number from 0 where bands have no names.

@@ -22,7 +22,7 @@ from darklens.data.dataset import ConcatenatedImages, Cutouts, DatasetInfo, Imag
 from darklens.data.identifiers import counted_from_one, file_kind, identifier
 from darklens.data.options import DataOptions
 from darklens.data.readers.band_groups import group_bands
-from darklens.data.readers.catalogs import join_catalog, names_beside, read_catalog
+from darklens.data.readers.catalogs import join_catalog, names_beside, read_catalog, unmatched
 from darklens.data.readers.companions import (
     Companions,
     auxiliary_in,
@@ -188,6 +188,7 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
         table = table.with_columns((pl.col("id").cast(pl.Float64).cast(pl.Int64) - 1).cast(pl.String))
         notes.append(f"{catalog.name}: numbers the images from 1, so its row {len(ids)} is that of the last image")
     joined, matches = join_catalog(found.catalog, table, str(catalog))
+    alone = unmatched(ids, table["id"])
     notes.append(f"{catalog.name}: {matches}")
     notes += [f"{catalog.name}: {theirs} read as {ours}" for theirs, ours in mapping.items()]
     if truths := sorted(TRUTH_COLUMNS & set(table.columns)):
@@ -206,7 +207,10 @@ def _with_catalog(found: Cutouts, where: Path, catalog: Path | None) -> Cutouts:
             joined = joined.with_columns(_labels(joined[other]))
             joined = _one_label(joined, other, where, f"{theirs} of {catalog.name}")
         classes = classes or order_classes(set(joined["label"].drop_nulls()))
-    return replace(found, catalog=joined, info=replace(found.info, notes=notes, classes=classes))
+    return replace(
+        found, catalog=joined, info=replace(found.info, notes=notes, classes=classes), without_row=alone.images,
+        without_image=alone.rows,
+    )  # fmt: skip
 
 
 def _with_positions(found: Cutouts) -> Cutouts:

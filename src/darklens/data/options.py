@@ -61,6 +61,20 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class InputOptions:
+    """What a network takes beside images.
+
+    Parameters
+    ----------
+    columns
+        Columns of the catalogue, a list or names with commas between; all takes every one but identifiers, labels, names
+        of files and positions. By default there are none.
+    """
+
+    columns: list[str] | str | None = None
+
+
+@dataclass(frozen=True)
 class PreprocessingOptions:
     """Choices in what happens to an image between detector and network.
 

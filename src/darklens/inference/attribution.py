@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
@@ -14,7 +15,13 @@ STEPS = 24
 
 
 def attributions(
-    model: TrainedModel, images: Tensor, targets: list[int], *, steps: int = STEPS, noise: Tensor | None = None
+    model: TrainedModel,
+    images: Tensor,
+    targets: list[int],
+    *,
+    steps: int = STEPS,
+    noise: Tensor | None = None,
+    catalog: pl.DataFrame | None = None,
 ) -> np.ndarray:
     """Compute what each pixel of images adds to one output of a model.
 
@@ -33,6 +40,8 @@ def attributions(
         Images between the even one and the real one; 24 keep the sum of the map within 2% of the change of the output.
     noise
         Standard deviation of the sky's noise (N, C); None estimates it from the images.
+    catalog
+        Rows (N,) of a model that takes columns of the catalogue, which stay as they are: maps say what pixels add.
 
     Returns
     -------
@@ -42,18 +51,29 @@ def attributions(
     maps: list[Tensor] = []
     with progress_bar("computing which pixels matter") as advance:
         for member in model.members:
-            maps.append(_attributions(member, images, targets, steps, noise))
+            maps.append(_attributions(member, images, targets, steps, noise, catalog))
             advance(len(maps), len(model.members))
     return torch.stack(maps).mean(0).numpy()
 
 
-def _attributions(model: TrainedModel, images: Tensor, targets: list[int], steps: int, noise: Tensor | None) -> Tensor:
+def _attributions(
+    model: TrainedModel,
+    images: Tensor,
+    targets: list[int],
+    steps: int,
+    noise: Tensor | None,
+    catalog: pl.DataFrame | None,
+) -> Tensor:
     from captum.attr import IntegratedGradients
 
     prepared = model.preprocessing(images.to(model.device).float(), noise=noise).detach().contiguous()
     network: nn.Module = model.network
     found = IntegratedGradients(network).attribute(
-        prepared, target=targets, n_steps=steps, internal_batch_size=max(steps, 64)
+        prepared,
+        target=targets,
+        additional_forward_args=tuple(model.inputs(catalog)) or None,
+        n_steps=steps,
+        internal_batch_size=max(steps, 64),
     )
     summed = found.detach().float().sum(1, keepdim=True).cpu()
     height, width = images.shape[-2:]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from darklens.data.catalog_inputs import read_encoder
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError
 from darklens.evaluation.calibration import Calibration
@@ -54,6 +55,9 @@ class ModelConfig:
         Of an ensemble: folders beside this file.
     code
         The SHA-256 of each file of code that the model carries.
+    catalog
+        Columns of the catalogue that it takes beside images, and what training rows taught of them
+        (`darklens.data.catalog_inputs.CatalogColumn`); empty for images alone.
     """
 
     task: dict[str, Any]
@@ -74,6 +78,7 @@ class ModelConfig:
     members: list[str] = field(default_factory=list)
     code: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    catalog: list[dict[str, Any]] = field(default_factory=list)
     format: int = FORMAT
 
 
@@ -99,6 +104,7 @@ def read_config(folder: Path) -> ModelConfig:
     if not isinstance(config.data.get("typical_peak", 0.0), int | float | None):
         raise ModelError(f"{path}: data.typical_peak is no number")
     _check_preprocessing(from_keys(Preprocessing, config.preprocessing, f"{path}: preprocessing", ModelError), path)
+    read_encoder(config.catalog, str(path), ModelError)
     calibration = from_keys(Calibration, config.calibration, f"{path}: calibration", ModelError)
     _check_range(path, "calibration.temperature", calibration.temperature, 1e-3, 1e3)
     for member in config.members:

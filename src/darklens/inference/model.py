@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor, nn
 
 from darklens.data.augmentation import transform
+from darklens.data.catalog_inputs import read_encoder
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError, UserCodeError
 from darklens.evaluation.calibration import Calibration
@@ -109,6 +112,22 @@ class TrainedModel:
         self.preprocessing = Preprocessing(**config.preprocessing)
         self.calibration = Calibration(**config.calibration)
         self.outliers = outliers
+        self.encoder = read_encoder(config.catalog, "config.json", ModelError)
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the catalogue that it takes beside images; empty for images alone."""
+        return [] if self.encoder is None else self.encoder.names
+
+    def catalog_notes(self, catalog: pl.DataFrame, where: str) -> list[str]:
+        """Return sentences on rows (N,) whose values the training rows did not have; ``where`` names the data.
+
+        Raises
+        ------
+        DataError
+            If a column is missing, or does not hold what it held in training.
+        """
+        return [] if self.encoder is None else self.encoder.notes(catalog, where)
 
     @property
     def classes(self) -> Sequence[str]:
@@ -125,6 +144,7 @@ class TrainedModel:
         images: Tensor | np.ndarray,
         *,
         noise: Tensor | None = None,
+        catalog: pl.DataFrame | Mapping[str, Any] | None = None,
         batch_size: int = BATCH,
         symmetries: bool = False,
     ) -> Prediction:
@@ -136,6 +156,9 @@ class TrainedModel:
             (N, C, H, W), (N, H, W) for one channel, or one image (H, W), as the detector gave them.
         noise
             Standard deviation of the sky's noise (N, C), nan where unknown; None estimates it from the images.
+        catalog
+            Of a model that takes `columns` beside images: a table with these columns and N rows, in the order of the
+            images, or a dict of lists or arrays. Missing values are None or nan.
         batch_size
             Images that the network sees at a time, at most.
         symmetries
@@ -149,15 +172,19 @@ class TrainedModel:
         Raises
         ------
         ModelError
-            If channels or size do not fit the model, or pixels are nan or infinite.
+            If channels or size do not fit the model, or pixels are nan or infinite, or ``catalog`` is not what it needs.
+        DataError
+            If a column of the catalogue is missing, or does not hold what it held in training.
         """
         batch = self._checked(images)
+        table = self._checked_catalog(catalog, len(batch))
         batch_size = fitting_batch(batch_size, self.config.pixels)
         predictions, scores = [], []
         for start in range(0, len(batch), batch_size):
             some = slice(start, start + batch_size)
             sky = None if noise is None else noise[some].to(self.device)
-            predicted, score = self.predict_batch(batch[some].to(self.device), symmetries, noise=sky)
+            rows = None if table is None else table[some]
+            predicted, score = self.predict_batch(batch[some].to(self.device), symmetries, noise=sky, catalog=rows)
             predictions.append(predicted)
             scores.append(score)
         if not predictions:
@@ -176,7 +203,12 @@ class TrainedModel:
 
     @torch.inference_mode()
     def predict_batch(
-        self, images: Tensor, symmetries: bool = False, *, noise: Tensor | None = None
+        self,
+        images: Tensor,
+        symmetries: bool = False,
+        *,
+        noise: Tensor | None = None,
+        catalog: pl.DataFrame | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return calibrated predictions and outlier scores of a batch.
 
@@ -188,6 +220,8 @@ class TrainedModel:
             Average over the eight symmetries of the square.
         noise
             Standard deviation of the sky's noise (N, C); None estimates it from the images.
+        catalog
+            Rows (N,) with `columns`, where it takes such.
 
         Returns
         -------
@@ -195,10 +229,13 @@ class TrainedModel:
             Predictions (N, K) and outlier scores (N,), on the CPU.
         """
         prepared = self.preprocessing(images, noise=noise)
-        output, features, statistics = self._forward_with_features(prepared)
+        beside = self.inputs(catalog)
+        output, features, statistics = self._forward_with_features(prepared, *beside)
         score = self.outliers(features, statistics) if self.outliers is not None else torch.zeros(len(output))
         # Preprocessing comes first: a lens need not be fitted again because its image is turned.
-        turned = [self.network(transform(prepared, k)).float().cpu() for k in range(1, 8)] if symmetries else []
+        turned = (
+            [self.network(transform(prepared, k), *beside).float().cpu() for k in range(1, 8)] if symmetries else []
+        )
         calibrated = [self.task.calibrated(each, self.calibration) for each in (output, *turned)]
         return self._whole(torch.stack(calibrated).mean(0), len(images)), score
 
@@ -218,19 +255,59 @@ class TrainedModel:
         return predicted
 
     @torch.inference_mode()
-    def outputs_and_features(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def outputs_and_features(
+        self, images: Tensor, noise: Tensor | None = None, catalog: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the network's output (N, K), the features before its last layer (N, F), and image statistics (N, S).
 
-        ``noise`` (N, C) is the standard deviation of the sky's noise; None estimates it from the images.
+        Parameters
+        ----------
+        images
+            (N, C, H, W), on the model's device.
+        noise
+            Standard deviation of the sky's noise (N, C); None estimates it from the images.
+        catalog
+            Inputs from the catalogue, as batches carry them.
         """
-        return self._forward_with_features(self.preprocessing(images, noise=noise))
+        beside = [] if catalog is None else [catalog]
+        return self._forward_with_features(self.preprocessing(images, noise=noise), *beside)
 
-    def _forward_with_features(self, prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs(self, catalog: pl.DataFrame | None) -> list[Tensor]:
+        """Return what the network is called with beside images: nothing, or the inputs (N, F) of rows of a catalogue.
+
+        Raises
+        ------
+        ModelError
+            If there is no catalogue where it takes one.
+        """
+        if self.encoder is None:
+            return []
+        if catalog is None:
+            raise ModelError(_no_catalog(self.columns))
+        return [torch.from_numpy(self.encoder.encode(catalog, "catalog")).to(self.device)]
+
+    def _checked_catalog(self, catalog: pl.DataFrame | Mapping[str, Any] | None, images: int) -> pl.DataFrame | None:
+        """The catalogue as a table of as many rows as there are images; None if the model takes none."""
+        if not self.columns:
+            if catalog is not None:
+                raise ModelError("this model takes images alone; leave catalog out")
+            return None
+        if catalog is None:
+            raise ModelError(_no_catalog(self.columns))
+        try:
+            table = pl.DataFrame(catalog, nan_to_null=True, strict=False)
+        except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            raise ModelError(f"catalog is no table, or columns by name: {error}") from error
+        if len(table) != images:
+            raise ModelError(f"catalog has {len(table)} rows for {images} images; give one for each, in their order")
+        return table
+
+    def _forward_with_features(self, prepared: Tensor, *beside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen: list[Tensor] = []
         layer = last_linear(self.network)
         hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if layer is not None else None
         try:
-            output = self.network(prepared).float().cpu()
+            output = self.network(prepared, *beside).float().cpu()
         finally:
             if hook is not None:
                 hook.remove()
@@ -266,6 +343,10 @@ class TrainedModel:
         return batch
 
 
+def _no_catalog(columns: Sequence[str]) -> str:
+    return f"this model takes columns of the catalogue beside images ({', '.join(columns)}); give catalog with them"
+
+
 class Ensemble(TrainedModel):
     """Models whose predictions are averaged: the mean of their calibrated probabilities, or values.
 
@@ -278,6 +359,8 @@ class Ensemble(TrainedModel):
     """
 
     def __init__(self, config: ModelConfig, members: list[TrainedModel]):
+        # Each member has its own columns, standardised as it knows them.
+        config = dataclasses.replace(config, catalog=[])
         super().__init__(config, nn.Identity(), members[0].task, device=members[0].device)
         self._members = members
 
@@ -291,12 +374,26 @@ class Ensemble(TrainedModel):
         """Whether all members have such a score."""
         return all(member.knows_outliers for member in self._members)
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the catalogue that any of the members takes beside images."""
+        return list(dict.fromkeys(name for member in self._members for name in member.columns))
+
+    def catalog_notes(self, catalog: pl.DataFrame, where: str) -> list[str]:
+        """Return what the members have to say of rows (N,); ``where`` names the data."""
+        return list(dict.fromkeys(note for member in self._members for note in member.catalog_notes(catalog, where)))
+
     @torch.inference_mode()
     def predict_batch(
-        self, images: Tensor, symmetries: bool = False, *, noise: Tensor | None = None
+        self,
+        images: Tensor,
+        symmetries: bool = False,
+        *,
+        noise: Tensor | None = None,
+        catalog: pl.DataFrame | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the mean over the members of what `TrainedModel.predict_batch` gives."""
-        each = [member.predict_batch(images, symmetries, noise=noise) for member in self._members]
+        each = [member.predict_batch(images, symmetries, noise=noise, catalog=catalog) for member in self._members]
         predictions, scores = zip(*each, strict=True)
         averaged = self.task.averaged(torch.stack(predictions), self.calibration)
         return self._whole(averaged, len(images)), torch.stack(scores).mean(0)

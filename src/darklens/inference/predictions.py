@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
+from darklens.data.catalog_inputs import check_ids, check_joined, check_names_present
 from darklens.data.checks import check_finite, noise_of_data
 from darklens.data.dataset import Cutouts
 from darklens.errors import DataError
@@ -29,11 +30,12 @@ class Predicted:
     prediction: Prediction
     adapt: Adaptation
     skipped: dict[str, str] = field(default_factory=dict)
+    of_catalog: list[str] = field(default_factory=list)
 
     @property
     def notes(self) -> list[str]:
-        """Return sentences on what was done to make the images fit the model."""
-        return self.adapt.notes
+        """Return sentences on what was done to make the images, and rows of the catalogue, fit the model."""
+        return [*self.adapt.notes, *self.of_catalog]
 
 
 def predict_cutouts(
@@ -76,8 +78,11 @@ def predict_cutouts(
     Raises
     ------
     DataError
-        If an image cannot be used, and ``skip`` is not set.
+        If an image cannot be used, and ``skip`` is not set; if the model takes columns of the catalogue, and one is
+        missing, or an image has no row.
     """
+    catalog = catalog_rows(model, cutouts)
+    of_catalog = [] if catalog is None else model.catalog_notes(catalog, cutouts.where)
     adapt = adaptation(model.config, cutouts.info, cutouts.images.shape, band)
     batch_size = fitting_batch(batch_size, model.config.pixels)
     ids = cutouts.ids
@@ -98,13 +103,32 @@ def predict_cutouts(
     for rows, images, noise in _one_ahead(read, range(0, len(cutouts), batch_size)):
         if len(rows):
             fitting, sky = adapt.with_noise(images, noise)
-            parts.append(model.predict(fitting, noise=sky, batch_size=batch_size, symmetries=symmetries))
+            beside = None if catalog is None else catalog[rows]
+            parts.append(
+                model.predict(fitting, noise=sky, catalog=beside, batch_size=batch_size, symmetries=symmetries)
+            )
             done.append(rows)
         if progress:
             seen += batch_size
             progress(min(seen, len(cutouts)), len(cutouts))
     everything = np.concatenate(done) if done else np.zeros(0, dtype=int)
-    return Predicted(everything, _joined(model, parts), adapt, skipped)
+    return Predicted(everything, _joined(model, parts), adapt, skipped, of_catalog)
+
+
+def catalog_rows(model: TrainedModel, cutouts: Cutouts) -> pl.DataFrame | None:
+    """Return the rows of images with the columns that a model takes beside them; None if it takes images alone.
+
+    Raises
+    ------
+    DataError
+        If columns are missing, an identifier comes twice, or an image has no row in the catalogue that was joined.
+    """
+    if not model.columns:
+        return None
+    check_names_present(cutouts.catalog, model.columns, cutouts.where)
+    check_ids(cutouts.catalog, cutouts.where)
+    check_joined(cutouts.without_row, cutouts.without_image, cutouts.where, every_row=False)
+    return cutouts.catalog.select("id", *(name for name in model.columns if name != "id"))
 
 
 def _one_ahead(read: Callable[[int], Batch], starts: Iterable[int]) -> Iterator[Batch]:
@@ -187,5 +211,8 @@ def _readable(
 def _joined(model: TrainedModel, parts: list[Prediction]) -> Prediction:
     scores = [part.outlier_score for part in parts if part.outlier_score is not None]
     if not parts:
-        return model.predict(np.zeros((0, model.config.channels, model.config.pixels, model.config.pixels)))
+        none = pl.DataFrame({name: [] for name in model.columns}) if model.columns else None
+        return model.predict(
+            np.zeros((0, model.config.channels, model.config.pixels, model.config.pixels)), catalog=none
+        )
     return model.prediction(np.concatenate([part.array for part in parts]), np.concatenate(scores) if scores else None)

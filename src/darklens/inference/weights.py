@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from darklens.data.bounds import named_errors
+from darklens.data.catalog_inputs import read_encoder
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError
-from darklens.inference.config import ModelConfig, numbers_in
+from darklens.inference.config import FILE, ModelConfig, numbers_in
 from darklens.inference.outliers import OutlierScore, last_linear
 from darklens.inference.shipped import WEIGHTS
 from darklens.models.registry import build_network
@@ -41,7 +42,8 @@ def load_network(folder: Path, config: ModelConfig) -> tuple[nn.Module, OutlierS
         network = _build(folder, config, shape[0]).eval()
         network.load_state_dict(state)
     with named_errors(folder, "its network cannot take images of its size", ModelError), torch.inference_mode():
-        output = network(torch.zeros(1, *shape))
+        extra = [torch.zeros(1, features)] if (features := catalog_features(config)) else []
+        output = network(torch.zeros(1, *shape), *extra)
         if tuple(output.shape[:2]) != (expected := (1, len(config.outputs))):
             raise ModelError(f"{folder}: its network puts out {tuple(output.shape)}; expected {expected}")
     outliers = None
@@ -52,6 +54,12 @@ def load_network(folder: Path, config: ModelConfig) -> tuple[nn.Module, OutlierS
             layer = last_linear(network)
             outliers.check(layer.in_features if layer is not None else 1, 5 * shape[0])
     return network, outliers
+
+
+def catalog_features(config: ModelConfig) -> int:
+    """Return how many inputs from the catalogue a network takes beside images."""
+    encoder = read_encoder(config.catalog, FILE, ModelError)
+    return 0 if encoder is None else len(encoder.features)
 
 
 def _check_fit(folder: Path, config: ModelConfig, channels: int, state: dict[str, Tensor]) -> None:
@@ -79,7 +87,7 @@ def _build(folder: Path, config: ModelConfig, channels: int) -> nn.Module:
     if not isinstance(name, str):
         raise ModelError(f"{folder}: network.name is {name!r}; expected the name of a network")
     try:
-        return build_network(name, channels, len(config.outputs), options)
+        return build_network(name, channels, len(config.outputs), options, catalog_features=catalog_features(config))
     except ModelError as error:
         raise ModelError(f"{folder}: its network cannot be built: {error}") from error
 

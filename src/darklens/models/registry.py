@@ -12,6 +12,7 @@ from torch import nn
 from darklens.errors import DarklensError, ModelError
 from darklens.models.attention import cbam_densenet
 from darklens.models.backbones import timm_network
+from darklens.models.catalog import attention_fusion, metadata_network
 from darklens.models.cct import cct
 from darklens.models.cmu_deeplens import CMUDeepLens
 from darklens.models.compact import CompactResNet
@@ -32,10 +33,18 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "crossformer": crossformer,
     "cct": cct,
     "timm": timm_network,
+    "metadata": metadata_network,
+    "attention-fusion": attention_fusion,
 }
 
 
-def build_network(name: str, in_channels: int, outputs: int, options: Mapping[str, Any]) -> nn.Module:
+CATALOG = "catalog_features"
+"""Parameter of networks that take inputs from the catalogue beside images: how many. It is not for recipes to say."""
+
+
+def build_network(
+    name: str, in_channels: int, outputs: int, options: Mapping[str, Any], *, catalog_features: int = 0
+) -> nn.Module:
     """Build a network for images of ``in_channels`` channels that puts out ``outputs`` numbers.
 
     Parameters
@@ -46,6 +55,8 @@ def build_network(name: str, in_channels: int, outputs: int, options: Mapping[st
         Channels of the images, and numbers to put out.
     options
         Arguments of the network. ``pretrained: false`` is what networks without such weights do anyway.
+    catalog_features
+        Inputs from the catalogue. Where there are some the network is called with images and these, (N, catalog_features).
 
     Returns
     -------
@@ -55,9 +66,17 @@ def build_network(name: str, in_channels: int, outputs: int, options: Mapping[st
     Raises
     ------
     ModelError
-        If there is no such network, or it does not take one of the options.
+        If there is no such network, or it does not take one of the options, or inputs from the catalogue.
     """
     arguments = network_arguments(name, options, f"network {name}", ModelError)
+    if CATALOG in inspect.signature(network_class(name)).parameters:
+        arguments = arguments | {CATALOG: catalog_features}
+    elif catalog_features:
+        takers = [each for each, maker in NETWORKS.items() if CATALOG in inspect.signature(maker).parameters]
+        raise ModelError(
+            f"network {name} takes images alone, and inputs.columns names columns of the catalogue; choose --network.name "
+            f"{' or '.join(takers)}, or one of your own with a parameter {CATALOG}, or say --inputs.columns null"
+        )
     try:
         network: nn.Module = network_class(name)(in_channels, outputs, **arguments)
     except ModelError:
@@ -94,7 +113,7 @@ def network_arguments(name: str, options: Mapping[str, Any], where: str, error: 
         ``error``, if an option is unknown, missing, or not of its type.
     """
     maker = network_class(name)
-    skip = list(inspect.signature(maker).parameters)[:2]
+    skip = [*list(inspect.signature(maker).parameters)[:2], CATALOG]
     if options.get("pretrained") is False and "pretrained" not in inspect.signature(maker).parameters:
         options = {key: value for key, value in options.items() if key != "pretrained"}
     return typed_arguments(maker, options, where=where, prefix="network.", error=error, skip=skip)
@@ -108,7 +127,7 @@ def network_options(name: str) -> list[str]:
     ModelError
         If there is no such network.
     """
-    return list(inspect.signature(network_class(name)).parameters)[2:]
+    return [each for each in list(inspect.signature(network_class(name)).parameters)[2:] if each != CATALOG]
 
 
 def has_learned_weights(name: str, options: Mapping[str, Any]) -> bool:

@@ -230,6 +230,16 @@ class Task(ABC):
         """
         return self
 
+    def check_split(self, targets: np.ndarray, where: str) -> None:
+        """Refuse a part of the images whose targets (N,) or (N, K) teach or measure nothing; by default, none is.
+
+        Raises
+        ------
+        DataError
+            If so; ``where`` names the part.
+        """
+        return
+
     # What it predicts.
 
     @property

@@ -89,6 +89,21 @@ class Find(Classify):
             raise DataError(f"{'no' if share == 0 else 'every'} training image is a {self.positive}; both are needed")
         return dataclasses.replace(self, share=round(share, 8))
 
+    def check_split(self, targets: np.ndarray, where: str) -> None:
+        """Refuse training or validation images of which all are lenses, or none is.
+
+        Raises
+        ------
+        DataError
+            If so.
+        """
+        lenses = int((targets == 1).sum())
+        if lenses in (0, len(targets)):
+            raise DataError(
+                f"{where}: {'none' if not lenses else 'each'} of {len(targets):,} images is a {self.positive}; both are "
+                "needed, so mark others in the column split, or leave it out"
+            )
+
     @property
     def stated_prior(self) -> float:
         """Fraction of lenses that probabilities are calibrated for."""

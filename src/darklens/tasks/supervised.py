@@ -32,7 +32,8 @@ class SupervisedModule(LightningModule):
     task
         What is learned.
     network
-        From preprocessed images (N, C, H, W) to outputs (N, K).
+        From preprocessed images (N, C, H, W), and inputs from the catalogue (N, F) where a recipe names columns, to outputs
+        (N, K).
     preprocessing
         Fitted to training images.
     options
@@ -62,7 +63,11 @@ class SupervisedModule(LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the network's output (N, K) for a batch of images as they come from the detector."""
-        output: Tensor = self.network(self.prepared(batch))
+        return self.outputs(self.prepared(batch), batch)
+
+    def outputs(self, images: Tensor, batch: Batch) -> Tensor:
+        """Return the network's output (N, K) for prepared images (N, C, H, W) and their batch's ``catalog``, if any."""
+        output: Tensor = self.network(images, batch["catalog"]) if "catalog" in batch else self.network(images)
         return output.float()
 
     def prepared(self, batch: Batch) -> Tensor:
@@ -120,8 +125,8 @@ class SupervisedModule(LightningModule):
     def training_step(self, batch: Batch) -> Tensor:
         """Return the loss of a training batch."""
         images, targets = self.augmented(batch)
-        output: Tensor = self.network(images)
-        loss = self._one_number("loss", self.task.loss(output.float(), targets, self.current_epoch + 1))
+        output = self.outputs(images, batch)
+        loss = self._one_number("loss", self.task.loss(output, targets, self.current_epoch + 1))
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 

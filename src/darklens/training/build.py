@@ -66,8 +66,9 @@ def build_module(
     preprocessing = Preprocessing(**chosen).fit(data.sample, data.sample_noise)
     shape = preprocessing.output_shape(data.shape)
     seed_everything(data.seed, verbose=False)
-    network = build_network(recipe.network["name"], shape[0], data.task.outputs, options)
-    _check_takes(network, shape, recipe.name)
+    features = 0 if data.encoder is None else len(data.encoder.features)
+    network = build_network(recipe.network["name"], shape[0], data.task.outputs, options, catalog_features=features)
+    _check_takes(network, shape, recipe.name, features)
     if start is not None:
         own = carries_only(model_folder(start), own_code(recipe))
         data.description["also"] = [_load_weights_of(network, start, trust_code or own)]
@@ -91,17 +92,19 @@ def build_module(
     return module
 
 
-def _check_takes(network: nn.Module, shape: tuple[int, int, int], name: str) -> None:
+def _check_takes(network: nn.Module, shape: tuple[int, int, int], name: str, features: int) -> None:
     """Raise a ModelError if a network cannot take an image of a shape (C, H, W): many are made for one size."""
+    beside = [torch.zeros(1, features)] if features else []
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, *shape))
+            network.eval()(torch.zeros(1, *shape), *beside)
     except (DarklensError, MemoryError):
         raise
     except Exception as error:  # of a user's own network, any
         channels, height, width = shape
         raise ModelError(
             f"recipe {name}: its network cannot take images of {channels} channels and {height}×{width} pixels "
+            f"{f'with {features} inputs from the catalogue ' if features else ''}"
             f"({type(error).__name__}: {error}). --preprocessing.crop and --preprocessing.resize change their size; "
             "networks that are made for one size have an option for it, such as img_size in --network.arguments"
         ) from error

@@ -52,6 +52,7 @@ def model_card(config: ModelConfig, task: Task, record: dict[str, Any], *, name:
         f"- **Parameters**: {training['parameters']:,}",
         f"- **Source**: {recipe['source'] or 'darklens'}",
         "",
+        *_inputs(config),
         *_figures(config),
         "## Intended use",
         "",
@@ -71,11 +72,19 @@ def model_card(config: ModelConfig, task: Task, record: dict[str, Any], *, name:
         "import darklens",
         "",
         f'model = darklens.load("{name or "path/to/this/folder"}")',
-        "model.predict(images)",
+        "model.predict(images)" if not config.catalog else "model.predict(images, catalog=table)",
         "```",
         "",
     ]
     return "\n".join(lines)
+
+
+def _inputs(config: ModelConfig) -> list[str]:
+    """Columns of the catalogue that it takes beside images, if any."""
+    if not config.catalog:
+        return []
+    names = ", ".join(f"`{column['name']}`" for column in config.catalog)
+    return ["## Inputs", "", f"Beside an image, these columns of the catalogue: {names}.", ""]
 
 
 def _figures(config: ModelConfig) -> list[str]:

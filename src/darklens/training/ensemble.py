@@ -83,6 +83,7 @@ def make_ensemble(runs: Sequence[Path], out: Path, *, own: Collection[str] = (),
         preprocessing={},
         recipe=dataclasses.asdict(recipe),
         calibration={},
+        catalog=[],
         data=configs[0].data | {"also": [config.data for config in configs[1:]]},
         members=names,
     )

@@ -27,6 +27,9 @@ from darklens.training.recipe import Recipe
 from darklens.training.training_data import TrainingData
 
 Result = TypeVar("Result")
+Given = TypeVar("Given")
+BESIDE = ("noise", "catalog")
+"""What batches may carry beside images that a network or its preprocessing takes."""
 
 CALIBRATION_IMAGES = 8192
 """Validation images that are enough to calibrate: of larger sets, so many are drawn at random. The coverage of prediction
@@ -77,13 +80,19 @@ def calibrated(model: TrainedModel, data: TrainingData) -> TrainedModel:
     batches = [data.validation[rows[i : i + BATCH]] for i in range(0, len(rows), BATCH)]
     targets = torch.cat([batch["target"] for batch in batches])
     if len(model.members) > 1:
-        predicted = _each(batches, lambda batch: model.predict_batch(batch["image"], noise=batch.get("noise"))[0])
+        table = data.validation_rows() if model.columns and data.validation_rows is not None else None
+        catalogs = [None if table is None else table[rows[i : i + BATCH]] for i in range(0, len(rows), BATCH)]
+        predicted = _each(
+            list(zip(batches, catalogs, strict=True)),
+            lambda both: model.predict_batch(both[0]["image"], noise=both[0].get("noise"), catalog=both[1])[0],
+        )
         means = torch.cat(predicted)
         calibration = model.task.calibrate(model.task.uncalibrated(means), targets)
         config = dataclasses.replace(model.config, calibration=dataclasses.asdict(calibration))
         return Ensemble(config, model.members)
     outputs, features, statistics = _features(model, batches)
-    sample = {"image": data.sample} | ({} if data.sample_noise is None else {"noise": data.sample_noise})
+    beside = {"noise": data.sample_noise, "catalog": data.sample_catalog}
+    sample = {"image": data.sample} | {name: tensor for name, tensor in beside.items() if tensor is not None}
     parts = [{name: of[i : i + BATCH] for name, of in sample.items()} for i in range(0, len(data.sample), BATCH)]
     _, known, known_statistics = _features(model, parts)
     calibration = model.task.calibrate(outputs, targets)
@@ -101,17 +110,15 @@ def _labels(targets: Any) -> np.ndarray:
 
 def _features(model: TrainedModel, batches: list[Batch]) -> tuple[Tensor, Tensor, Tensor]:
     def computed(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        noise = batch.get("noise")
-        return model.outputs_and_features(
-            batch["image"].to(model.device), None if noise is None else noise.to(model.device)
-        )
+        noise, catalog = (tensor if tensor is None else tensor.to(model.device) for tensor in map(batch.get, BESIDE))
+        return model.outputs_and_features(batch["image"].to(model.device), noise, catalog)
 
     parts = _each(batches, computed)
     outputs, features, statistics = (torch.cat(part) for part in zip(*parts, strict=True))
     return outputs, features, statistics
 
 
-def _each(batches: list[Batch], function: Callable[[Batch], Result]) -> list[Result]:
+def _each(batches: list[Given], function: Callable[[Given], Result]) -> list[Result]:
     """What a function returns for each batch, with a progress bar."""
     results: list[Result] = []
     with progress_bar("calibrating") as advance:
@@ -143,4 +150,5 @@ def _model_config(recipe: Recipe, data: TrainingData, module: SupervisedModule, 
         data=data.description,
         measured={},
         versions=record["versions"],
+        catalog=[] if data.encoder is None else data.encoder.content(),
     )

@@ -17,9 +17,12 @@ import polars as pl
 import torch
 
 from darklens.commands import command, given_command
+from darklens.data.catalog_inputs import ALL, CatalogEncoder, read_encoder
 from darklens.data.dataset import versions
 from darklens.data.options import DataOptions
-from darklens.errors import DataError, RecipeError
+from darklens.errors import DataError, ModelError, RecipeError
+from darklens.inference.config import read_config
+from darklens.inference.shipped import model_folder
 from darklens.schema import from_keys, known_keys, read_json
 from darklens.tasks.registry import task_content
 from darklens.training.recipe import (
@@ -144,8 +147,12 @@ def check_same_images(data: TrainingData, out: Path) -> None:
     before = read_record(out).get("data_description", {})
     if before.get("checksum") not in (None, data.description.get("checksum")):
         raise DataError(f"{out}: the images are not those that the run began with; bring them back, or train anew")
+    if before.get("catalog_checksum") not in (None, data.description.get("catalog_checksum")):
+        raise DataError(
+            f"{out}: columns of the catalogue are not those that the run began with; bring them back, or train anew"
+        )
     simulated = (before.get("simulated") or {}).get("checksum")  # earlier versions kept none
-    if simulated not in (None, data.description.get("simulated", {}).get("checksum")):
+    if simulated not in (None, (data.description.get("simulated") or {}).get("checksum")):
         raise DataError(
             f"{out}: the preset, or a file that it names, was changed since the run began; bring it back, or train anew"
         )
@@ -218,8 +225,33 @@ def open_job_data(job: Job, *, trust_code: bool = False) -> TrainingData:
         member=job.member,
         own_seeds=job.own_seeds,
         split_seed=job.images_seed,
+        encoder=_encoder_of_start(job),
         trust_code=trust_code,
     )
+
+
+def _encoder_of_start(job: Job) -> CatalogEncoder | None:
+    """The encoder of the model that a training starts from, which its weights belong to; None without.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe names other columns.
+    """
+    if job.start is None or job.recipe.inputs.columns is None:
+        return None
+    folder = model_folder(job.start)
+    encoder = read_encoder(read_config(folder).catalog, str(folder), ModelError)
+    if encoder is None:
+        return None
+    asked = job.recipe.inputs.columns
+    names = [name.strip() for name in asked.split(",")] if isinstance(asked, str) else list(asked)
+    if names not in ([ALL], encoder.names):
+        raise RecipeError(
+            f"recipe {job.recipe.name}: inputs.columns are {', '.join(names)}; those of {job.start}, from whose weights "
+            f"the training starts, are {', '.join(encoder.names)}"
+        )
+    return encoder
 
 
 def read_record(out: Path) -> dict[str, Any]:

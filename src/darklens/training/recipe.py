@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
-from darklens.data.options import PreprocessingOptions
+from darklens.data.options import InputOptions, PreprocessingOptions
 from darklens.errors import RecipeError
 from darklens.paths import read_yaml
 from darklens.schema import typed_arguments, unknown_key
@@ -128,10 +128,14 @@ class Recipe:
     differs
         How it differs from its source.
     network
-        ``name`` (compact, equivariant, ecnn, cmu-deeplens, cbam-densenet, cvt, crossformer, cct, timm, or your own as
-        my_network.py:Class) and the options of that network.
+        ``name`` (compact, equivariant, ecnn, cmu-deeplens, cbam-densenet, cvt, crossformer, cct, timm, metadata,
+        attention-fusion, or your own as my_network.py:Class) and the options of that network.
     preprocessing
         From detector to network.
+    inputs
+        What the network takes beside images.
+    allow_leaks
+        Whether columns of the catalogue may be inputs though they tell the label without an image.
     augmentation
         Random symmetries of the square.
     optimizer
@@ -154,6 +158,8 @@ class Recipe:
     differs: str = ""
     network: dict[str, Any] = field(default_factory=lambda: {"name": "compact"})
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
+    inputs: InputOptions = field(default_factory=InputOptions)
+    allow_leaks: bool = False
     augmentation: Literal["dihedral", "flips", "none"] = "dihedral"
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from darklens.data.batches import Batch, Batches, CutoutDataset, FreshImages, SimulatedDataset, batch_loader
-from darklens.data.dataset import Cutouts
+from darklens.data.catalog_inputs import CatalogEncoder, check_ids, check_joined, fit_encoder
+from darklens.data.dataset import Cutouts, DatasetInfo
 from darklens.data.layouts import open_with
+from darklens.data.leaks import check_leaks, find_leaks
 from darklens.data.options import DataOptions
 from darklens.data.seeds import SEEDS, simulation_seed
 from darklens.data.seen import FORMER_VALIDATION, SIMULATED
@@ -33,6 +39,8 @@ from darklens.training.recipe import Recipe
 
 VALIDATION_IMAGES = 24 * BLOCK
 STATISTICS_IMAGES = 1024
+CATALOG_ROWS = 32 * BLOCK
+"""Rows of a preset to which inputs are fitted and which are checked for leaks; drawn, not rendered."""
 SIMULATED_EPOCH = 30_720
 MEMBER_STRIDE = 1009
 
@@ -69,6 +77,12 @@ class TrainingData:
         A second dataset, whose images stand beside those of each training batch.
     sample_noise
         Noise of the sky (n, C) of ``sample``, by noise maps; None without.
+    encoder
+        Makes inputs of the columns of the catalogue that the network takes beside images; None without.
+    sample_catalog
+        These inputs (n, F) of ``sample``; None without.
+    validation_rows
+        Returns the catalogue's rows of the validation images, as they are.
     """
 
     train: Any
@@ -88,6 +102,9 @@ class TrainingData:
     unlabelled: UnlabelledImages | None = None
     sample_noise: Tensor | None = None
     zero_points: list[float | None] = field(default_factory=list)
+    encoder: CatalogEncoder | None = None
+    sample_catalog: Tensor | None = None
+    validation_rows: Callable[[], pl.DataFrame] | None = None
 
     def train_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
         """Return the training batches of one of Lightning's processes.
@@ -163,6 +180,7 @@ def open_training_data(
     member: int = 0,
     own_seeds: bool = True,
     split_seed: int | None = None,
+    encoder: CatalogEncoder | None = None,
     trust_code: bool = False,
 ) -> TrainingData:
     """Open the training and validation images that ``--data`` names.
@@ -185,6 +203,8 @@ def open_training_data(
         Whether simulated images have seeds that no dataset folder has; of runs of version 0.1 they have not.
     split_seed
         Splits and simulated validation images follow from it alone; by default ``seed``.
+    encoder
+        Of the model that the training starts from, whose columns and scales are kept; by default it is fitted.
     trust_code
         Whether code that a preset in YAML names may run.
 
@@ -201,9 +221,9 @@ def open_training_data(
             seeds = simulation_seed(of_member % SEEDS, "training"), simulation_seed(split_seed, "validation")
         else:
             seeds = of_member, split_seed + FORMER_VALIDATION
-        opened = _simulated(preset, recipe, of_member, seeds)
+        opened = _simulated(preset, recipe, of_member, seeds, encoder)
     else:
-        opened = _stored(open_with(data, options), recipe, seed, split_seed, options.mask)
+        opened = _stored(open_with(data, options), recipe, seed, split_seed, mask=options.mask, encoder=encoder)
     second = _second_stream(opened, unlabelled, options)
     return dataclasses.replace(opened, seed=seed + MEMBER_STRIDE * member, unlabelled=second)
 
@@ -223,9 +243,14 @@ def _second_stream(data: TrainingData, unlabelled: str | None, options: DataOpti
     return UnlabelledImages(cutouts, options.mask)
 
 
-def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, mask: bool) -> TrainingData:
+def _stored(
+    cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, *, mask: bool, encoder: CatalogEncoder | None
+) -> TrainingData:
     notes = [] if cutouts.info.layout == "dataset" else list(cutouts.info.notes)
     cutouts = _square(cutouts, notes)
+    if recipe.inputs.columns is not None:
+        check_ids(cutouts.catalog, cutouts.where)
+        check_joined(cutouts.without_row, cutouts.without_image, cutouts.where)
     task = recipe.make_task()
     cutouts.check_columns(task.needs.columns)
     task = task.for_data(cutouts)
@@ -242,6 +267,13 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, mask: 
     catalog = ensure_split(cutouts.catalog, split_seed)
     split = catalog["split"].to_numpy()
     train, validation = (np.flatnonzero(split == name) for name in ("train", "validation"))
+    if not task.needs.pairs:
+        for name, rows in (("training", train), ("validation", validation)):
+            task.check_split(targets[rows], f"{cutouts.where}: {name}")
+    inputs = _catalog_inputs(recipe, catalog[train], targets, train, cutouts.where, encoder)
+    notes += inputs.notes
+    if inputs.encoder is not None:
+        notes += inputs.encoder.notes(catalog[validation], f"{cutouts.where}: validation")
     refuse = recipe.preprocessing.stretch == "minmax"
     crop = recipe.preprocessing.crop
     if task.needs.pairs and crop is not None:
@@ -251,7 +283,8 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, mask: 
         subset = cutouts.subset(rows)
         wanted: Any = subset.targets if task.needs.pairs else targets[rows]
         noise = recipe.preprocessing.uses_noise
-        parts.append(CutoutDataset(subset, wanted, crop, mask=mask, refuse_constant=refuse, noise=noise))
+        beside = None if inputs.encoder is None else inputs.encoder.encode(subset.catalog, cutouts.where)
+        parts.append(CutoutDataset(subset, wanted, crop, mask=mask, refuse_constant=refuse, noise=noise, catalog=beside))
     if len(train) < recipe.trainer.batch_size:
         raise DataError(
             f"{cutouts.where}: {len(train)} training images are fewer than a batch of {recipe.trainer.batch_size}; "
@@ -267,6 +300,9 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, mask: 
         train_images=len(train),
         sample=first["image"],
         sample_noise=first.get("noise"),
+        encoder=inputs.encoder,
+        sample_catalog=first.get("catalog"),
+        validation_rows=lambda: catalog[validation],
         task=_fitted(recipe, task, np.asarray(targets[train[chosen] if task.needs.pairs else train]), cutouts.where),
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
         bands=info.bands,
@@ -283,12 +319,55 @@ def _stored(cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, mask: 
             "test_images": int((split == "test").sum()),
             "checksum": info.checksum,
             "typical_peak": _typical_peak(first["image"]),
-        },
+        }
+        | ({} if inputs.encoder is None else {"catalog_checksum": _checksum(inputs.encoder, catalog, cutouts.where)}),
         split=catalog.select(pl.col("id").cast(pl.String), "split"),
         recipe=recipe,
         seed=seed,
         notes=notes + _channel_notes(cutouts, recipe),
     )
+
+
+@dataclass(frozen=True)
+class _CatalogInputs:
+    """An encoder of the columns that are inputs, None without, and what to say of them."""
+
+    encoder: CatalogEncoder | None
+    notes: list[str]
+
+
+def _catalog_inputs(
+    recipe: Recipe,
+    training_rows: pl.DataFrame,
+    targets: Any,
+    train: np.ndarray,
+    where: str,
+    encoder: CatalogEncoder | None,
+) -> _CatalogInputs:
+    """The encoder of a recipe's columns, fitted to training rows unless it is given; refused if these tell the label."""
+    columns = recipe.inputs.columns
+    if columns is None:
+        return _CatalogInputs(None, [])
+    notes: list[str] = []
+    if encoder is None:
+        fitted = fit_encoder(training_rows, columns, where)
+        encoder, notes = fitted.encoder, fitted.notes
+    else:
+        notes += encoder.notes(training_rows, where)
+    labels = None if targets is None else np.asarray(targets[train])
+    if labels is None or labels.ndim > 1 or labels.dtype.kind not in "iub":
+        return _CatalogInputs(
+            encoder, [*notes, "columns are not checked for what they tell: the targets are no labels"]
+        )
+    with working("checking what the catalogue tells without an image"):
+        leaks = find_leaks(encoder, training_rows, labels, where)
+    return _CatalogInputs(encoder, notes + check_leaks(leaks, where, allowed=recipe.allow_leaks))
+
+
+def _checksum(encoder: CatalogEncoder, catalog: pl.DataFrame, where: str) -> str:
+    """The SHA-256 of the encoder and of the inputs from all rows: a resumed run has to see the same."""
+    described = json.dumps(encoder.content()).encode()
+    return "sha256:" + hashlib.sha256(described + encoder.encode(catalog, where).tobytes()).hexdigest()
 
 
 def _square(cutouts: Cutouts, notes: list[str]) -> Cutouts:
@@ -337,7 +416,9 @@ def _typical_peak(images: Tensor) -> float:
     return float(peaks.median())
 
 
-def _simulated(preset: AnyPreset, recipe: Recipe, seed: int, seeds: tuple[int, int]) -> TrainingData:
+def _simulated(
+    preset: AnyPreset, recipe: Recipe, seed: int, seeds: tuple[int, int], encoder: CatalogEncoder | None
+) -> TrainingData:
     """Training images, which never repeat, of the first of two seeds, and validation images of the second."""
     if recipe.trainer.batch_size % BLOCK:
         raise RecipeError(
@@ -351,10 +432,17 @@ def _simulated(preset: AnyPreset, recipe: Recipe, seed: int, seeds: tuple[int, i
     described = Cutouts(_no_images(preset), train.catalog(BLOCK), info)
     described.check_columns(task.needs.columns)
     task = task.for_data(described)
-    made = SimulatedDataset(train, task.targets, task.needs.columns)
+    inputs = _CatalogInputs(None, [])
+    if recipe.inputs.columns is not None:
+        rows = dataclasses.replace(
+            described, catalog=train.catalog(CATALOG_ROWS), images=_no_images(preset, CATALOG_ROWS)
+        )
+        rows, known = known_targets(task, rows)
+        inputs = _catalog_inputs(recipe, rows.catalog, known, np.arange(len(rows)), f"preset:{preset.name}", encoder)
+    made = SimulatedDataset(train, task.targets, task.needs.columns, inputs.encoder)
     sample = _simulate(made, STATISTICS_IMAGES // 2 // BLOCK, "simulating a sample of the training images")
     held_out = _simulate(
-        SimulatedDataset(validation, task.targets, task.needs.columns),
+        SimulatedDataset(validation, task.targets, task.needs.columns, inputs.encoder),
         VALIDATION_IMAGES // BLOCK,
         "simulating the validation images",
     )
@@ -381,12 +469,22 @@ def _simulated(preset: AnyPreset, recipe: Recipe, seed: int, seeds: tuple[int, i
         split=None,
         recipe=recipe,
         seed=seed,
+        notes=inputs.notes,
+        encoder=inputs.encoder,
+        sample_catalog=sample.get("catalog"),
+        validation_rows=partial(_rows_of, validation, task, info),
     )
 
 
-def _no_images(preset: AnyPreset) -> np.ndarray:
-    """Images that take no memory, for a catalogue of one block."""
-    return np.broadcast_to(np.float32(0), (BLOCK, *preset.shape))
+def _rows_of(simulator: Simulator, task: Task, info: DatasetInfo) -> pl.DataFrame:
+    """Truths of the validation images whose target is known."""
+    images = _no_images(simulator.preset, VALIDATION_IMAGES)
+    return known_targets(task, Cutouts(images, simulator.catalog(VALIDATION_IMAGES), info))[0].catalog
+
+
+def _no_images(preset: AnyPreset, count: int = BLOCK) -> np.ndarray:
+    """Images that take no memory, for a catalogue."""
+    return np.broadcast_to(np.float32(0), (count, *preset.shape))
 
 
 def _simulate(dataset: SimulatedDataset, blocks: int, what: str) -> Batch:

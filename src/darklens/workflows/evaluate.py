@@ -29,7 +29,7 @@ from darklens.evaluation.classification import auc_statistic
 from darklens.inference.adapt import Adaptation
 from darklens.inference.attribution import attributions
 from darklens.inference.model import TrainedModel, load_model
-from darklens.inference.predictions import Predicted, Progress, predict_cutouts, prediction_table
+from darklens.inference.predictions import Predicted, Progress, catalog_rows, predict_cutouts, prediction_table
 from darklens.inference.shipped import shipped_name
 from darklens.plots.pictures import drawn_images
 from darklens.progress import progress_bar
@@ -355,7 +355,9 @@ def _keep_explanations(model: TrainedModel, cutouts: Cutouts, gallery: Gallery, 
     ids = cutouts.ids
     checked = check_finite(read, [ids[row] for row in rows], cutouts.where, mask=True)
     images, sky = adapt.with_noise(checked, None if cutouts.noise is None else cutouts.noise[rows])
-    maps = attributions(model, images, list(gallery.explained_outputs), noise=sky)
+    catalog = catalog_rows(model, cutouts)
+    beside = None if catalog is None else catalog[rows]
+    maps = attributions(model, images, list(gallery.explained_outputs), noise=sky, catalog=beside)
     np.save(out / "explanations.npy", np.stack([images[:, 0].numpy(), maps]).astype(np.float32))
 
 

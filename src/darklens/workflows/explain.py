@@ -15,6 +15,7 @@ from darklens.inference.adapt import adaptation
 from darklens.inference.attribution import attributions
 from darklens.inference.model import load_model
 from darklens.inference.outliers import outlier_note
+from darklens.inference.predictions import catalog_rows
 from darklens.plots.pictures import explanation, save
 
 MOST = 24
@@ -64,16 +65,18 @@ def explain_images(
         maps_of_noise = None if cutouts.noise is None else cutouts.noise[np.arange(len(cutouts))]
         checked = check_finite(read, cutouts.ids, cutouts.where, mask=options.mask)
         batch, sky = adapt.with_noise(checked, maps_of_noise)
-        prediction = model.predict(batch, noise=sky)
+        catalog = catalog_rows(model, cutouts)
+        prediction = model.predict(batch, noise=sky, catalog=catalog)
+        said = [] if catalog is None else model.catalog_notes(catalog, cutouts.where)
         strange = outlier_note(prediction.outlier_score)
-        notes += [f"{path}: {note}" for note in [*adapt.notes, *([strange] if strange else [])]]
+        notes += [f"{path}: {note}" for note in [*adapt.notes, *said, *([strange] if strange else [])]]
         targets = model.task.explained_outputs(prediction.array)
         found = model.task.captions(prediction.array)
         if prediction.outlier_score is not None:
             flags = [f", outlier {score:.1f}" if score > 1 else "" for score in prediction.outlier_score]
             found = [text + flag for text, flag in zip(found, flags, strict=True)]
         images += list(batch[:, 0].numpy())
-        maps += list(attributions(model, batch, targets, noise=sky))
+        maps += list(attributions(model, batch, targets, noise=sky, catalog=catalog))
         captions += [f"{name}: {what}" for name, what in zip(cutouts.ids, found, strict=True)]
     save(explanation(images, maps, captions, model.config.pixel_scale), out)
     return captions, notes

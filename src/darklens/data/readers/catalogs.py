@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -167,3 +168,26 @@ def join_catalog(frame: pl.DataFrame, catalog: pl.DataFrame, source: str) -> tup
     joined = joined.drop([new for old, new in taken.items() if text[old].equals(text[new])])
     matches = f"{match.count:,} of {len(frame):,} images have a row in the catalogue"
     return joined, f"{matches}; identifiers were {match.note}" if match.note else matches
+
+
+class Unmatched(NamedTuple):
+    """Identifiers of images that have no row in a catalogue, and of rows that have no image."""
+
+    images: list[str]
+    rows: list[str]
+
+
+def unmatched(images: pl.Series, rows: pl.Series) -> Unmatched:
+    """Return which images and rows `join_catalog` leaves alone.
+
+    Parameters
+    ----------
+    images
+        Identifiers (N,) of images, text.
+    rows
+        Identifiers (M,) of the rows of the catalogue, text.
+    """
+    match = match_identifiers(images, rows)
+    with_row = match.images.is_in(match.catalog.implode()).fill_null(False)
+    with_image = match.catalog.is_in(match.images.implode()).fill_null(False)
+    return Unmatched(images.filter(~with_row).to_list(), rows.filter(~with_image).fill_null("no id").to_list())
