@@ -35,6 +35,7 @@ def data(channels=1, seed=3, classes=("cdm", "axion"), bands=()):
     return SimpleNamespace(
         sample=images,
         sample_noise=None,
+        encoder=None,
         shape=(channels, 16, 16),
         task=Classify(class_names=list(classes)),
         seed=seed,

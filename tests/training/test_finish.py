@@ -37,7 +37,9 @@ SAMPLE = torch.from_numpy(RNG.normal(0, 1, (130, 1, 5, 5)).astype(np.float32))
 
 def data(seed=0, **more):
     held = Held({"image": IMAGES, "target": LABELS})
-    return SimpleNamespace(validation=held, sample=SAMPLE, sample_noise=None, task=TASK, seed=seed, **more)
+    return SimpleNamespace(
+        validation=held, sample=SAMPLE, sample_noise=None, sample_catalog=None, task=TASK, seed=seed, **more
+    )
 
 
 def linear(scale=1.0):
@@ -72,7 +74,12 @@ class Spied(Held):
 
 
 def rows_read(validation, seed):
-    calibrated(linear(), SimpleNamespace(validation=validation, sample=SAMPLE, sample_noise=None, task=TASK, seed=seed))
+    calibrated(
+        linear(),
+        SimpleNamespace(
+            validation=validation, sample=SAMPLE, sample_noise=None, sample_catalog=None, task=TASK, seed=seed
+        ),
+    )
     read, validation.read = validation.read, []
     return read
 
@@ -106,7 +113,12 @@ def test_images_without_labels_are_drawn_from_all(monkeypatch, shape):
     targets = torch.arange(np.prod(shape), dtype=torch.float32).reshape(shape)
     model, validation = linear(), Spied({"image": IMAGES, "target": targets})
     model.task = Regress(target="log10_mass")
-    calibrated(model, SimpleNamespace(validation=validation, sample=SAMPLE, sample_noise=None, task=model.task, seed=1))
+    calibrated(
+        model,
+        SimpleNamespace(
+            validation=validation, sample=SAMPLE, sample_noise=None, sample_catalog=None, task=model.task, seed=1
+        ),
+    )
     assert len(set(validation.read)) == 70
     assert 20 < sum(row < 75 for row in validation.read) < 50
 
@@ -230,6 +242,11 @@ def test_noise_maps_reach_calibration_and_outlier_score(monkeypatch):
 
     validation = Noisy({"image": images, "target": torch.tensor([0, 1, 2, 0, 1, 2])})
     noise = torch.arange(len(SAMPLE), dtype=torch.float32)[:, None] + 100
-    calibrated(model, SimpleNamespace(validation=validation, sample=SAMPLE, sample_noise=noise, task=TASK, seed=0))
+    calibrated(
+        model,
+        SimpleNamespace(
+            validation=validation, sample=SAMPLE, sample_noise=noise, sample_catalog=None, task=TASK, seed=0
+        ),
+    )
     assert sorted(seen[0]) == [0, 1, 2, 3, 4, 5]
     assert [value for part in seen[1:] for value in part] == noise[:, 0].tolist()

@@ -199,7 +199,7 @@ def test_data_of_a_job_are_opened_as_it_says(monkeypatch):
     open_job_data(job, trust_code=True)
     assert seen == {
         "given": ("d", RECIPE, 7), "options": DataOptions(mask=True), "unlabelled": "u", "member": 3, "trust_code": True,
-        "own_seeds": False, "split_seed": 2,
+        "own_seeds": False, "split_seed": 2, "encoder": None,
     }  # fmt: skip
     open_job_data(Job(RECIPE, "d", 7))
     assert (seen["trust_code"], seen["split_seed"]) == (False, 7)

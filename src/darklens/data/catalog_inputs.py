@@ -174,6 +174,11 @@ def fit_encoder(catalog: pl.DataFrame, columns: Sequence[str] | str, where: str)
     where
         Names the data in errors.
 
+    Returns
+    -------
+    FittedColumns
+        The encoder, with the columns in the order in which they are named, and notes.
+
     Raises
     ------
     DataError
@@ -308,6 +313,11 @@ def read_encoder(content: Sequence[Mapping[str, Any]], where: str, error: type[D
         Names the file in errors.
     error
         What is raised.
+
+    Returns
+    -------
+    CatalogEncoder or None
+        With its columns in their order.
 
     Raises
     ------

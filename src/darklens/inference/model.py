@@ -267,7 +267,12 @@ class TrainedModel:
         noise
             Standard deviation of the sky's noise (N, C); None estimates it from the images.
         catalog
-            Inputs from the catalogue, as batches carry them.
+            Inputs from the catalogue, as batches carry them, (N, G).
+
+        Returns
+        -------
+        tuple of Tensor
+            Output (N, K), features (N, F) and statistics (N, S), on the CPU.
         """
         beside = [] if catalog is None else [catalog]
         return self._forward_with_features(self.preprocessing(images, noise=noise), *beside)
