@@ -1,6 +1,6 @@
 """How well does a catalogue tell lenses without an image? AUC of boosted trees on its columns alone, by cross-validation.
 
-    python benchmarks/leaks.py                                        # three minutes
+    python benchmarks/leaks.py                                        # two minutes
     python benchmarks/leaks.py --catalog mine.csv --label is_lens     # columns of your own
 
 Without ``--catalog`` it is one that darklens simulates, first with columns like those of a challenge in which a catalogue
