@@ -38,7 +38,14 @@ SAMPLE = torch.from_numpy(RNG.normal(0, 1, (130, 1, 5, 5)).astype(np.float32))
 def data(seed=0, **more):
     held = Held({"image": IMAGES, "target": LABELS})
     return SimpleNamespace(
-        validation=held, sample=SAMPLE, sample_noise=None, sample_catalog=None, task=TASK, seed=seed, **more
+        validation=held,
+        sample=SAMPLE,
+        sample_noise=None,
+        sample_catalog=None,
+        encoder=None,
+        task=TASK,
+        seed=seed,
+        **more,
     )
 
 
@@ -227,7 +234,7 @@ def test_noise_maps_reach_calibration_and_outlier_score(monkeypatch):
     model = linear()
     compute = model.outputs_and_features
 
-    def watched(images, noise=None):
+    def watched(images, noise=None, catalog=None):
         seen.append(None if noise is None else noise[:, 0].tolist())
         return compute(images)
 
