@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
+from darklens.data.dataset import DatasetInfo, DatasetWriter
 from darklens.data.synthesis import simulate_dataset
 from darklens.simulation import load_preset
 from darklens.training.job import Job
@@ -72,6 +74,38 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mass_run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny regression of the axion mass."""
     return train(Job(load_recipe("mass/demo", TINY), str(dataset)), tmp_path_factory.mktemp("runs") / "mass")
+
+
+def write_rings(out: Path, count: int, seed: int, *, bands: Sequence[str] = ("g", "r", "i"), side: int = 24) -> Path:
+    """Write a dataset of galaxies, of which half have a ring and the label lens, with positions on the sky."""
+    rng = np.random.default_rng(seed)
+    lens = np.arange(count) % 2 == 1
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    r = np.hypot(x + rng.normal(0, 0.3, (count, 1, 1)), y)
+    ring = lens[:, None, None] * rng.uniform(0.2, 1.5, (count, 1, 1)) * np.exp(-((r - 7) ** 2) / 2)
+    colours = np.linspace(1, 2, len(bands))[None, :, None, None]
+    images = 5 * np.exp(-r / 2)[:, None] * colours + 3 * ring[:, None] / colours
+    images = (images + rng.normal(0, 0.5, images.shape)).astype(np.float32)
+    catalog = pl.DataFrame(
+        {
+            "id": [f"o{seed}-{i}" for i in range(count)],
+            "label": np.where(lens, "lens", "nonlens"),
+            "ra": 150 + np.arange(count) / 100,
+            "dec": 2 + np.arange(count) / 200,
+            "z_phot": rng.uniform(0.2, 0.9, count),
+        }
+    )
+    with DatasetWriter(out, images.shape, images.dtype, fingerprint={}) as writer:
+        writer.write(0, images)
+        return writer.finish(catalog, DatasetInfo("rings", ["nonlens", "lens"], list(bands), pixel_scale=0.168))
+
+
+@pytest.fixture(scope="session")
+def finding_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny lens finder in three bands."""
+    folder = tmp_path_factory.mktemp("finding")
+    data = write_rings(folder / "train", 256, 1)
+    return train(Job(load_recipe("finding/demo", TINY | {"trainer.epochs": 6}), str(data)), folder / "run")
 
 
 @pytest.fixture

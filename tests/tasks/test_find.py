@@ -83,7 +83,7 @@ def test_half_of_the_objects_at_one_half_are_lenses():
     assert lens[near].mean() == pytest.approx(probability[near].mean(), abs=0.06)
     assert probability.sum() == pytest.approx(20_000, rel=0.05)
     assert TASK.notes(np.column_stack([1 - probability, probability]))[0].startswith(
-        "probabilities are for objects of which a fraction of 0.01 are lenses (task.prior); they add up to"
+        "probabilities are for objects of which a fraction of 0.01 are lenses (--prior states another); they"
     )
 
 

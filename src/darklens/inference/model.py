@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -139,6 +140,24 @@ class TrainedModel:
         """The models that it averages: itself alone, if it is no ensemble."""
         return [self]
 
+    def with_prior(self, prior: float) -> TrainedModel:
+        """Return the model with probabilities for another fraction of what it searches for, by Bayes' theorem.
+
+        Parameters
+        ----------
+        prior
+            Fraction among all objects, above 0 and below 1.
+
+        Raises
+        ------
+        ModelError
+            If the model is no search.
+        """
+        other = copy.copy(self)
+        other.task = self.task.with_prior(prior)
+        other.config = dataclasses.replace(self.config, task=self.config.task | {"prior": prior})
+        return other
+
     def predict(
         self,
         images: Tensor | np.ndarray,
@@ -233,11 +252,13 @@ class TrainedModel:
         output, features, statistics = self._forward_with_features(prepared, *beside)
         score = self.outliers(features, statistics) if self.outliers is not None else torch.zeros(len(output))
         # Preprocessing comes first: a lens need not be fitted again because its image is turned.
-        turned = (
-            [self.network(transform(prepared, k), *beside).float().cpu() for k in range(1, 8)] if symmetries else []
-        )
-        calibrated = [self.task.calibrated(each, self.calibration) for each in (output, *turned)]
-        return self._whole(torch.stack(calibrated).mean(0), len(images)), score
+        predicted = self.task.calibrated(output, self.calibration)
+        if symmetries:
+            turned = [self.network(transform(prepared, k), *beside).float().cpu() for k in range(1, 8)]
+            calibrated = [predicted, *(self.task.calibrated(each, self.calibration) for each in turned)]
+            # As members of an ensemble, which needs no temperature of its own.
+            predicted = self.task.averaged(torch.stack(calibrated), Calibration())
+        return self._whole(predicted, len(images)), score
 
     def _whole(self, predicted: Tensor, images: int) -> Tensor:
         """Predictions of a batch as a task returned them, refused if they are not those of so many images."""
@@ -374,6 +395,11 @@ class Ensemble(TrainedModel):
         """The models that it averages."""
         return self._members
 
+    def with_prior(self, prior: float) -> Ensemble:
+        """Return the ensemble with the probabilities of all members, and so its own, for another prior."""
+        config = dataclasses.replace(self.config, task=self.config.task | {"prior": prior})
+        return Ensemble(config, [member.with_prior(prior) for member in self._members])
+
     @property
     def knows_outliers(self) -> bool:
         """Whether all members have such a score."""
@@ -397,7 +423,7 @@ class Ensemble(TrainedModel):
         noise: Tensor | None = None,
         catalog: pl.DataFrame | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the mean over the members of what `TrainedModel.predict_batch` gives."""
+        """Return the mean over the members of what `TrainedModel.predict_batch` gives, as the task averages them."""
         each = [member.predict_batch(images, symmetries, noise=noise, catalog=catalog) for member in self._members]
         predictions, scores = zip(*each, strict=True)
         averaged = self.task.averaged(torch.stack(predictions), self.calibration)

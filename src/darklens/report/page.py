@@ -173,6 +173,8 @@ def read_run(path: Path, name: str | None = None, *, trust_code: bool = False) -
     config = read_config(path / "model")
     task = load_task(path / "model", config, trust_code=trust_code)
     evaluation = read_json(found[-1], DataError) | {"folder": found[-1].parent}
+    if (prior := evaluation.get("options", {}).get("prior")) is not None:
+        task = task.with_prior(prior)
     if "figures" in evaluation:
         evaluation["figures"] = current_figures(evaluation["figures"])
     run = read_json(path / "run.json", DataError)
@@ -261,7 +263,12 @@ def _comparison(records: Sequence[RunRecord]) -> dict[str, Any]:
     """The metrics of several runs, and the paired differences of those that were evaluated on the same images."""
     tests = [record.evaluation for record in records]
     sets = {_images_of(test) for test in tests}
-    named = {key: title for test in tests for key, title in titles(test).items()}
+    named: dict[str, str] = {}
+    for test in tests:
+        for key, title in titles(test).items():
+            # Evaluations of searches for different priors have different titles.
+            if title not in named.setdefault(key, title).split("; "):
+                named[key] += f"; {title}"
     comparison = {"keys": list(named), "titles": named, "same_set": len(sets) == 1, "differences": []}
     return comparison | {"differences": differences(records) if len(sets) == 1 else []}
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from darklens.errors import UserCodeError
+from darklens.errors import ModelError, UserCodeError
 from darklens.evaluation.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -354,6 +354,36 @@ class Task(ABC):
             Sets of the stated coverage.
         """
         return None
+
+    # A search for what is rare.
+
+    @property
+    def sought(self) -> str | None:
+        """Name of the output by whose probability a search ranks images; None if the task searches for nothing."""
+        return None
+
+    @property
+    def stated_prior(self) -> float | None:
+        """Fraction of what is sought among all objects that probabilities are for; None if the task states none."""
+        return None
+
+    def with_prior(self, prior: float) -> Self:
+        """Return the task with probabilities for another fraction of what is sought, by Bayes' theorem.
+
+        Parameters
+        ----------
+        prior
+            Fraction of what is sought among all objects, above 0 and below 1.
+
+        Raises
+        ------
+        ModelError
+            If the task states no such fraction.
+        """
+        raise ModelError(
+            f"--prior is for models of the task find, whose probabilities are for a stated fraction of lenses; this is a "
+            f"model of {type(self).__name__}"
+        )
 
     # What is said of its predictions.
 

@@ -105,6 +105,26 @@ class Find(Classify):
             )
 
     @property
+    def sought(self) -> str:
+        """Name of the output that is the probability of a lens."""
+        return self.positive
+
+    def with_prior(self, prior: float) -> Self:
+        """Return the task with probabilities for another prior.
+
+        Parameters
+        ----------
+        prior
+            Fraction of lenses among the objects that are searched, above 0 and below 1.
+
+        Raises
+        ------
+        RecipeError
+            If it is no such fraction.
+        """
+        return dataclasses.replace(self, prior=prior)
+
+    @property
     def stated_prior(self) -> float:
         """Fraction of lenses that probabilities are calibrated for."""
         return self.share if self.prior is None else self.prior
@@ -153,8 +173,8 @@ class Find(Classify):
     def notes(self, predicted: np.ndarray) -> list[str]:
         """Return for which prior the probabilities are."""
         return [
-            f"probabilities are for objects of which a fraction of {self.stated_prior:g} are lenses (task.prior); they add "
-            f"up to {float(predicted[:, 1].sum()):.3g} lenses among {len(predicted):,}"
+            f"probabilities are for objects of which a fraction of {self.stated_prior:g} are lenses (--prior states "
+            f"another); they add up to {float(predicted[:, 1].sum()):.3g} lenses among {len(predicted):,}"
         ]
 
     def metrics(self, predicted: np.ndarray, truth: np.ndarray, sets: np.ndarray | None = None) -> list[Metric]:

@@ -113,6 +113,8 @@ def evaluate_run(
         If the images are those of the training, there are none to evaluate, or another evaluation has the name.
     """
     model = load_model(run, trust_code=trust_code)
+    if evaluation.prior is not None:
+        model = model.with_prior(evaluation.prior)
     given = {**options.given(), **evaluation.given(), "trust_code": trust_code or None}
     name = evaluation.name or Path(data).resolve().name.removeprefix("preset:").partition(".py:")[0].replace(":", "-")
     out = run / "evaluations" / name

@@ -28,6 +28,7 @@ def explain_images(
     options: DataOptions = DataOptions(),
     *,
     trust_code: bool = False,
+    prior: float | None = None,
 ) -> tuple[list[str], list[str]]:
     """Draw each image beside what its pixels add to the answer; return a line on each image, and notes.
 
@@ -43,6 +44,8 @@ def explain_images(
         How the paths are read.
     trust_code
         Whether code that the model names may run.
+    prior
+        Of a lens finder: the fraction of lenses among all objects that probabilities are for; None for the model's own.
 
     Raises
     ------
@@ -50,6 +53,8 @@ def explain_images(
         If there are more images than can be looked at.
     """
     model = load_model(run, trust_code=trust_code)
+    if prior is not None:
+        model = model.with_prior(prior)
     notes: list[str] = []
     images: list[np.ndarray] = []
     maps: list[np.ndarray] = []

@@ -26,6 +26,11 @@ class Options:
         if not 0 < coverage < 1:
             raise DarklensError(f"--coverage must be between 0 and 1; got {coverage}")
 
+    def check_prior(self, prior: float | None) -> None:
+        """Refuse a prior that is no fraction between 0 and 1. Raises DarklensError."""
+        if prior is not None and not 0 < prior < 1:
+            raise DarklensError(f"--prior is the fraction of lenses, above 0 and below 1; got {prior:g}")
+
 
 @dataclass(frozen=True)
 class EvaluationOptions(Options):
@@ -47,6 +52,9 @@ class EvaluationOptions(Options):
         Number of images of a preset, a total over the classes.
     metrics
         More metrics, functions of your own such as my_metrics.py:completeness, with commas between.
+    prior
+        Of a lens finder: the fraction of lenses among all objects that probabilities and figures are for, by Bayes'
+        theorem; by default that of the model.
     """
 
     name: str | None = None
@@ -56,9 +64,11 @@ class EvaluationOptions(Options):
     outliers: Path | None = None
     count: int = TEST_IMAGES
     metrics: str | None = None
+    prior: float | None = None
 
     def __post_init__(self) -> None:
         self.check_coverage(self.coverage)
+        self.check_prior(self.prior)
         if self.count < 1:
             raise DarklensError(f"--count must be at least 1; got {self.count}")
 
@@ -77,15 +87,57 @@ class PredictionOptions(Options):
         With which probability a prediction set holds the truth.
     sort
         A column to sort by, the highest first, and images unlike the training images after all others.
+    prior
+        Of a lens finder: the fraction of lenses among all objects that probabilities are for, by Bayes' theorem; by default
+        that of the model.
     """
 
     skip: bool = False
     symmetries: bool = False
     coverage: float = 0.95
     sort: str | None = None
+    prior: float | None = None
 
     def __post_init__(self) -> None:
         self.check_coverage(self.coverage)
+        self.check_prior(self.prior)
+
+
+@dataclass(frozen=True)
+class SearchOptions(Options):
+    """Choices in a search for lenses.
+
+    Parameters
+    ----------
+    prior
+        The fraction of lenses among all objects that are searched, for which probabilities are, by Bayes' theorem; by
+        default that of the model.
+    top
+        Keep so many in the table, the most probable ones; by default all. The page shows as many, by default 200.
+    mosaic
+        A page to draw of the most probable ones, .html, which needs nothing else to be looked at.
+    known_lenses
+        A table of known lenses of your own, with ra and dec in degrees, beside those of the package lenscat if it is
+        installed; false marks none.
+    skip
+        Leave out images that cannot be used, and list them.
+    symmetries
+        Average over the eight symmetries of the square.
+    """
+
+    prior: float | None = None
+    top: int | None = None
+    mosaic: Path | None = None
+    known_lenses: str | None = None
+    skip: bool = False
+    symmetries: bool = False
+
+    def __post_init__(self) -> None:
+        self.check_prior(self.prior)
+        if self.top is not None and self.top < 1:
+            raise DarklensError(f"--top must be at least 1; got {self.top}")
+        if self.mosaic is not None and self.mosaic.suffix != ".html":
+            raise DarklensError(f"--mosaic is a page to draw and ends in .html; got {self.mosaic}")
 
 
 @dataclass(frozen=True)

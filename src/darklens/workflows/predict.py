@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.errors import DataError
-from darklens.inference.model import load_model
+from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.outliers import outlier_note
-from darklens.inference.predictions import Progress, predict_cutouts, prediction_table
+from darklens.inference.predictions import Predicted, Progress, predict_cutouts, prediction_table
 from darklens.paths import check_absent
 from darklens.workflows.options import PredictionOptions
+from darklens.workflows.tables import without_lists, write_table
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def predict_paths(
     paths
         Images in any layout.
     out
-        The table, ``.parquet`` or ``.csv``. A CSV leaves out columns of lists. Predicted images are written beside it, as
-        ``.npy``.
+        The table, ``.parquet``, ``.csv`` or ``.fits``; the last two leave out columns of lists. Predicted images are
+        written beside it, as ``.npy``.
     choices
         How they are predicted.
     options
@@ -73,42 +74,25 @@ def predict_paths(
         If an image cannot be used, there is no column to sort by, or the table cannot be written.
     """
     model = load_model(run, trust_code=trust_code)
+    if choices.prior is not None:
+        model = model.with_prior(choices.prior)
     tables: list[pl.DataFrame] = []
     arrays: list[np.ndarray] = []
-    scores: list[np.ndarray] = []
-    noted: dict[str, list[Path]] = {}
-    skipped: dict[str, str] = {}
-    for path in paths:
-        cutouts = open_with(path, options)
-        predicted = predict_cutouts(
-            model, cutouts, skip=choices.skip, symmetries=choices.symmetries, progress=progress, mask=options.mask,
-            band=options.chosen(cutouts.info.bands),
-        )  # fmt: skip
+    gathered = Gathered()
+    for path, cutouts, predicted in predict_each(
+        model, paths, gathered, choices=choices, options=options, progress=progress
+    ):
         array = predicted.prediction.array
         sets = model.task.prediction_sets(array, model.calibration, choices.coverage)
         tables.append(prediction_table(predicted, cutouts, model.task, sets=sets))
         arrays.append(array)
-        if predicted.prediction.outlier_score is not None:
-            scores.append(predicted.prediction.outlier_score)
-        reading = [] if cutouts.info.layout == "dataset" else cutouts.info.notes
-        for note in [*reading, *predicted.notes, *model.task.notes(array)]:
-            noted.setdefault(note, []).append(path)
-        skipped |= predicted.skipped
-    notes = [f"{said[0] if len(said) == 1 else f'{len(said)} paths'}: {note}" for note, said in noted.items()]
-    if scores and (outliers := outlier_note(np.concatenate(scores))):
-        notes.append(outliers)
-    try:
-        table = pl.concat(tables, how="diagonal_relaxed")
-    except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"{out}: the catalogues of these paths differ in a column's kind; predict them apart"
-        ) from error
+        gathered.note(path, model.task.notes(array))
+    notes, skipped = gathered.sentences(), gathered.skipped
+    table = joined_tables(tables, out)
     if choices.sort is not None:
         table = _sorted(table, choices.sort, out)
-    no_csv = [name for name, kind in table.schema.items() if kind.is_nested() or kind == pl.Binary]
-    if out.suffix == ".csv" and no_csv:
-        table = table.drop(no_csv)
-        notes.append(f"{out.name}: left out columns that CSV cannot hold: {', '.join(no_csv)}")
+    table, left_out = without_lists(table, out)
+    notes += left_out
     if model.task.predicts == "images":
         pictures = out.with_suffix(".npy")
         if choices.sort is not None:
@@ -116,8 +100,78 @@ def predict_paths(
         check_absent(pictures)
         np.save(pictures, np.concatenate(arrays).astype(np.float32))
         notes.append(f"{pictures}: the predicted images, one for each row of the table")
-    _write(table, out)
+    write_table(table, out)
     return Written(len(table), notes, skipped)
+
+
+@dataclass
+class Gathered:
+    """What is to be said of the predictions of several paths."""
+
+    notes: dict[str, list[Path]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    scores: list[np.ndarray] = field(default_factory=list)
+
+    def note(self, path: Path, notes: Sequence[str]) -> None:
+        """Add notes on a path."""
+        for note in notes:
+            self.notes.setdefault(note, []).append(path)
+
+    def sentences(self) -> list[str]:
+        """Return the notes, each with its path or their number, and the warning of images unlike the training images."""
+        notes = [f"{of[0] if len(of) == 1 else f'{len(of)} paths'}: {note}" for note, of in self.notes.items()]
+        outliers = outlier_note(np.concatenate(self.scores)) if self.scores else None
+        return [*notes, outliers] if outliers else notes
+
+
+def predict_each(
+    model: TrainedModel,
+    paths: Sequence[Path],
+    gathered: Gathered,
+    *,
+    choices: PredictionOptions,
+    options: DataOptions,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Path, Cutouts, Predicted]]:
+    """Predict one path after the other; yield each with its images and predictions.
+
+    Parameters
+    ----------
+    model
+        What predicts.
+    paths
+        Images in any layout.
+    gathered
+        Gets the notes, what was skipped, and the outlier scores.
+    choices
+        How they are predicted.
+    options
+        How the paths are read.
+    progress
+        Called with the images done and their number.
+    """
+    for path in paths:
+        cutouts = open_with(path, options)
+        predicted = predict_cutouts(
+            model, cutouts, skip=choices.skip, symmetries=choices.symmetries, progress=progress, mask=options.mask,
+            band=options.chosen(cutouts.info.bands),
+        )  # fmt: skip
+        if predicted.prediction.outlier_score is not None:
+            gathered.scores.append(predicted.prediction.outlier_score)
+        reading = [] if cutouts.info.layout == "dataset" else cutouts.info.notes
+        gathered.note(path, [*reading, *predicted.notes])
+        gathered.skipped |= predicted.skipped
+        yield path, cutouts, predicted
+
+
+def joined_tables(tables: Sequence[pl.DataFrame], out: Path) -> pl.DataFrame:
+    """Return the tables of several paths as one. Raises DataError if a column differs in kind."""
+    try:
+        return pl.concat(tables, how="diagonal_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"{out}: the catalogues of these paths differ in a column's kind; predict them apart"
+        ) from error
 
 
 def _sorted(table: pl.DataFrame, column: str, out: Path) -> pl.DataFrame:
@@ -128,18 +182,3 @@ def _sorted(table: pl.DataFrame, column: str, out: Path) -> pl.DataFrame:
     apart = ["outlier"] if "outlier" in table.columns else []
     descending = [False] * len(apart) + [True]
     return table.sort([*apart, column], descending=descending, nulls_last=True, maintain_order=True)
-
-
-def _write(table: pl.DataFrame, out: Path) -> None:
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".csv":
-            table.write_csv(temporary)
-        else:
-            table.write_parquet(temporary)
-        temporary.replace(out)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise DataError(f"{out}: cannot be written: {error.strerror or error}") from error
