@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+from darklens.cli.verbs import VERBS
 from darklens.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -64,9 +65,9 @@ def test_every_package_has_a_layer():
     assert packages - {"examples", "weights"} == set(LEVEL)
 
 
-def asks_which_task(tree: ast.AST) -> Iterator[str]:
+def asks_which_task(tree: ast.AST, verbs: Collection[str] = ()) -> Iterator[str]:
     """What a module says that only a task's own may: its name, its class, or what kind of predictions there are."""
-    names = set(TASKS)
+    names = set(TASKS) - set(verbs)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and node.value in names:
             yield f"the task's name {node.value!r}"
@@ -85,7 +86,9 @@ def asks_which_task(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_nothing_outside_the_tasks_asks_which_task_it_is(path):
     if path.relative_to(PACKAGE).parts[0] != "tasks":
-        assert not list(asks_which_task(ast.parse(path.read_text())))
+        # A verb of the command line may have the name of a task.
+        verbs = VERBS if path.relative_to(PACKAGE).parts[0] == "cli" else ()
+        assert not list(asks_which_task(ast.parse(path.read_text()), verbs))
 
 
 def test_the_search_for_such_questions_finds_them():

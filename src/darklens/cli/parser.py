@@ -15,7 +15,7 @@ from darklens.cli.verbs import VERBS
 from darklens.errors import DarklensError
 from darklens.schema import readable_type
 
-MANY = {"predict": "paths", "explain": "paths", "report": "runs", "ensemble": "runs"}
+MANY = {"predict": "paths", "find": "paths", "explain": "paths", "report": "runs", "ensemble": "runs"}
 """Verbs whose last positions are many paths."""
 TRUE, FALSE = "true", "false"
 OPEN = ("--network.", "--task.")
@@ -37,7 +37,7 @@ def make_parser() -> Any:
         sub = ArgumentParser(usage=_usage(name, verb), description=described)
         many = MANY.get(name)
         skip: set[str] = {many} if many else set()
-        if many == "paths":
+        if many == "paths" and "run" in _names(verb):
             sub.add_argument("run", type=Path, help="a run folder, a model folder, or the name of a model")
             skip.add("run")
         if many:
@@ -206,6 +206,7 @@ def arguments_of(verb: Callable[..., None], given: Mapping[str, Any]) -> dict[st
 
 _HELP = {
     "out": "what to make",
+    "model": "a run folder or a model folder of a lens finder",
     "data": "a folder or file in any layout, or preset:NAME",
     "budget": "what each recipe may use, such as 10min, 5epochs or 200000images",
     "preset": "what is simulated: a name (see darklens presets), a YAML file, or my_models.py:name",
@@ -238,4 +239,8 @@ def _options(verb: Callable[..., None]) -> set[str]:
     needed = inspect.Parameter.empty
     found = {name for name in ("out", "data", "budget") if name in parameters and parameters[name].default is needed}
     # Where it is not what the verb is about.
-    return found | ({"preset"} if "cutouts" in parameters else set())
+    return (
+        found
+        | ({"preset"} if "cutouts" in parameters else set())
+        | ({"model"} & set(parameters) if "paths" in parameters else set())
+    )

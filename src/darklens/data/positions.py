@@ -22,17 +22,57 @@ def read_positions(path: Path) -> np.ndarray:
     DataError
         If it has no such columns, or no row holds numbers in them.
     """
+    return read_named_positions(path)[1]
+
+
+def read_named_positions(path: Path) -> tuple[list[str], np.ndarray]:
+    """Return names and positions of the objects in a table, as `read_positions`; rows without a name have their number.
+
+    Raises
+    ------
+    DataError
+        If it has no such columns, or no row holds numbers in them.
+    """
     check_present(path)
     frame = read_table(path)
     plain = {name.lower().replace("[deg]", "").strip(): name for name in reversed(frame.columns)}
     columns = [next((plain[alias] for alias in ALIASES[name] if alias in plain), None) for name in ("ra", "dec")]
     if None in columns:
         raise DataError(f"{path}: no columns of positions (ra and dec, degrees); there are {', '.join(frame.columns)}")
+    named = next((plain[alias] for alias in ("name", *ALIASES["id"]) if alias in plain), None)
+    numbers = pl.int_range(len(frame), eager=True).cast(pl.String)
+    names = numbers if named is None else frame[named].cast(pl.String).fill_null(numbers)
     chosen = frame.select(pl.col(str(name)).cast(pl.Float64, strict=False) for name in columns)
-    positions = chosen.filter(pl.all_horizontal(pl.all().is_finite())).to_numpy()
+    finite = chosen.select(pl.all_horizontal(pl.all().is_finite()).fill_null(False)).to_series()
+    positions = chosen.filter(finite).to_numpy()
     if len(frame) and not len(positions):
         raise DataError(f"{path}: {columns[0]} and {columns[1]} hold no degrees")
-    return positions
+    return names.filter(finite).to_list(), positions
+
+
+def nearest(positions: np.ndarray, others: np.ndarray, arcsec: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each position the nearest of others, and how far it is.
+
+    Parameters
+    ----------
+    positions, others
+        Right ascensions and declinations, degrees, (N, 2) and (M, 2); those with nan are near to none.
+    arcsec
+        Within what distance.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Row numbers among the others (N,), -1 where none is so near, and distances (N,), arcsec, nan where none is.
+    """
+    rows, apart = np.full(len(positions), -1), np.full(len(positions), np.nan)
+    good, usable = np.flatnonzero(np.isfinite(positions).all(1)), np.flatnonzero(np.isfinite(others).all(1))
+    if len(good) and len(usable):
+        chord, place = _tree(others[usable]).query(_directions(positions[good]), distance_upper_bound=_chord(arcsec))
+        here = np.isfinite(chord)
+        rows[good[here]] = usable[place[here]]
+        apart[good[here]] = np.degrees(2 * np.arcsin(chord[here] / 2)) * 3600
+    return rows, apart
 
 
 def positions_of(catalog: pl.DataFrame) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -173,8 +173,14 @@ def prediction_table(
     columns += [pl.Series(name, values) for name, values in task.columns(p.array, sets).items()]
     if p.outlier_score is not None:
         columns += [pl.Series("outlier_score", p.outlier_score), pl.Series("outlier", p.outlier_score > 1)]
+    return beside_catalog(columns, catalog.drop("id", "path", strict=False))
+
+
+def beside_catalog(columns: Sequence[pl.Series], catalog: pl.DataFrame) -> pl.DataFrame:
+    """Return a table of columns and, behind them, those of a catalogue, with ``catalog_`` before a name that is taken."""
+    columns = list(columns)
     taken = {column.name for column in columns}
-    for column in catalog.drop("id", "path", strict=False):
+    for column in catalog:
         name = column.name
         while name in taken:
             name = f"catalog_{name}"

@@ -74,14 +74,73 @@ def colour_pictures(images: np.ndarray) -> np.ndarray:
     -------
     Red, green and blue, from 0 to 1, (N, H, W, 3).
     """
-    from astropy.visualization import make_lupton_rgb
+    scaled, noise = _white_in_the_median(images)
+    return _lupton(scaled, noise, 25)
 
+
+def _white_in_the_median(images: np.ndarray) -> tuple[np.ndarray, float]:
+    """Images (N, 3, H, W) above the sky, bands scaled to the same median light, and their noise."""
     sky = np.quantile(images, 0.1, axis=(0, 2, 3))[:, None, None]
     light = np.median((images - sky).clip(0).sum((2, 3)), axis=0)
     scaled = (images - sky) / np.where(light > 0, light, 1.0)[:, None, None]
-    noise = max(1.4826 * float(np.median(np.abs(scaled))), 1e-9)  # of images without noise
-    pictures = [make_lupton_rgb(*image, minimum=-noise, stretch=25 * noise, Q=8) for image in scaled]
+    return scaled, max(1.4826 * float(np.median(np.abs(scaled))), 1e-9)  # of images without noise
+
+
+def _lupton(scaled: np.ndarray, noise: float, softening: float) -> np.ndarray:
+    """Colours (N, H, W, 3) with an asinh stretch that is linear below some times the noise."""
+    from astropy.visualization import make_lupton_rgb
+
+    pictures = [make_lupton_rgb(*image, minimum=-noise, stretch=softening * noise, Q=8) for image in scaled]
     return np.stack(pictures).astype(np.float32) / 255
+
+
+STRETCHES = ("asinh", "faint light", "linear")
+"""Stretches that candidates are drawn with: the first shows the most, the second faint arcs, the third cores."""
+
+
+def stretched_pictures(images: np.ndarray, bands: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return pictures of images with each of `STRETCHES`: two asinh ones of different softening, and a linear one.
+
+    Parameters
+    ----------
+    images
+        (N, C, H, W), finite, at least one; those of three colours are on one scale, single bands each on its own.
+    bands
+        C names, or none where they are not known. As in `drawn_images`, one band is drawn where they make no colours.
+
+    Returns
+    -------
+    dict
+        Colours of 8 bits (N, H, W, 3), with the first row of pixels at the top, for each name of a stretch.
+    """
+    from matplotlib import colormaps
+
+    colours = colour_channels(bands)
+    if colours is None:
+        single = images[:, single_band(bands)].astype(np.float64)
+        sky, noise = np.median(single, axis=(1, 2), keepdims=True), _scatter(single)
+        low, high = (np.quantile(single, level, axis=(1, 2), keepdims=True) for level in (0.02, 0.997))
+        above = np.maximum(high - sky, 1e-30)
+        soft = np.stack([stretch(image) for image in single])
+        faint = np.arcsinh((single - sky + noise).clip(0) / (2 * noise)) / np.arcsinh((above + noise) / (2 * noise))
+        plain = (single - low) / np.maximum(high - low, 1e-30)
+        found = [colormaps[CMAP](each.clip(0, 1))[..., :3] for each in (soft, faint, plain)]
+    elif tuple(bands) == COLOURS and images.min() >= 0 and images.max() <= 255:
+        picture = np.moveaxis(images[:, colours], 1, -1) / 255
+        brightest = np.maximum(picture.max((1, 2, 3), keepdims=True), 1e-30)
+        found = [picture, np.sqrt(picture / brightest), picture / brightest]
+    else:
+        scaled, noise_level = _white_in_the_median(images[:, colours])
+        high = np.maximum(np.quantile(scaled, 0.997, axis=(1, 2, 3), keepdims=True), noise_level)
+        linear = np.moveaxis((scaled + noise_level) / (high + noise_level), 1, -1)
+        found = [_lupton(scaled, noise_level, 12), _lupton(scaled, noise_level, 3), linear]
+    return {name: np.round(255 * each.clip(0, 1)).astype(np.uint8) for name, each in zip(STRETCHES, found, strict=True)}
+
+
+def _scatter(images: np.ndarray) -> np.ndarray:
+    """Scatter of the pixels of images (N, H, W) about their medians, (N, 1, 1), above 0."""
+    median = np.median(images, axis=(1, 2), keepdims=True)
+    return np.maximum(1.4826 * np.median(np.abs(images - median), axis=(1, 2), keepdims=True), 1e-30)
 
 
 def single_band(bands: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "benchmark": training.benchmark,
     "evaluate": results.evaluate,
     "predict": results.predict,
+    "find": results.find,
     "explain": results.explain,
     "report": results.report,
     "presets": data.presets,

@@ -11,7 +11,7 @@ from darklens.errors import DarklensError
 from darklens.inference.shipped import describe_shipped, model_folder, shipped_models, shipped_run
 from darklens.paths import check_absent, check_present, check_writable
 from darklens.progress import progress_bar, working
-from darklens.workflows.options import EvaluationOptions, PredictionOptions
+from darklens.workflows.options import EvaluationOptions, Options, PredictionOptions, SearchOptions
 
 
 def evaluate(
@@ -64,12 +64,10 @@ def predict(
 
     Args:
         run: a run folder, a model folder, or the name of a model (see darklens models).
-        out: the table to write, .parquet or .csv, with the columns of the catalogue.
+        out: the table to write, .parquet, .csv or .fits, with the columns of the catalogue.
         trust_code: let code run that the model names; read it first.
     """
-    if out.suffix not in (".parquet", ".csv"):
-        raise DarklensError(f"{out}: a table ends in .parquet or .csv")
-    check_absent(out)
+    check_table(out)
     model_folder(run)
     for path in paths:
         check_present(path)
@@ -87,12 +85,52 @@ def predict(
     say(f"{written.images:,} images, {len(written.skipped):,} skipped → {out}")
 
 
+def find(
+    paths: list[Path],
+    model: Path,
+    out: Path,
+    search: SearchOptions = SearchOptions(),
+    options: DataOptions = DataOptions(),
+    trust_code: bool = False,
+) -> None:
+    """Search cutouts for lenses: rank them by probability, and draw a page of the most probable ones.
+
+    Args:
+        model: a run folder or a model folder of a lens finder.
+        out: the list to write, .parquet, .csv or .fits, with the columns of the catalogue.
+        trust_code: let code run that the model names; read it first.
+    """
+    check_table(out)
+    model_folder(model)
+    for path in paths:
+        check_present(path)
+    if search.mosaic is not None:
+        check_writable(search.mosaic)
+    if search.known_lenses not in (None, "false"):
+        check_present(Path(str(search.known_lenses)))
+    with loading():
+        from darklens.workflows.find import find_lenses
+
+    with progress_bar("searching") as advance:
+        found = find_lenses(model, paths, out, search=search, options=options, trust_code=trust_code, progress=advance)
+    for note in found.notes:
+        say(f"note: {note}")
+    for name, reason in list(found.skipped.items())[:10]:
+        say(f"skipped {name}: {reason}")
+    say(f"of the first {found.first:,}, {found.expected:.3g} are expected to be lenses")
+    if search.mosaic is not None:
+        say(f"→ {search.mosaic}")
+    said = "" if found.kept == found.images else f", the first {found.kept:,} kept"
+    say(f"{found.images:,} images ranked{said}, {len(found.skipped):,} skipped → {out}")
+
+
 def explain(
     run: Path,
     paths: list[Path],
     out: Path = Path("explain.png"),
     trust_code: bool = False,
     options: DataOptions = DataOptions(),
+    prior: float | None = None,
 ) -> None:
     """Draw where a model looks: what each pixel of an image adds to its answer.
 
@@ -100,7 +138,9 @@ def explain(
         run: a run folder, a model folder, or the name of a model (see darklens models).
         out: the picture to draw.
         trust_code: let code run that the model names; read it first.
+        prior: of a lens finder, the fraction of lenses among all objects that probabilities are for.
     """
+    Options().check_prior(prior)
     model_folder(run)
     check_writable(out)
     for path in paths:
@@ -109,7 +149,7 @@ def explain(
         from darklens.workflows.explain import explain_images
 
     with working("explaining"):
-        lines, notes = explain_images(run, paths, out, options, trust_code=trust_code)
+        lines, notes = explain_images(run, paths, out, options, trust_code=trust_code, prior=prior)
     for line in [*lines, *(f"note: {note}" for note in notes)]:
         say(line)
     say(f"→ {out}")
@@ -148,6 +188,13 @@ def usable_run(run: Path) -> Path:
     if folder != shipped_models().get(str(run)):
         return run
     return shipped_run(str(run), Path("runs") / run)
+
+
+def check_table(out: Path) -> None:
+    """Refuse a table of an unknown format, or one that exists."""
+    if out.suffix not in (".parquet", ".csv", ".fits"):
+        raise DarklensError(f"{out}: a table ends in .parquet, .csv or .fits")
+    check_absent(out)
 
 
 def check_data(data: str) -> None:
