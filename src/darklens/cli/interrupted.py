@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from darklens.cli.verbs.system import demo_folder
+
 
 def kept(verb: str, given: Mapping[str, Any], again: str) -> str:
     """Return what is kept of an interrupted verb, and how to go on.
@@ -30,7 +32,7 @@ def kept(verb: str, given: Mapping[str, Any], again: str) -> str:
         return f"interrupted; measured galaxies are kept in {hosts}, painted images beside it; to go on: {again}"
     if verb == "benchmark":
         return f"interrupted; what is done is kept in {given['out']}; to go on: {again}"
-    if verb == "demo" and (run := Path(given.get("out") or "runs/demo")).exists():
+    if verb == "demo" and (run := Path(given.get("out") or demo_folder(given.get("task", "substructure")))).exists():
         return f"interrupted; the images are kept in {run}-data; remove {run}, then start anew: {again}"
     return f"interrupted; nothing was written; to start anew: {again}"
 

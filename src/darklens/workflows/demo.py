@@ -1,8 +1,9 @@
-"""The demo: from nothing to a trained classifier, predictions on real images, and a page worth showing."""
+"""The demos: from nothing to a trained classifier or lens finder, predictions, and pages worth showing."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from darklens.report.page import write_report
 from darklens.simulation import load_preset
 from darklens.tasks.registry import task_class
 from darklens.training.job import Job
-from darklens.training.recipe import load_recipe
+from darklens.training.recipe import Recipe, load_recipe
 from darklens.training.train import train
 from darklens.workflows.evaluate import evaluate_run
-from darklens.workflows.options import EvaluationOptions
+from darklens.workflows.find import find_lenses
+from darklens.workflows.options import EvaluationOptions, SearchOptions
 from darklens.workflows.predict import predict_paths
 
 PRESET = "model-1"
@@ -35,34 +37,55 @@ LIMITS = (
 )
 
 
+FINDING_PRESET = "finding-hsc"
+FINDING_RECIPE, FINDING_EPOCHS = "finding/demo", 5
+FINDING_TRAIN_IMAGES, FINDING_TEST_IMAGES, SURVEY_IMAGES = 6_000, 2_000, 2_000
+PREVIEWED = 60
+"""Candidates on the page of the demo."""
+
+
+def run_finding_demo(out: Path, seed: int = 0) -> Path:
+    """Make the run of a lens finder, ``candidates.csv``, ``candidates.html`` and ``report.html`` in ``out``.
+
+    Training, test and searched images are of different seeds, and are kept in ``<out>-data``. Of the searched ones half are
+    lenses, as of the others: the probabilities that rank them are for that fraction.
+    """
+    progress_message = _progress_messages()
+    data = out.with_name(out.name + "-data")
+    counts = {
+        "train": (FINDING_TRAIN_IMAGES, 3 * seed),
+        "test": (FINDING_TEST_IMAGES, 3 * seed + 1),
+        "survey": (SURVEY_IMAGES, 3 * seed + 2),
+    }
+    folders = _simulated(FINDING_PRESET, counts, data, progress_message)
+    recipe = load_recipe(FINDING_RECIPE, {"trainer.epochs": FINDING_EPOCHS})
+    _trained(recipe, folders, seed, out, progress_message)
+    labels = pl.read_parquet(folders["survey"] / "catalog.parquet")["label"]
+    lenses = int((labels == "lens").sum()) / len(labels)
+    search = SearchOptions(prior=round(lenses, 3), mosaic=out / "candidates.html", top=PREVIEWED, known_lenses="false")
+    with progress_bar("searching") as advance:
+        found = find_lenses(out, [folders["survey"]], out / "candidates.csv", search=search, progress=advance)
+    table = pl.read_csv(out / "candidates.csv")
+    true = int((table["label"] == "lens").sum())
+    progress_message(
+        f"the first {found.first} of {found.images:,} images, of which {lenses:.0%} are lenses: {found.expected:.3g} "
+        f"lenses are expected, and {true} are there → {search.mosaic}"
+    )
+    page = write_report([out], out / "report.html")
+    progress_message(f"done → {page} (the images stay in {data})")
+    return page
+
+
 def run_demo(out: Path, seed: int = 0) -> Path:
     """Make the run, ``real-….csv`` and ``report.html`` in ``out``, from images kept in ``<out>-data``.
 
     Training and test images are of different seeds; the test images serve once, at the end.
     """
-    console = Console(soft_wrap=True)
-    started = time.perf_counter()
-
-    def progress_message(what: str) -> None:
-        console.print(f"[{time.perf_counter() - started:5.0f} s] {what}", highlight=False, markup=False)
-
+    progress_message = _progress_messages()
     data = out.with_name(out.name + "-data")
-    preset = load_preset(PRESET)
-    folders = {}
-    for name, count, offset in (("train", TRAIN_IMAGES, 0), ("test", TEST_IMAGES, 1)):
-        folder = folders[name] = data / f"{name}-{count}-seed{2 * seed + offset}"
-        if not folder.exists():
-            with progress_bar(f"simulating {name} images") as progress:
-                simulate_dataset(preset, count, 2 * seed + offset, out=folder, progress=progress)
-        progress_message(f"{count:,} {name} images of {PRESET} → {folder}")
-    recipe = load_recipe(RECIPE, {"trainer.epochs": EPOCHS})
-    train(Job(recipe, str(folders["train"]), seed), out)
-    progress_message("trained")
-    with progress_bar("evaluating") as advance:
-        record = evaluate_run(out, folders["test"], EvaluationOptions("test"), progress=advance)
-    for key in task_class(recipe.task["name"]).headlines:
-        figure = figure_text(record["figures"][key])
-        progress_message(f"{record['metrics'][key]['title']} {figure} on {record['n']:,} test images")
+    counts = {"train": (TRAIN_IMAGES, 2 * seed), "test": (TEST_IMAGES, 2 * seed + 1)}
+    folders = _simulated(PRESET, counts, data, progress_message)
+    _trained(load_recipe(RECIPE, {"trainer.epochs": EPOCHS}), folders, seed, out, progress_message)
     with resources.as_file(resources.files("darklens") / "examples") as examples:
         for name, (model, scale) in REAL.items():
             table = out / f"real-{name}.csv"
@@ -80,3 +103,42 @@ def run_demo(out: Path, seed: int = 0) -> Path:
     page = write_report([out], out / "report.html")
     progress_message(f"done → {page} (the images stay in {data})")
     return page
+
+
+def _progress_messages() -> Callable[[str], None]:
+    """A function that prints a message with the seconds since this call."""
+    console = Console(soft_wrap=True)
+    started = time.perf_counter()
+
+    def progress_message(what: str) -> None:
+        console.print(f"[{time.perf_counter() - started:5.0f} s] {what}", highlight=False, markup=False)
+
+    return progress_message
+
+
+def _simulated(
+    name: str, counts: Mapping[str, tuple[int, int]], data: Path, progress_message: Callable[[str], None]
+) -> dict[str, Path]:
+    """Folders of simulated images, of a number and a seed each; those that are there already stay."""
+    preset = load_preset(name)
+    folders = {}
+    for part, (count, seed) in counts.items():
+        folder = folders[part] = data / f"{part}-{count}-seed{seed}"
+        if not folder.exists():
+            with progress_bar(f"simulating {part} images") as progress:
+                simulate_dataset(preset, count, seed, out=folder, progress=progress)
+        progress_message(f"{count:,} {part} images of {name} → {folder}")
+    return folders
+
+
+def _trained(
+    recipe: Recipe, folders: Mapping[str, Path], seed: int, out: Path, progress_message: Callable[[str], None]
+) -> None:
+    """Train and evaluate a run, and say how good it is."""
+    train(Job(recipe, str(folders["train"]), seed), out)
+    progress_message("trained")
+    with progress_bar("evaluating") as advance:
+        record = evaluate_run(out, folders["test"], EvaluationOptions("test"), progress=advance)
+    for key in task_class(recipe.task["name"]).headlines:
+        figure = figure_text(record["figures"][key])
+        progress_message(f"{record['metrics'][key]['title']} {figure} on {record['n']:,} test images")
