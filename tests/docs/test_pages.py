@@ -18,6 +18,9 @@ CHEAP = (
     ("--count 3000", "--count 192"),
     ("--count 2400", "--count 96"),
     ("--count 768", "--count 48"),
+    ("--count 600", "--count 48"),
+    ("--trainer.epochs 4", "--trainer.epochs 1"),
+    ("train finding/demo", f"train finding/demo {CHEAPER}"),
     ("--trainer.epochs 6", "--trainer.epochs 1"),
     ("--trainer.epochs 3", "--trainer.epochs 1"),
     ("train substructure/demo", f"train substructure/demo {CHEAPER}"),
@@ -42,7 +45,9 @@ def shape_of(text: str) -> str:
     return " ".join(re.sub(r"[\d.,]+", "#", text).split())
 
 
-@pytest.mark.parametrize("page", ["student.md", "astronomer.md", "theorist.md", "quickstart.md", "presets.md"])
+@pytest.mark.parametrize(
+    "page", ["student.md", "astronomer.md", "finding.md", "theorist.md", "quickstart.md", "presets.md"]
+)
 @pytest.mark.usefixtures("not_compiled")
 def test_commands_of_a_page_run_from_top_to_bottom_and_print_what_it_shows(page, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)

@@ -88,6 +88,8 @@ def test_columns_come_in_their_order(finding_run, survey, own_lenses, tmp_path):
 def test_equal_probabilities_keep_their_order():
     table = pl.DataFrame({"id": list("abcde"), "probability": [0.5, 0.9, 0.5, 0.9, 0.5]})
     assert rank_candidates(table)["id"].to_list() == list("bdace")
+    unknown = table.with_columns(probability=pl.Series([0.5, None, 0.5, 0.9, 0.5]))
+    assert rank_candidates(unknown)["id"].to_list() == list("daceb")
 
 
 def test_a_column_of_the_catalogue_does_not_hide_one_of_the_list(finding_run, survey, tmp_path):

@@ -133,7 +133,7 @@ def stretched_pictures(images: np.ndarray, bands: Sequence[str]) -> dict[str, np
         scaled, noise_level = _white_in_the_median(images[:, colours])
         high = np.maximum(np.quantile(scaled, 0.997, axis=(1, 2, 3), keepdims=True), noise_level)
         linear = np.moveaxis((scaled + noise_level) / (high + noise_level), 1, -1)
-        found = [_lupton(scaled, noise_level, 12), _lupton(scaled, noise_level, 3), linear]
+        found = [_lupton(scaled, noise_level, 15), _lupton(scaled, noise_level, 6), linear]
     return {name: np.round(255 * each.clip(0, 1)).astype(np.uint8) for name, each in zip(STRETCHES, found, strict=True)}
 
 

@@ -133,8 +133,12 @@ def find_lenses(
         f"to {table['probability'].sum():.3g} lenses among {len(table):,} images"
     )
     ranked = rank_candidates(table)
-    number = min(search.top or DRAWN, len(ranked))
-    expected = ranked["probability"].to_numpy().cumsum()[:number]
+    if unknown := ranked["probability"].null_count():
+        notes.append(
+            f"{unknown:,} images have no probability, as the network's output is no number for them; they come last"
+        )
+    number = min(search.top or DRAWN, len(ranked) - unknown)
+    expected = ranked["probability"].head(number).to_numpy().cumsum()
     if search.mosaic is not None:
         write_mosaic(
             first.candidates(ranked),
@@ -160,8 +164,8 @@ def probability_of_sought(model: TrainedModel, predicted: Predicted) -> np.ndarr
 
 
 def rank_candidates(table: pl.DataFrame) -> pl.DataFrame:
-    """Return a table of candidates sorted by ``probability``, the highest first, with their ``rank`` from 1 in front."""
-    table = table.sort("probability", descending=True, maintain_order=True)
+    """Return a table sorted by ``probability``, the highest first and those without one last, with ``rank`` in front."""
+    table = table.sort("probability", descending=True, nulls_last=True, maintain_order=True)
     return table.select(pl.int_range(1, len(table) + 1, dtype=pl.Int64, eager=True).alias("rank"), pl.all())
 
 
@@ -169,7 +173,7 @@ def _candidates(predicted: Predicted, cutouts: Cutouts, p: np.ndarray) -> pl.Dat
     """The columns of a search for one path, not yet sorted."""
     catalog = cutouts.catalog[predicted.rows]
     file = catalog["path"] if "path" in catalog.columns else pl.Series([cutouts.where] * len(catalog), dtype=pl.String)
-    columns = [catalog["id"].cast(pl.String), file.alias("file"), pl.Series("probability", p)]
+    columns = [catalog["id"].cast(pl.String), file.alias("file"), pl.Series("probability", p).fill_nan(None)]
     score = predicted.prediction.outlier_score
     if score is not None:
         columns += [pl.Series("outlier_score", score), pl.Series("outlier", score > 1)]
@@ -241,8 +245,8 @@ class _First:
         if not self._most:
             return
         least = self._kept[-1].probability if len(self._kept) == self._most else -np.inf
-        order = np.argsort(-p, kind="stable")[: self._most]
-        places = np.sort(order[p[order] > least])
+        order = np.argsort(-p, kind="stable")[: self._most]  # nan comes last
+        places = np.sort(order[p[order] > least])  # and is above nothing
         if not len(places):
             return
         images = np.nan_to_num(np.asarray(cutouts.images[rows[places]], np.float32), posinf=0, neginf=0)
