@@ -19,7 +19,7 @@ LARGEST = 256
 """Pixels of a side above which pictures are made smaller."""
 
 QUALITY = 88
-"""Of the JPEG pictures, three for each image: on the page they take a fifth of what its pixels would, as 16-bit numbers."""
+"""Of the JPEG pictures, three for each image: on the page they take a quarter of what its pixels would in 16 bits."""
 
 BARS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 """Lengths of the bar that shows the scale, arcsec."""
