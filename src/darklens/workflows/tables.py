@@ -53,13 +53,19 @@ def write_table(table: pl.DataFrame, out: Path) -> None:
 
 
 def _write_fits(table: pl.DataFrame, path: Path) -> None:
-    """A binary table; what has no value is empty text, or nan, for which whole numbers become floating ones."""
+    """A binary table; what has no value is empty text, or nan, for which whole numbers become floating ones.
+
+    Whole numbers that these cannot hold, such as long identifiers, become text.
+    """
     from astropy.table import Table
 
     columns = {}
     for column in table:
-        if column.dtype.is_numeric() or column.dtype == pl.Boolean:
-            columns[column.name] = (column.cast(pl.Float64) if column.null_count() else column).to_numpy()
+        whole = column.dtype.is_integer() and column.null_count() > 0
+        too_long = whole and int((column.cast(pl.Int128).abs() > 2**53).sum()) > 0
+        if (column.dtype.is_numeric() or column.dtype == pl.Boolean) and not too_long:
+            floating = column.null_count() > 0 or column.dtype.is_decimal()
+            columns[column.name] = (column.cast(pl.Float64) if floating else column).to_numpy()
         else:
             texts = [text.encode("ascii") for text in column.cast(pl.String).fill_null("").to_list()]
             columns[column.name] = np.array(texts, dtype=np.bytes_) if texts else np.zeros(0, "S1")
