@@ -28,7 +28,7 @@ LIGHT = {
     "import . --out y --split 1,2": (2, "--split takes three numbers"),
     "evaluate nowhere --data .": (2, "there is no such file"),
     "predict nowhere . --out a.csv": (2, "there is no such file"),
-    "predict . . --out a.txt": (2, "a table ends in .parquet or .csv"),
+    "predict . . --out a.txt": (2, "a table ends in .parquet, .csv or .fits"),
     "report nowhere": (2, "there is no such file"),
     "look nowhere": (2, "there is no such file"),
     "preview nothing": (2, "no preset 'nothing'"),

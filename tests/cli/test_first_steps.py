@@ -85,7 +85,7 @@ def test_lenses_are_searched_for_where_scenes_have_them(verb, tmp_path):
     for text in ("TPR10", "Purity at a prior of 0.02", "Candidates to inspect per lens"):
         assert text in page
     predicted = verb("predict runs/scenes scenes --out found.csv")
-    assert "probabilities are for objects of which a fraction of 0.02 are lenses (task.prior)" in predicted
+    assert "probabilities are for objects of which a fraction of 0.02 are lenses (--prior states another)" in predicted
 
 
 def test_after_an_import_with_a_split_its_test_images_are_evaluated(verb, dataset, tmp_path):
