@@ -284,7 +284,9 @@ def _stored(
         wanted: Any = subset.targets if task.needs.pairs else targets[rows]
         noise = recipe.preprocessing.uses_noise
         beside = None if inputs.encoder is None else inputs.encoder.encode(subset.catalog, cutouts.where)
-        parts.append(CutoutDataset(subset, wanted, crop, mask=mask, refuse_constant=refuse, noise=noise, catalog=beside))
+        parts.append(
+            CutoutDataset(subset, wanted, crop, mask=mask, refuse_constant=refuse, noise=noise, catalog=beside)
+        )
     if len(train) < recipe.trainer.batch_size:
         raise DataError(
             f"{cutouts.where}: {len(train)} training images are fewer than a batch of {recipe.trainer.batch_size}; "
