@@ -36,12 +36,12 @@ def test_magnitudes_are_those_of_the_flux_above_the_sky(real):
 
 def test_pictures_are_brighter_where_images_are_and_differ_in_stretch(real):
     rng = np.random.default_rng(1)
-    image = np.linspace(0, 400, 3 * 16 * 16).reshape(3, 16, 16)
+    image = np.linspace(0, 60, 3 * 16 * 16).reshape(3, 16, 16)
     made = [real.picture(image, rng) for _ in range(20)]
     assert all(each.dtype == np.uint8 and (np.diff(each.reshape(3, -1).astype(int)) >= 0).all() for each in made)
     assert len({each.tobytes() for each in made}) == 20
     levels = np.array([np.median(each) for each in made])
-    assert levels.min() < 128 < levels.max()
+    assert levels.max() > 1.5 * levels.min()
 
 
 def test_lenses_that_rank_above_all_galaxies_are_all_found(real, capsys):
