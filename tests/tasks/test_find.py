@@ -191,3 +191,35 @@ def test_captions_and_what_is_explained(searched):
     assert TASK.captions(np.array([[0.9988, 0.0012], [0.25, 0.75]])) == ["lens 0.0012", "lens 0.75"]
     assert TASK.explained_outputs(searched[0][:3]) == [1, 1, 1]
     assert "fraction of 0.01 are lenses" in TASK.purpose()
+
+
+def test_a_balanced_loss_weighs_both_labels_alike_and_teaches_the_same_probabilities():
+    """Of one number that tells little, a logistic regression learns the probability among the training images."""
+    rng = np.random.default_rng(2)
+    labels = torch.from_numpy((rng.random(40_000) < 0.05).astype(np.int64))
+    value = torch.from_numpy(rng.normal(0, 1, 40_000)) + labels
+    share = float(labels.double().mean())
+    for balance in (False, True):
+        task = Find(class_names=["nonlens", "lens"], share=share, balance=balance)
+        weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([weights], max_iter=60)
+
+        def closure(task=task, weights=weights, optimizer=optimizer):
+            optimizer.zero_grad()
+            logit = weights[0] + weights[1] * value
+            loss = task.loss(torch.stack([torch.zeros_like(logit), logit], 1), labels, 1)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        # The log odds are those of the prior, and of two normal distributions one apart.
+        assert_allclose(weights.detach(), [np.log(share / (1 - share)) - 0.5, 1.0], atol=0.06)
+    logits, targets = torch.tensor([[0.0, 1.0], [0.0, -2.0], [0.0, 0.5]]), torch.tensor([1, 0, 0])
+    task = Find(class_names=["nonlens", "lens"], share=0.2, balance=True)
+    shifted = logits - torch.tensor([0.0, np.log(0.25)])
+    each = -shifted.log_softmax(1)[torch.arange(3), targets]
+    assert float(task.loss(logits, targets, 1)) == pytest.approx(
+        float((each * torch.tensor([2.5, 0.625, 0.625])).mean())
+    )
+    only = task.loss(logits[1:], targets[1:], 1)
+    assert float(only) == pytest.approx(float((each[1:] * 0.625).mean()))

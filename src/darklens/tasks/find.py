@@ -35,6 +35,9 @@ class Find(Classify):
     prior
         Fraction of lenses among the objects that are searched. Probabilities are calibrated for it: of 100 objects with a
         probability of 0.5, about 50 are lenses. null takes the fraction among the training images.
+    balance
+        Weigh the training images so that lenses and all else count alike, however few lenses there are. Probabilities are
+        not changed by it: the loss sees them as they would be if both were as many (Menon et al. 2021).
     class_names
         The label of all else, and ``positive``.
     share
@@ -43,6 +46,7 @@ class Find(Classify):
 
     positive: str = "lens"
     prior: float | None = 0.01
+    balance: bool = False
     share: float = learned(0.5)
 
     ranking: ClassVar[str] = "tpr10"
@@ -128,6 +132,20 @@ class Find(Classify):
     def stated_prior(self) -> float:
         """Fraction of lenses that probabilities are calibrated for."""
         return self.share if self.prior is None else self.prior
+
+    def loss(self, output: Tensor, targets: Tensor, epoch: int) -> Tensor:
+        """Return the loss of the phase that an epoch is in, of both labels alike with ``balance``."""
+        import torch
+
+        if not self.balance:
+            return super().loss(output, targets, epoch)
+        if_as_many = output - output.new_tensor([0.0, _log_odds(self.share)])
+        parts = []
+        for label, share in ((0, 1 - self.share), (1, self.share)):
+            rows = targets == label
+            if rows.any():
+                parts.append(super().loss(if_as_many[rows], targets[rows], epoch) * (rows.float().mean() / (2 * share)))
+        return torch.stack(parts).sum()
 
     def calibrated(self, output: Tensor, calibration: Calibration) -> Tensor:
         """Return probabilities (N, 2) of logits (N, 2), divided by the temperature and shifted to the prior."""
