@@ -143,10 +143,14 @@ def release(name: str, source: Path, *, data: str | None = None, images: int, se
     data = data or job.data
     if not data.startswith("preset:"):
         raise SystemExit(f"the run was trained on {data}; --data preset:NAME says of which preset test images are")
-    command = re.sub(r"--out \S+", f"--out runs/{data.removeprefix('preset:')}", record["command"])
+    preset = data.removeprefix("preset:")
+    command = re.sub(r"--out \S+", f"--out runs/{preset}", record["command"])
+    command = re.sub(r"--data (?!preset:)\S+", f"--data data/{preset}", command)
     if not model.calibration.scores:
         model = calibrated(model, open_job_data(job))
     record |= {"command": command.replace(" --resume", ""), "git": None}
+    if not job.data.startswith("preset:"):  # a folder of this machine
+        record["data"] = f"data/{preset}"
     shutil.rmtree(folder, ignore_errors=True)
     save_model(folder, model, "", half=True)
     measured = measure(folder, data, images, seed, outliers=outliers)

@@ -542,3 +542,10 @@ class Task(ABC):
     def purpose(self) -> str:
         """Return what a model is for, as a sentence that begins with To."""
         return f"To estimate {', '.join(self.output_names)}"
+
+    def limits(self) -> str:
+        """Return what a model is not for, as sentences."""
+        return (
+            "It does not find lenses: every image is taken to be one. Simulated sources are smooth, and simulated "
+            "deflectors give no light, unlike real ones."
+        )

@@ -299,6 +299,13 @@ class Find(Classify):
             f"for objects of which a fraction of {self.stated_prior:g} are lenses"
         )
 
+    def limits(self) -> str:
+        """Return what a model is not for."""
+        return (
+            "Purity and completeness hold for the look-alikes that it was trained on, in the numbers that they have there, "
+            "and for the stated prior; a survey has others. People have to look at what it ranks high."
+        )
+
 
 def _log_odds(probability: float) -> float:
     return math.log(probability) - math.log1p(-probability)

@@ -63,8 +63,7 @@ def model_card(config: ModelConfig, task: Task, record: dict[str, Any], *, name:
         "It knows the data that it was trained on. On images of another telescope, noise or lens population its "
         "probabilities cannot be relied on until they are checked against a labelled sample (`darklens evaluate`). "
         "`outlier_score` is above 1 for images unlike 99% of those that it was trained on; below 1 is no proof that an "
-        "image is like them. It does not find lenses: every image is taken to be one. Simulated sources are smooth, and "
-        "simulated deflectors give no light, unlike real ones.",
+        f"image is like them. {task.limits()}",
         "",
         "## Use",
         "",
