@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from darklens.data.dataset import read_dataset
 from darklens.data.synthesis import simulate_dataset
 from darklens.errors import ModelError
 from darklens.evaluation.bootstrap import figure_text
@@ -49,7 +50,14 @@ SCORE_IMAGES, SCORE_SEED = 16_384, 4242
 
 
 def measure(
-    folder: Path, data: str, images: int, seed: int, *, coverage: float = 0.95, outliers: Path | None = None
+    folder: Path,
+    data: str,
+    images: int,
+    seed: int,
+    *,
+    coverage: float = 0.95,
+    outliers: Path | None = None,
+    test: Path | None = None,
 ) -> dict[str, Any]:
     """Return what ``config.json`` keeps of an evaluation of a model folder on simulated images.
 
@@ -67,6 +75,8 @@ def measure(
         What prediction sets promise.
     outliers
         Images of another kind, which should be flagged.
+    test
+        The folder of these test images, if they were simulated already.
 
     Returns
     -------
@@ -75,7 +85,12 @@ def measure(
     """
     preset = load_preset(data.removeprefix("preset:"))
     with tempfile.TemporaryDirectory() as temporary:
-        test = simulate_dataset(preset, images, seed, out=Path(temporary) / "test")
+        if test is None:
+            test = simulate_dataset(preset, images, seed, out=Path(temporary) / "test")
+        else:
+            found = read_dataset(test)
+            if (there := (found.info.source, found.info.seed, len(found))) != (data, seed, images):
+                raise ModelError(f"{test}: has source, seed and number {there}; expected {(data, seed, images)}")
         run = Path(temporary) / "run"
         shutil.copytree(folder, run / "model")
         found = evaluate_run(run, test, EvaluationOptions("test", coverage=coverage, outliers=outliers))
@@ -120,7 +135,16 @@ def fit_outlier_score(folder: Path) -> None:
     print(f"{folder.name}: outlier score of {SCORE_IMAGES:,} images, {usual:.4f} of the second half above 1")
 
 
-def release(name: str, source: Path, *, data: str | None = None, images: int, seed: int, outliers: Path | None) -> None:
+def release(
+    name: str,
+    source: Path,
+    *,
+    data: str | None = None,
+    images: int,
+    seed: int,
+    outliers: Path | None,
+    test: Path | None = None,
+) -> None:
     """Put the model of a run into the package.
 
     Parameters
@@ -137,6 +161,8 @@ def release(name: str, source: Path, *, data: str | None = None, images: int, se
         Of the test images.
     outliers
         Images of another kind, which should be flagged.
+    test
+        The folder of the test images, if they were simulated already.
     """
     folder = SHIPPED / name
     model, record, job = load_model(source), read_record(source), read_job(source)
@@ -153,7 +179,7 @@ def release(name: str, source: Path, *, data: str | None = None, images: int, se
         record["data"] = f"data/{preset}"
     shutil.rmtree(folder, ignore_errors=True)
     save_model(folder, model, "", half=True)
-    measured = measure(folder, data, images, seed, outliers=outliers)
+    measured = measure(folder, data, images, seed, outliers=outliers, test=test)
     config = dataclasses.replace(model.config, measured=measured)
     final = TrainedModel(config, model.network, model.task, outliers=model.outliers)
     save_model(folder, final, model_card(config, model.task, record, name=name), half=True)
@@ -178,6 +204,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=15_000, help="test images, a total over the classes")
     parser.add_argument("--seed", type=int, default=999, help="of the test images")
     parser.add_argument("--outliers", type=Path, help="images of another kind, which should be flagged")
+    parser.add_argument("--test", type=Path, help="the folder of the test images, if they were simulated already")
     arguments = parser.parse_args()
     if arguments.outlier_score:
         fit_outlier_score(model_folder(arguments.name))
@@ -191,7 +218,7 @@ def main() -> None:
         parser.error("a run is needed, or --again")
     release(
         arguments.name, arguments.run, data=arguments.data, images=arguments.images, seed=arguments.seed,
-        outliers=arguments.outliers,
+        outliers=arguments.outliers, test=arguments.test,
     )  # fmt: skip
 
 
