@@ -95,3 +95,23 @@ def test_column_of_another_kind_is_refused(change, message):
 def test_long_lists_of_identifiers_are_cut():
     with pytest.raises(DataError, match=r"here: 9 images \(0, 1, 2, 3, 4, …\) without a row in the catalogue; columns"):
         check_joined([str(i) for i in range(9)], ["r"], "here", every_row=False)
+
+
+def test_numbers_far_from_the_training_rows_and_columns_without_any_are_noted():
+    encoder = fit_encoder(TABLE, ["z", "mag"], "here").encoder
+    far = TABLE.with_columns(z=pl.Series([0.1, -99.0, 0.2, 0.9]))
+    assert encoder.notes(TABLE, "there") == []
+    assert encoder.notes(far, "there") == [
+        "column 'z' is more than 10 standard deviations from the mean of the training rows in 1 of 4 rows, such as -99; if "
+        "such a number stands for no value, leave it empty"
+    ]
+    without = TABLE.with_columns(z=pl.lit(None, dtype=pl.String))
+    assert (encoder.encode(without, "there")[:, 0] == 0).all()
+    assert encoder.notes(without, "there") == [
+        "column 'z' has no value in 4 of 4 rows; training rows always had one, so that their mean is taken"
+    ]
+
+
+def test_identifiers_are_no_inputs():
+    with pytest.raises(DataError, match=r"inputs\.columns names 'id', an identifier"):
+        fit_encoder(TABLE, ["z", "id"], "here")

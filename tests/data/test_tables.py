@@ -58,3 +58,14 @@ def test_a_quote_within_a_field_does_not_break_a_long_table(tmp_path):
     assert frame.shape == (40_000, 4)
     assert frame["ra"].to_list() == [i / 10 for i in range(40_000)]
     assert frame["note"][:4].to_list() == fields
+
+
+def test_numbers_that_are_missing_as_nan_or_null_do_not_make_a_column_text(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,mag,z,kind,whole\n001,20.5,NaN,nan,3\n002,nan,0.5,E,null\n003, NAN ,null,,4\n004,,1e-3,S,\n")
+    table = read_csv(path, text=("id",))
+    assert table["id"].to_list() == ["001", "002", "003", "004"]
+    assert table["mag"].to_list() == [20.5, None, None, None]
+    assert table["z"].fill_nan(None).to_list() == [None, 0.5, None, 0.001]
+    assert table["whole"].to_list() == [3, None, 4, None]
+    assert table["kind"].to_list() == ["nan", "E", None, "S"]

@@ -95,13 +95,13 @@ def test_equal_probabilities_keep_their_order():
 def test_a_column_of_the_catalogue_does_not_hide_one_of_the_list(finding_run, survey, tmp_path):
     folder = shutil.copytree(survey[1], tmp_path / "named")
     catalog = pl.read_parquet(folder / "catalog.parquet")
-    catalog.with_columns(rank=pl.lit(7), probability=pl.lit(2.0), known_lens=pl.lit("x")).write_parquet(
-        folder / "catalog.parquet"
-    )
+    own = {"rank": pl.lit(7), "catalog_rank": pl.lit(9), "probability": pl.lit(2.0), "known_lens": pl.lit("x")}
+    catalog.with_columns(**own).write_parquet(folder / "catalog.parquet")
     find_lenses(finding_run, [folder], tmp_path / "list.parquet", search=SearchOptions(known_lenses="false"))
     ranked = pl.read_parquet(tmp_path / "list.parquet")
     assert ranked["probability"].max() <= 1
-    assert ranked.select("catalog_rank", "catalog_probability", "catalog_known_lens").row(0) == (7, 2.0, "x")
+    assert ranked.select("catalog_probability", "catalog_known_lens").row(0) == (2.0, "x")
+    assert {ranked["catalog_rank"][0], ranked["catalog_catalog_rank"][0]} == {7, 9}
 
 
 def test_known_lenses_are_those_within_three_arcsec(finding_run, survey, own_lenses, tmp_path):

@@ -23,6 +23,8 @@ NO_INPUTS = {*(name for names in ALIASES.values() for name in names), "split", "
 """Columns that `ALL` leaves out, in lower case."""
 MOST_CATEGORIES = 64
 """Different texts that a column may have; one with more, such as a name, tells objects apart and teaches nothing."""
+FAR = 10
+"""Standard deviations of the training rows from which on a number is noted: -99 for no magnitude is 100 or so away."""
 LISTED = 5
 """Identifiers that a message names."""
 
@@ -133,8 +135,16 @@ class CatalogEncoder:
         notes = []
         for column in self.columns:
             series = catalog[column.name]
-            if column.mean is not None:
-                missing = int(np.isnan(_numbers(series, catalog, where)).sum())
+            if column.mean is not None and column.scale is not None:
+                values = _numbers(series, catalog, where)
+                missing = int(np.isnan(values).sum())
+                far = np.abs(values - column.mean) > FAR * column.scale
+                if far.any():
+                    notes.append(
+                        f"column {column.name!r} is more than {FAR} standard deviations from the mean of the training rows "
+                        f"in {int(far.sum()):,} of {len(catalog):,} rows, such as {values[far][0]:g}; if such a number "
+                        "stands for no value, leave it empty"
+                    )
             else:
                 texts = _texts(series, where)
                 missing = texts.null_count()
@@ -148,7 +158,7 @@ class CatalogEncoder:
             if missing and not column.has_missing:
                 notes.append(
                     f"column {column.name!r} has no value in {missing:,} of {len(catalog):,} rows; training rows always "
-                    "had one, so that their mean is taken"
+                    f"had one{', so that their mean is taken' if column.mean is not None else '; there it says nothing'}"
                 )
         return notes
 
@@ -188,6 +198,10 @@ def fit_encoder(catalog: pl.DataFrame, columns: Sequence[str] | str, where: str)
         columns = [name.strip() for name in columns.split(",")]
     if not isinstance(columns, str):
         check_names_present(catalog, columns, where)
+        if names := [name for name in columns if name.lower() in ALIASES["id"]]:
+            raise DataError(
+                f"{where}: inputs.columns names {names[0]!r}, an identifier, of which a network learns nothing"
+            )
         if twice := sorted({name for name in columns if list(columns).count(name) > 1}):
             raise DataError(f"{where}: inputs.columns names {twice[0]!r} twice")
         if not columns:
@@ -275,7 +289,9 @@ def check_names_present(catalog: pl.DataFrame, names: Sequence[str], where: str)
 
 def _numbers(series: pl.Series, catalog: pl.DataFrame, where: str) -> np.ndarray:
     """Values as float64, nan for none; refused if they are no numbers, or infinite."""
-    if not (series.dtype.is_numeric() or series.dtype == pl.Null):
+    if series.null_count() == len(series):  # of a file that has nothing to tell its type by
+        series = series.cast(pl.Float64)
+    if not series.dtype.is_numeric():
         row = int((series.is_not_null()).arg_max() or 0)
         raise DataError(
             f"{where}: column {series.name!r} holds {series.dtype} where training rows held numbers; the first is "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -176,10 +176,13 @@ def prediction_table(
     return beside_catalog(columns, catalog.drop("id", "path", strict=False))
 
 
-def beside_catalog(columns: Sequence[pl.Series], catalog: pl.DataFrame) -> pl.DataFrame:
-    """Return a table of columns and, behind them, those of a catalogue, with ``catalog_`` before a name that is taken."""
+def beside_catalog(columns: Sequence[pl.Series], catalog: pl.DataFrame, reserved: Collection[str] = ()) -> pl.DataFrame:
+    """Return a table of columns and, behind them, those of a catalogue, with ``catalog_`` before a name that is taken.
+
+    Names that are ``reserved`` count as taken.
+    """
     columns = list(columns)
-    taken = {column.name for column in columns}
+    taken = {*reserved, *(column.name for column in columns)}
     for column in catalog:
         name = column.name
         while name in taken:

@@ -106,7 +106,8 @@ def sky_noise(images: Tensor) -> Tensor:
     """
     rows = _outer_rows(images)
     noise = rows.diff(dim=-1).abs().mean((1, 2)) * (math.sqrt(math.pi) / 2)
-    return torch.maximum(noise, _FAINTEST * images.abs().amax((1, 2))).clamp_min(1e-20)[:, None, None]
+    least = (_FAINTEST * images.abs().amax((1, 2))).clamp_min(torch.finfo(images.dtype).tiny)
+    return torch.maximum(noise, least)[:, None, None]
 
 
 def sky_level(noise: Tensor) -> Tensor:

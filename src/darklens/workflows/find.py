@@ -181,8 +181,7 @@ def _candidates(predicted: Predicted, cutouts: Cutouts, p: np.ndarray) -> pl.Dat
         columns += [catalog["ra"].cast(pl.Float64), catalog["dec"].cast(pl.Float64)]
         catalog = catalog.drop("ra", "dec")
     rest = catalog.drop("id", "path", strict=False)
-    reserved = {name: f"catalog_{name}" for name in ("rank", "known_lens", "known_lens_separation")}
-    return beside_catalog(columns, rest.rename({old: new for old, new in reserved.items() if old in rest.columns}))
+    return beside_catalog(columns, rest, reserved=("rank", "known_lens", "known_lens_separation"))
 
 
 def _known_lenses(search: SearchOptions) -> tuple[list[str], np.ndarray] | None:

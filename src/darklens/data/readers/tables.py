@@ -54,8 +54,8 @@ def read_parquet(path: Path) -> pl.DataFrame:
 def read_csv(path: Path, header: bool = True, text: Collection[str] = ()) -> pl.DataFrame:
     """Read a CSV file, and return it as a table.
 
-    Types are inferred from the first 10 000 rows; lines that begin with # are comments. A table without a header has
-    columns of text only.
+    Types are inferred from the first 10 000 rows; lines that begin with # are comments. A column of numbers may say nan or
+    null where it has none, in any case; both are null then. A table without a header has columns of text only.
 
     Parameters
     ----------
@@ -82,12 +82,24 @@ def read_csv(path: Path, header: bool = True, text: Collection[str] = ()) -> pl.
             types = {name: pl.String for name in names if name.strip().lower() in text}
             read = partial(pl.read_csv, infer_schema_length=10_000, comment_prefix="#", schema_overrides=types)
             try:
-                return read(path)
+                table = read(path)
             except pl.exceptions.ComputeError as error:
                 if "malformed" not in str(error):
                     raise
-                return read(_quoted(path))
+                table = read(_quoted(path))
+            return table.with_columns(_numbers(column) for column in table if column.name not in types)
         return pl.read_csv(path, has_header=False, infer_schema=False)
+
+
+def _numbers(column: pl.Series) -> pl.Series:
+    """A column as it is, or as numbers if it is text only because some of them are nan or null."""
+    if column.dtype != pl.String:
+        return column
+    small = column.str.strip_chars().str.to_lowercase()
+    known = column.set(small.is_in(["nan", "null", ""]), None)
+    numbers = known.str.strip_chars().cast(pl.Float64, strict=False)
+    is_number = known.null_count() < len(known) and numbers.null_count() == known.null_count() > column.null_count()
+    return numbers if is_number else column
 
 
 def _quoted(path: Path) -> io.BytesIO:
