@@ -15,6 +15,7 @@ NAME = "substructure-model-1"
 
 def test_models_of_the_package():
     assert list(shipped_models()) == [
+        "finding-euclid", "finding-ground", "finding-hsc",
         "substructure-fair-euclid", "substructure-fair-hst", "substructure-model-1", "substructure-model-2",
         "substructure-model-3", "substructure-model-3-noisy",
     ]  # fmt: skip

@@ -40,7 +40,7 @@ def after_looking(path: Path, cutouts: Cutouts, options: DataOptions, masked: bo
     labels = cutouts.catalog["label"] if "label" in cutouts.catalog.columns else None
     if labels is None or labels.null_count() or labels.n_unique() < 2 or len(labels) < FEWEST:
         model = nearest_model(cutouts.info.pixel_scale, cutouts.images.shape[-1])
-        if "," in given.get("bands", ""):  # the models that ship are of one band
+        if "," in given.get("bands", ""):  # the model is of one band
             del given["bands"]
         return command("predict", model, path, out=free_path("predictions.csv"), **given)
     return training_command(path, len(cutouts), set(labels), given)
@@ -113,10 +113,14 @@ def free_path(name: str) -> Path:
 
 
 def nearest_model(pixel_scale: float | None, pixels: int) -> str:
-    """Return the shipped model whose images have the pixel scale (arcsec) nearest to this one, or the number of pixels."""
+    """Return the shipped model whose images have the pixel scale (arcsec) nearest to this one, or the number of pixels.
+
+    It is one of one band, which any cutouts have.
+    """
     from darklens.inference.model import read_config
 
-    configs = {name: read_config(folder) for name, folder in shipped_models().items()}
+    known = {name: read_config(folder) for name, folder in shipped_models().items()}
+    configs = {name: config for name, config in known.items() if config.channels == 1}
     if not configs:
         raise DarklensError("this installation has no trained models; install darklens again")
     if pixel_scale is not None:
