@@ -42,9 +42,9 @@ MATCHED = 0.25
 """Magnitudes by which a galaxy and the lens that it is compared with differ at most."""
 
 
-def scores(model: TrainedModel, cutouts: Cutouts) -> tuple[np.ndarray, np.ndarray]:
+def scores(model: TrainedModel, cutouts: Cutouts, bands: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return logits of the probability of a lens and outlier scores of images, each (N,)."""
-    found = predict_cutouts(model, cutouts, mask=True)
+    found = predict_cutouts(model, cutouts, band=bands, mask=True)
     p = found.prediction.array[:, 1].clip(1e-12, 1 - 1e-12)
     return logit(p), found.prediction.outlier_score
 
@@ -137,7 +137,7 @@ def in_fields(arguments: argparse.Namespace) -> dict[str, Any]:
 def graded(arguments: argparse.Namespace) -> dict[str, Any]:
     """Correlate probabilities with the grades of experts."""
     model, cutouts = load_model(arguments.model), opened(arguments)
-    score, unlike = scores(model, cutouts)
+    score, unlike = scores(model, cutouts, arguments.bands)
     grade = cutouts.catalog["grade"].cast(pl.Float64).to_numpy()
     ranks = [rankdata(score), rankdata(grade)]
 
@@ -159,7 +159,7 @@ def graded(arguments: argparse.Namespace) -> dict[str, Any]:
 def placed(arguments: argparse.Namespace) -> dict[str, Any]:
     """Print where each real lens falls among simulated objects."""
     model, cutouts = load_model(arguments.model), opened(arguments)
-    score, unlike = scores(model, cutouts)
+    score, unlike = scores(model, cutouts, arguments.bands)
     test = open_with(arguments.data, DataOptions())
     simulated, _ = scores(model, test)
     is_lens = (test.catalog["label"] == "lens").to_numpy()
@@ -215,10 +215,8 @@ def written(out: Path, images: np.ndarray, catalog: pl.DataFrame, info: DatasetI
 
 
 def opened(arguments: argparse.Namespace) -> Cutouts:
-    """Open the cutouts, with the bands of the model where it names them."""
-    options = DataOptions(bands=arguments.bands, pixel_scale=arguments.pixel_scale)
-    cutouts = open_with(arguments.cutouts, options)
-    return cutouts.with_bands(options.band_names) if options.band_names else cutouts
+    """Open the cutouts."""
+    return open_with(arguments.cutouts, DataOptions(pixel_scale=arguments.pixel_scale))
 
 
 def main() -> None:
@@ -227,7 +225,7 @@ def main() -> None:
     parser.add_argument("cutouts", type=Path)
     parser.add_argument("--model", help="a run, a model folder, or the name of a shipped model")
     parser.add_argument("--data", type=Path, help="simulated images, with labels")
-    parser.add_argument("--bands", help="which, with commas between")
+    parser.add_argument("--bands", help="of the model, with commas between, as they are named in the cutouts")
     parser.add_argument("--pixel_scale", type=float, help="arcsec, for images that do not say it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a folder for images, or a JSON file for figures")
