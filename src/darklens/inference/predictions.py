@@ -179,7 +179,19 @@ def prediction_table(
 def beside_catalog(columns: Sequence[pl.Series], catalog: pl.DataFrame, reserved: Collection[str] = ()) -> pl.DataFrame:
     """Return a table of columns and, behind them, those of a catalogue, with ``catalog_`` before a name that is taken.
 
-    Names that are ``reserved`` count as taken.
+    Parameters
+    ----------
+    columns
+        Columns that keep their names, each (N,).
+    catalog
+        N rows.
+    reserved
+        Names that count as taken, of columns that will be added.
+
+    Returns
+    -------
+    polars.DataFrame
+        N rows.
     """
     columns = list(columns)
     taken = {*reserved, *(column.name for column in columns)}

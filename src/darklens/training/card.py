@@ -98,7 +98,8 @@ def _figures(config: ModelConfig) -> list[str]:
         "## Measured",
         "",
         f"On {measured['n']:,} images of {measured['data']} (seed {measured['seed']}), none of them used in training; 95% "
-        f"bootstrap intervals{calibrated}. Prediction sets promise {measured['coverage']:.0%}.",
+        f"bootstrap intervals{calibrated}."
+        + (f" Prediction sets promise {measured['coverage']:.0%}." if "coverage" in figures else ""),
         "",
         "| figure | value | 95% interval |",
         "| --- | --- | --- |",
