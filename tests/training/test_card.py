@@ -16,7 +16,8 @@ RECORD = {"training": TRAINING, "command": "darklens train mine"}
 MEASURED = {
     "n": 2500, "data": "preset:x", "seed": 9, "coverage": 0.9,
     "figures": {"macro_auc": {"value": 0.98765, "low": 0.9, "high": 0.99999},
-                "ece": {"value": 0.01, "if_calibrated": {"low": 0.002, "high": 0.009, "p": 0.01}}},
+                "ece": {"value": 0.01, "if_calibrated": {"low": 0.002, "high": 0.009, "p": 0.01}},
+                "coverage": {"value": 0.91, "low": 0.9, "high": 0.92}},
 }  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def config(**changes):
 
 def test_card_says_what_the_record_says():
     lines = model_card(config(), TASK, RECORD, name="substructure-x").splitlines()
-    assert lines[:27] == [
+    assert lines[:28] == [
         "---",
         "library_name: darklens",
         "license: mit",
@@ -59,10 +60,11 @@ def test_card_says_what_the_record_says():
         "| --- | --- | --- |",
         "| macro auc | 0.9877 | 0.9000 – 1.0000 |",
         "| ece | 0.0100 | 0.0020 – 0.0090 if calibrated |",
+        "| coverage | 0.9100 | 0.9000 – 0.9200 |",
         "",
         "## Intended use",
     ]
-    assert lines[28] == (
+    assert lines[29] == (
         "To tell cdm, axion in images like those above, to compare networks with, and to start from (`darklens finetune`)."
     )
     assert lines[-6:] == [
@@ -75,7 +77,7 @@ def test_card_of_an_earlier_version_gives_the_calibration_error_without_its_inte
     figures = {"ece": {"value": 0.01, "low": 0, "high": 1, "n": 5}}
     card = model_card(config(measured=MEASURED | {"figures": figures}), TASK, RECORD)
     assert "| ece | 0.0100 | – |\n" in card
-    assert "95% bootstrap intervals. Prediction" in card
+    assert "95% bootstrap intervals.\n" in card
 
 
 def test_card_of_a_model_without_name_scale_unit_or_figures():
