@@ -38,7 +38,7 @@ LIMITS = (
 
 
 FINDING_PRESET = "finding-hsc"
-FINDING_RECIPE, FINDING_EPOCHS = "finding/demo", 5
+FINDING_RECIPE, FINDING_EPOCHS = "finding/darklens", 5
 FINDING_TRAIN_IMAGES, FINDING_TEST_IMAGES, SURVEY_IMAGES = 6_000, 2_000, 2_000
 PREVIEWED = 60
 """Candidates on the page of the demo."""
