@@ -1,11 +1,11 @@
 """How lens finders that were trained on simulations rank real lenses.
 
     darklens simulate finding-ps1 --count 30720 --seed 1001 --out data/ps1
-    darklens train finding/darklens --data data/ps1 --preprocessing.crop 32 --out runs/ps1
+    darklens train finding/darklens --data data/ps1 --preprocessing.crop 32 --trainer.epochs 6 --out runs/ps1
     python benchmarks/finding_real.py fields PATH/ps1_lenses --model runs/ps1
     python benchmarks/finding_real.py pictures data/ground --out data/colours
-    darklens train finding/darklens --data data/colours --out runs/colours
-    python benchmarks/finding_real.py graded PATH/cfhtls_candidates --model runs/colours
+    darklens train finding/darklens --data data/colours --trainer.epochs 4 --out runs/colours
+    python benchmarks/finding_real.py graded PATH/cfhtls_candidates --pixel_scale 0.186 --model runs/colours
     python benchmarks/finding_real.py placed PATH/euclid_q1 --model finding-euclid --data data/euclid-test
 
 ``fields``: cutouts with a lens at their centre are wider than what a finder sees, and the bright objects beside the lenses
@@ -200,7 +200,7 @@ def pictures(arguments: argparse.Namespace) -> dict[str, Any]:
         image = np.asarray(data.images[[i]], dtype=np.float64)[0, :3]
         noise = 1.4826 * np.median(np.abs(image - np.median(image, axis=(1, 2), keepdims=True)), axis=(1, 2))
         made[i] = picture(image / noise.clip(1e-9)[:, None, None], rng)[::-1]
-    info = DatasetInfo("pictures", list(data.info.classes), ["red", "green", "blue"], data.info.pixel_scale)
+    info = DatasetInfo("pictures", list(data.info.classes), ["R", "G", "B"], data.info.pixel_scale)
     written(arguments.out, made, data.catalog.select("id", "label", "object"), info)
     print(f"{len(made)} pictures → {arguments.out}")
     return {"pictures": len(made)}
