@@ -140,5 +140,7 @@ def _trained(
     with progress_bar("evaluating") as advance:
         record = evaluate_run(out, folders["test"], EvaluationOptions("test"), progress=advance)
     for key in task_class(recipe.task["name"]).headlines:
+        if key not in record["figures"]:  # of too few images
+            continue
         figure = figure_text(record["figures"][key])
         progress_message(f"{record['metrics'][key]['title']} {figure} on {record['n']:,} test images")
