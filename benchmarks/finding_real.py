@@ -6,7 +6,11 @@
     python benchmarks/finding_real.py pictures data/ground --out data/colours
     darklens train finding/darklens --data data/colours --trainer.epochs 4 --out runs/colours
     python benchmarks/finding_real.py graded PATH/cfhtls_candidates --pixel_scale 0.186 --model runs/colours
+    darklens simulate finding-euclid --count 20480 --seed 2001 --out data/euclid-test
     python benchmarks/finding_real.py placed PATH/euclid_q1 --model finding-euclid --data data/euclid-test
+    darklens simulate finding-hsc --count 20480 --seed 2001 --out data/hsc-test
+    python benchmarks/finding_real.py placed PATH/hsc_lenses --model finding-hsc --data data/hsc-test \
+        --bands IMAGE1,IMAGE2,IMAGE3 --pixel_scale 0.168
 
 ``fields``: cutouts with a lens at their centre are wider than what a finder sees, and the bright objects beside the lenses
 are real non-lenses of the same images. ``graded``: rank correlation of the probability with the grade of experts.

@@ -82,7 +82,7 @@ def test_lenses_are_searched_for_where_scenes_have_them(verb, tmp_path):
     verb(report)
     assert np.load(tmp_path / "runs/scenes/evaluations/finding-hsc/pictures.npy").shape[1:] == (64, 64, 3)
     page = (tmp_path / "report.html").read_text()
-    for text in ("TPR10", "Purity at a prior of 0.02", "Candidates to inspect per lens"):
+    for text in ("TPR10", "Purity at a prior of 0.02", "Candidates per lens at 0.02"):
         assert text in page
     predicted = verb("predict runs/scenes scenes --out found.csv")
     assert "probabilities are for objects of which a fraction of 0.02 are lenses (--prior states another)" in predicted

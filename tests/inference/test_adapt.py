@@ -273,3 +273,21 @@ def test_simulated_images_and_files_without_a_unit_are_as_their_models_know_them
     files = DatasetInfo("x", bands=["g", "r"], zero_points=[25.0, 26.0], unit="counts")
     kind["unit"] = None
     assert adaptation(ModelConfig(MODEL.task, {}, {}, outputs=["m"], **kind), files, (2, 6, 6)).brightness is None
+
+
+@pytest.mark.parametrize(
+    ("names", "band", "note"),
+    [
+        (
+            ["HSC-G", "HSC-R", "HSC-I"], "HSC-I,HSC-R,HSC-G",
+            "--bands contradicts the names of the bands: g is HSC-I, r is HSC-R, i is HSC-G; without it, they would be "
+            "HSC-G, HSC-R, HSC-I",
+        ),
+        (["HSC-G", "HSC-R", "HSC-I"], "HSC-G,HSC-R,HSC-I", "as --bands says: g is HSC-G, r is HSC-R, i is HSC-I"),
+        (["A", "B", "C"], "C,B,A", "as --bands says: g is C, r is B, i is A"),
+        ([], "2,0,1", "as --bands says: g is 2, r is 0, i is 1"),
+    ],
+)  # fmt: skip
+def test_bands_that_are_given_are_said_with_those_of_the_model(names, band, note):
+    adapt = adapted((1, 3, 6, 6), bands=names, band=band, model={"channels": 3, "bands": ["g", "r", "i"]})
+    assert note in adapt.notes[0]

@@ -92,6 +92,25 @@ def test_equal_probabilities_keep_their_order():
     assert rank_candidates(unknown)["id"].to_list() == list("daceb")
 
 
+def test_probabilities_that_contradict_the_prior_and_outliers_among_the_first_are_said(finding_run, survey, tmp_path):
+    search = SearchOptions(known_lenses="false", prior=0.5)
+    found = find_lenses(finding_run, [survey[1]], tmp_path / "half.csv", search=search)
+    assert not any("at the prior: either" in note for note in found.notes)
+    strange = pl.read_csv(tmp_path / "half.csv")["outlier"].sum()
+    said = [note for note in found.notes if "unlike the training images (outlier)" in note]
+    assert [note.split()[0] for note in said] == ([str(strange)] if strange else [])
+    folder = shutil.copytree(survey[1], tmp_path / "bright")
+    images = np.load(folder / "images.npy") * np.float32(1e4)
+    np.save(folder / "images.npy", images)
+    found = find_lenses(finding_run, [folder], tmp_path / "bright.csv", search=SearchOptions(known_lenses="false"))
+    table = pl.read_csv(tmp_path / "bright.csv")
+    assert any(
+        note.startswith(f"{table['outlier'].sum()} of the first {len(table)} are unlike") for note in found.notes
+    )
+    too_many = table["probability"].sum() > 0.01 * len(table) + 5 * (0.01 * len(table)) ** 0.5 + 5
+    assert any("at the prior: either" in note for note in found.notes) == too_many
+
+
 def test_a_column_of_the_catalogue_does_not_hide_one_of_the_list(finding_run, survey, tmp_path):
     folder = shutil.copytree(survey[1], tmp_path / "named")
     catalog = pl.read_parquet(folder / "catalog.parquet")

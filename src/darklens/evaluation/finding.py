@@ -77,7 +77,7 @@ def finding_metrics(probabilities: Floats, positive: Floats, prior: float) -> li
         Metric("completeness", "Completeness", _ratio(positive * called, positive), perfect=1),
         Metric(
             "candidates_per_lens",
-            f"Candidates to inspect per lens, for half of all, at a prior of {prior:g}",
+            f"Candidates per lens at {prior:g}",
             candidates_statistic(probabilities, positive, prior),
             better="lower",
             perfect=1,

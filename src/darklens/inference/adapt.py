@@ -196,6 +196,8 @@ def _choose_bands(
 ) -> list[int]:
     if band is not None:
         chosen = [_band_number(name.strip(), names, channels) for name in band.split(",")]
+        if config.channels > 1 and len(chosen) == len(config.bands) == config.channels:
+            notes.append(_pairs(config.bands, chosen, names))
     elif config.bands and names and (found := matching(config.bands, names)) is not None:
         chosen = found
         if chosen == list(range(channels)) and list(config.bands) == list(names):
@@ -225,6 +227,16 @@ def _choose_bands(
     if chosen != list(range(channels)):
         notes.append(f"band {', '.join(names[i] if names else str(i) for i in chosen)} of {channels}")
     return chosen
+
+
+def _pairs(own: Sequence[str], chosen: Sequence[int], names: Sequence[str]) -> str:
+    """What the bands of a model are taken from, and whether the names of the cutouts' bands say otherwise."""
+    taken = ", ".join(f"{mine} is {names[i] if names else i}" for mine, i in zip(own, chosen, strict=True))
+    by_name = matching(own, names) if names else None
+    if by_name is None or by_name == list(chosen):
+        return f"bands of the model, as --bands says: {taken}"
+    right = ", ".join(names[i] for i in by_name)
+    return f"--bands contradicts the names of the bands: {taken}; without it, they would be {right}"
 
 
 def _band_number(name: str, names: Sequence[str], channels: int) -> int:

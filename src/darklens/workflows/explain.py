@@ -18,6 +18,8 @@ from darklens.inference.outliers import outlier_note
 from darklens.inference.predictions import catalog_rows
 from darklens.plots.pictures import explanation, save
 
+PICTURES = (".png", ".jpg", ".pdf", ".svg")
+"""Kinds of files that are written."""
 MOST = 24
 
 
@@ -50,8 +52,10 @@ def explain_images(
     Raises
     ------
     DataError
-        If there are more images than can be looked at.
+        If there are more images than can be looked at, or ``out`` is no picture by its name.
     """
+    if out.suffix.lower() not in PICTURES:
+        raise DataError(f"{out}: a picture is written, whose name ends in {', '.join(PICTURES)}")
     model = load_model(run, trust_code=trust_code)
     if prior is not None:
         model = model.with_prior(prior)

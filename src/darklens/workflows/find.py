@@ -132,6 +132,13 @@ def find_lenses(
         f"probabilities are for objects of which a fraction of {prior:g} are lenses (--prior states another); they add up "
         f"to {table['probability'].sum():.3g} lenses among {len(table):,} images"
     )
+    total, stated = float(table["probability"].sum()), (prior or 0.0) * len(table)
+    if total > stated + 5 * stated**0.5 + 5:
+        notes.append(
+            f"{stated:.3g} lenses would be among {len(table):,} objects at the prior: either these were chosen and hold "
+            "more, and a higher --prior is right, or they are unlike the training images, and their probabilities are too "
+            "high"
+        )
     ranked = rank_candidates(table)
     if unknown := ranked["probability"].null_count():
         notes.append(
@@ -139,6 +146,11 @@ def find_lenses(
         )
     number = min(search.top or DRAWN, len(ranked) - unknown)
     expected = ranked["probability"].head(number).to_numpy().cumsum()
+    if "outlier" in ranked.columns and (strange := int(ranked["outlier"].head(number).sum())):
+        notes.append(
+            f"{strange:,} of the first {number:,} are unlike the training images (outlier): their probabilities say "
+            "little, and so does the number of lenses that is expected"
+        )
     if search.mosaic is not None:
         write_mosaic(
             first.candidates(ranked),
