@@ -142,7 +142,7 @@ def lint_steps(sources: Path) -> list[Step]:
 
 def bench_steps(sources: Path) -> list[Step]:
     """Return a step that runs all imports of all benchmarks, also those inside functions."""
-    lines = ["import sys", f"sys.path.insert(0, {str(sources / 'tests')!r})"]
+    lines = ["import sys", *(f"sys.path.insert(0, {str(sources / name)!r})" for name in ("tests", "benchmarks"))]
     for file in sorted((sources / "benchmarks").glob("*.py")):
         lines += [*imports(file), f"print('imported all of', {file.name!r})"]
     return [Step(["python", "-c", "\n".join(lines)], says="imported all of training.py")]
