@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.stats import median_abs_deviation
 
 from darklens.data import preprocessing
-from darklens.data.preprocessing import Preprocessing
+from darklens.data.preprocessing import Preprocessing, asinh
 from darklens.errors import DataError
 from darklens.physics.isophotes import fit_isophotes, isophote_images
 from darklens.physics.smoothfit import SmoothPrior, broad_prior, in_larger_frame, sky_noise, smooth_image
@@ -36,6 +36,24 @@ def apply(images, **settings):
 )
 def test_stretches_are_their_closed_forms(settings, expected):
     assert_allclose(apply(IMAGES, **settings), expected(IMAGES), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("largest", [1e-30, 1e-3, 1.0, 1e6, 1e17, 3e38, np.inf, np.nan])
+def test_fast_asinh_is_numpys_for_all_numbers(largest):
+    random = np.random.default_rng(5)
+    values = random.normal(size=(7, 50)) * 10 ** random.uniform(-30, 3, (7, 50))
+    values[:, :3] = (0.0, -0.0, largest)
+    values = values.astype("float32")
+    for given in (values, values[:, ::-3]):
+        found = asinh(torch.from_numpy(given.copy())).numpy()
+        assert_allclose(found, np.arcsinh(given.astype("float64")), rtol=3e-7)
+        assert_array_equal(np.signbit(found), np.signbit(given))
+    assert asinh(torch.zeros(0, 3)).shape == (0, 3)
+
+
+def test_fast_asinh_has_derivatives():
+    values = torch.tensor([-3.0, 0.0, 0.5, 200.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(asinh, [values])
 
 
 def test_minmax_scales_each_image_over_all_its_bands():
