@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from realism import beside, cut
+from realism import beside, cut, paired
 from scipy.special import logit
 from scipy.stats import rankdata
 
@@ -60,18 +60,6 @@ def magnitudes(images: np.ndarray, detection: int, zero_point: float) -> np.ndar
     image = np.nan_to_num(images[:, detection])
     flux = image[:, inside].sum(1) - inside.sum() * np.median(image, axis=(1, 2))
     return zero_point - 2.5 * np.log10(flux.clip(1e-3))
-
-
-def pairs_of(lenses: np.ndarray, galaxies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of lenses and galaxies in pairs of nearly one magnitude; none is in two pairs."""
-    free, pairs = np.ones(len(galaxies), dtype=bool), []
-    for i in np.random.default_rng(0).permutation(len(lenses)):
-        distance = np.where(free, np.abs(galaxies - lenses[i]), np.inf)
-        if len(distance) and distance.min() < MATCHED:
-            free[distance.argmin()] = False
-            pairs.append((i, int(distance.argmin())))
-    ours, theirs = np.array(pairs, dtype=int).reshape(-1, 2).T
-    return ours, theirs
 
 
 def compared(name: str, lenses: np.ndarray, galaxies: np.ndarray) -> dict[str, Any]:
@@ -127,7 +115,7 @@ def in_fields(arguments: argparse.Namespace) -> dict[str, Any]:
         magnitudes(np.asarray(each.images), len(fields.info.bands) // 2, zero_point) for each in (lenses, galaxies)
     )
     found = {"all": compared("all", ours, theirs)}
-    pairs = pairs_of(bright, others)
+    pairs = paired(bright, others, MATCHED)
     found["matched"] = compared("matched in magnitude", ours[pairs[0]], theirs[pairs[1]])
     found["lens_is_brighter"] = float(np.median(others) - np.median(bright))
     found["unlike"] = float((unlike > 1).mean())

@@ -122,15 +122,20 @@ def centred(images: np.ndarray, fields: np.ndarray, preset: ScenePreset) -> Set:
 
 def matched(made: Set, real: Set, most: float = 0.15) -> tuple[Set, Set]:
     """Return pairs of a made and a real image whose magnitudes differ by less than ``most``; no image is in two pairs."""
-    free = np.ones(len(made.images), dtype=bool)
-    pairs = []
-    for i in np.random.default_rng(0).permutation(len(real.images)):
-        distance = np.where(free, np.abs(made.magnitudes - real.magnitudes[i]), np.inf)
-        if (nearest := int(distance.argmin())) is not None and distance[nearest] < most:
-            free[nearest] = False
-            pairs.append((nearest, i))
-    ours, theirs = np.array(pairs).T
+    theirs, ours = paired(real.magnitudes, made.magnitudes, most)
     return made.rows(ours), real.rows(theirs)
+
+
+def paired(some: np.ndarray, others: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of pairs of numbers that differ by less than ``most``; none is in two pairs."""
+    free, pairs = np.ones(len(others), dtype=bool), []
+    for i in np.random.default_rng(0).permutation(len(some)):
+        distance = np.where(free, np.abs(others - some[i]), np.inf)
+        if len(distance) and distance.min() < most:
+            free[nearest := int(distance.argmin())] = False
+            pairs.append((i, nearest))
+    first, second = np.array(pairs, dtype=int).reshape(-1, 2).T
+    return first, second
 
 
 def in_units_of(images: np.ndarray, zero_points: Sequence[float | None], preset: ScenePreset) -> np.ndarray:

@@ -21,10 +21,10 @@ def real():
 def test_pairs_have_nearly_one_magnitude_and_share_nothing(real):
     rng = np.random.default_rng(0)
     lenses, galaxies = rng.normal(18, 1, 60), rng.normal(19, 1, 80)
-    ours, theirs = real.pairs_of(lenses, galaxies)
+    ours, theirs = real.paired(lenses, galaxies, 0.25)
     assert 20 < len(ours) == len(set(ours)) == len(set(theirs))
     assert np.abs(lenses[ours] - galaxies[theirs]).max() < real.MATCHED
-    assert [len(each) for each in real.pairs_of(np.array([18.0]), np.array([25.0]))] == [0, 0]
+    assert [len(each) for each in real.paired(np.array([18.0]), np.array([25.0]), 0.25)] == [0, 0]
 
 
 def test_magnitudes_are_those_of_the_flux_above_the_sky(real):
