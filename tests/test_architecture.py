@@ -28,6 +28,7 @@ LAYERS = [
     {"plots"},
     {"tasks"},
     {"inference"},
+    {"adaptation"},
     {"training", "recipes"},
     {"report"},
     {"workflows"},

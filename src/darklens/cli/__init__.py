@@ -43,7 +43,11 @@ def _main(arguments: Sequence[str]) -> None:
     try:
         plain = ["--help" if word == "-h" else word for word in plain_arguments(arguments)]
         named = [word.partition("=")[0] for word in plain]
-        if "train" in plain and "--resume=true" in plain and not {"--data", "--out", "--help"} & set(named):
+        if (
+            {"train", "adapt"} & set(plain)
+            and "--resume=true" in plain
+            and not {"--data", "--out", "--help"} & set(named)
+        ):
             fail(how_to_resume(plain))
         if twice := [name for name in LISTS if named.count(name) > 1]:
             fail(f"{twice[0]} is given {named.count(twice[0])} times; say it once, with commas between the values")

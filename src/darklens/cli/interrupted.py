@@ -23,7 +23,7 @@ def kept(verb: str, given: Mapping[str, Any], again: str) -> str:
     again
         Its command line.
     """
-    if verb in ("train", "finetune"):
+    if verb in ("train", "adapt", "finetune"):
         run = Path(given.get("out") or f"runs/{Path(given.get('model', '')).name}-finetuned")
         return _training(run, again)
     if verb == "simulate":

@@ -18,8 +18,8 @@ from darklens.schema import readable_type
 MANY = {"predict": "paths", "find": "paths", "explain": "paths", "report": "runs", "ensemble": "runs"}
 """Verbs whose last positions are many paths."""
 TRUE, FALSE = "true", "false"
-OPEN = ("--network.", "--task.")
-"""Options whose names a network or task defines."""
+OPEN = ("--network.", "--task.", "--adaptation.")
+"""Options whose names a network, task or method of adaptation defines."""
 
 
 def make_parser() -> Any:
@@ -50,6 +50,7 @@ def make_parser() -> Any:
             sub.add_class_arguments(kind)
         if "overrides" in _names(verb):
             sub.add_argument("--augmentation", type=str, help="dihedral, flips or none")
+            sub.add_argument("--encoder", type=str, help="a recipe whose network and optimiser are taken")
             sub.add_argument("--allow_leaks", type=bool, help="use columns of the catalogue that tell the label (true)")
             for part, kind in recipe_parts().items():
                 sub.add_class_arguments(kind, part)
@@ -99,7 +100,7 @@ def open_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     words = iter(arguments)
     for word in words:
         name, equals, text = word.partition("=")
-        if not name.startswith(OPEN) and name != "--target":
+        if not name.startswith(OPEN) and (name != "--target" or "adapt" in arguments):
             rest.append(word)
             continue
         value = text if equals else next(words, None)
@@ -141,6 +142,9 @@ def options_help(arguments: Sequence[str]) -> str:
         lines += _described("network", part.network, network, network_options(part.network["name"]))
         values = {"name": part.task["name"], **dataclasses.asdict(task)}
         lines += _described("task", values, type(task), options_of(type(task)))
+        if (method := part.method) is not None:
+            names = [each.name for each in dataclasses.fields(method)]
+            lines += _described("adaptation", part.adaptation, type(method), names)
         said = [f"What {part.name} says of the options above, other than their defaults:"]
         said.append(f"  --augmentation {part.augmentation}")
         for name, kind in recipe_parts().items():
@@ -208,6 +212,7 @@ _HELP = {
     "out": "what to make",
     "model": "a run folder or a model folder of a lens finder",
     "data": "a folder or file in any layout, or preset:NAME",
+    "target": "images without labels to adapt to: a folder or file in any layout, or preset:NAME",
     "budget": "what each recipe may use, such as 10min, 5epochs or 200000images",
     "preset": "what is simulated: a name (see darklens presets), a YAML file, or my_models.py:name",
 }
@@ -237,7 +242,11 @@ def _options(verb: Callable[..., None]) -> set[str]:
     """Parameters without a default that are options all the same, because a position would not explain them."""
     parameters = inspect.signature(verb).parameters
     needed = inspect.Parameter.empty
-    found = {name for name in ("out", "data", "budget") if name in parameters and parameters[name].default is needed}
+    found = {
+        name
+        for name in ("out", "data", "budget", "target")
+        if name in parameters and parameters[name].default is needed
+    }
     # Where it is not what the verb is about.
     return (
         found

@@ -24,7 +24,14 @@ class UnlabelledImages(Dataset[Batch]):
         The dataset.
     mask
         Set pixels that are nan or infinite to 0 instead of refusing the image.
+
+    Attributes
+    ----------
+    fresh
+        Whether no image comes twice, as of simulated ones.
     """
+
+    fresh = False
 
     def __init__(self, cutouts: Cutouts, mask: bool = False):
         self.cutouts, self.mask = cutouts, mask
@@ -67,7 +74,7 @@ class TwoStreamBatches(Sampler[tuple[list[int], list[int]]]):
     labelled
         Batches of the first dataset.
     size
-        Images of the second.
+        Images of the second; None of one that never ends, whose numbers then come in order.
     batch_size
         Images of the second in a batch, of one process; at most ``size``.
     seed
@@ -79,7 +86,7 @@ class TwoStreamBatches(Sampler[tuple[list[int], list[int]]]):
     def __init__(
         self,
         labelled: Any,
-        size: int,
+        size: int | None,
         batch_size: int,
         *,
         seed: int,
@@ -99,8 +106,13 @@ class TwoStreamBatches(Sampler[tuple[list[int], list[int]]]):
         return len(self.labelled)
 
     def __iter__(self) -> Iterator[tuple[list[int], list[int]]]:
-        per_pass = max(1, self.size // (self.batch_size * self.world_size))
         first = self.epoch * len(self)
+        if self.size is None:
+            for step, rows in enumerate(self.labelled, first):
+                begin = (step * self.world_size + self.rank) * self.batch_size
+                yield rows, list(range(begin, begin + self.batch_size))
+            return
+        per_pass = max(1, self.size // (self.batch_size * self.world_size))
         for step, rows in enumerate(self.labelled, first):
             number, within = divmod(step, per_pass)
             rng = make_generator(self.seed, "unlabelled order", number)

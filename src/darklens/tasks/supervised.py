@@ -152,16 +152,22 @@ class SupervisedModule(LightningModule):
             self.log_dict(self.metrics.compute(), prog_bar=True, sync_dist=False)
             self.metrics.reset()
 
+    def trained_modules(self) -> nn.Module:
+        """Return what the optimiser steps; the network, unless a subclass trains others beside it."""
+        return self.network
+
     def configure_optimizers(self) -> Any:
         """Return the optimiser, and a schedule stepped after every batch."""
-        optimizer = make_optimizer(self.options.optimizer, self.network)
+        optimizer = make_optimizer(self.options.optimizer, self.trained_modules())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"}}
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> LambdaLR:
+        """Return the schedule of an optimiser's learning rate, to be stepped after every batch."""
         factor, time = learning_rate_factor(self.options.schedule, self.trainer.max_epochs or 1), self.time_budget
         if time is not None:
-            scheduler = LambdaLR(optimizer, lambda _: factor(time.share, time.step_share))
-        else:
-            steps = max(1, int(self.trainer.estimated_stepping_batches))
-            scheduler = LambdaLR(optimizer, lambda step: factor(step / steps, 1 / steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+            return LambdaLR(optimizer, lambda _: factor(time.share, time.step_share))
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        return LambdaLR(optimizer, lambda step: factor(step / steps, 1 / steps))
 
 
 def _floats(targets: Tensor) -> Tensor:

@@ -88,6 +88,10 @@ def build_module(
         seed=data.seed,
         unfreezing=unfreezing,
     )
+    if (method := recipe.method) is not None:
+        adapting = method.module(data.task, network, preprocessing, options=learning)
+        adapting.target = None if data.target is None else data.target.images
+        return adapting
     module: SupervisedModule = data.task.module(network, preprocessing, learning)  # type: ignore[assignment]
     return module
 

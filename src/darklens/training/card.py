@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from darklens.adaptation.options import make_method
 from darklens.evaluation.bootstrap import IF_CALIBRATED, current_figures, range_text
 from darklens.inference.config import ModelConfig
 from darklens.tasks.base import Task
@@ -45,9 +46,10 @@ def model_card(config: ModelConfig, task: Task, record: dict[str, Any], *, name:
         f"- **Predicts**: {what}",
         f"- **Images**: {config.channels} × {config.pixels} × {config.pixels}, {scale}, {config.unit or 'unknown unit'}",
         f"- **Trained on**: {data['source']} (seed {data['seed']}), {data['train_images']:,} training images",
+        *_target(data),
         f"- **Training**: {training['epochs']} epochs, {training['images']:,} images seen, {training['seconds']:.0f} s on "
         f"{training['machine']} ({training.get('threads', 'all')} of its cores used), {training['precision']}"
-        + (f"; the best epoch by validation loss is {training['best_epoch']}" if training["best_epoch"] else ""),
+        + (f"; the best epoch by {_chosen_by(recipe)} is {training['best_epoch']}" if training["best_epoch"] else ""),
         f"- **Command**: `{record['command']}`",
         f"- **Parameters**: {training['parameters']:,}",
         f"- **Source**: {recipe['source'] or 'darklens'}",
@@ -76,6 +78,25 @@ def model_card(config: ModelConfig, task: Task, record: dict[str, Any], *, name:
         "",
     ]
     return "\n".join(lines)
+
+
+def _chosen_by(recipe: dict[str, Any]) -> str:
+    """What chose the best epoch."""
+    method = make_method(recipe.get("adaptation") or {}, recipe["name"])
+    if method is None or method.select == "source":
+        return "validation loss"
+    return f"{method.select} (--adaptation.select, no labels of the target)"
+
+
+def _target(data: dict[str, Any]) -> list[str]:
+    """What an adapted model was adapted to, and that its calibration is the source's."""
+    if not (target := data.get("target")):
+        return []
+    count = f", {target['train_images']:,} images" if "train_images" in target else ", simulated as it went"
+    return [
+        f"- **Adapted to**: {target['source']}{count}, without their labels; `outlier_score` is relative to these, "
+        "probabilities are calibrated on the source alone"
+    ]
 
 
 def _inputs(config: ModelConfig) -> list[str]:

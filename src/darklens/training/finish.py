@@ -45,6 +45,8 @@ def finish(job: Job, data: TrainingData, module: SupervisedModule, out: Path, fi
     if concern := data.task.concern_of_training(fitted.measured, len(data.validation)):
         console.print(f"! {concern}", highlight=False)
     config = _model_config(job.recipe, data, module, record)
+    for note in getattr(module, "notes", []):
+        console.print(f"! {note}", highlight=False)
     model = calibrated(TrainedModel(config, module.network, data.task), data)
     save_model(out / "model", model, model_card(model.config, data.task, record))
     write_record(out, record)
@@ -97,6 +99,11 @@ def calibrated(model: TrainedModel, data: TrainingData) -> TrainedModel:
     _, known, known_statistics = _features(model, parts)
     calibration = model.task.calibrate(outputs, targets)
     config = dataclasses.replace(model.config, calibration=dataclasses.asdict(calibration))
+    if data.target is not None:  # what such a model is for; the source's images may be unlike it
+        (_, known, known_statistics), (_, features, statistics) = (
+            _features(model, [{"image": part} for part in images.split(BATCH)])
+            for images in (data.target.sample, data.target.images.validation)
+        )
     outliers = OutlierScore.fit(known, known_statistics, (features, statistics))
     return TrainedModel(config, model.network, model.task, device=model.device, outliers=outliers)
 

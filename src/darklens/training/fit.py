@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.console import Console
 from torch import Tensor
 
+from darklens.adaptation.module import SELECTION
 from darklens.errors import DataError, RecipeError, TrainingError
 from darklens.models.registry import count_parameters
 from darklens.progress import Advance, other_display, progress_bar
@@ -33,7 +34,7 @@ from darklens.training.training_data import TrainingData, images_per_process
 console = Console(soft_wrap=True)
 
 MONITOR = "validation/loss"
-"""What decides which epoch is best, and when to stop."""
+"""What decides which epoch is best, and when to stop, unless an adaptation chooses otherwise."""
 
 # What Lightning says to everyone at every start.
 warnings.filterwarnings("ignore", module="lightning")
@@ -256,10 +257,11 @@ def fit(
     """
     recipe = job.recipe
     config = recipe.trainer
+    monitor = MONITOR if recipe.method is None or recipe.method.select == "source" else SELECTION
     best = BestCheckpoint(
         out / "checkpoints",
         filename="best",
-        monitor=MONITOR,
+        monitor=monitor,
         save_last=True,
         enable_version_counter=False,
         save_on_train_epoch_end=False,
@@ -276,7 +278,7 @@ def fit(
     if console.is_terminal:
         callbacks.append(RichProgressBar())
     if config.patience is not None:
-        callbacks.append(EarlyStopping(MONITOR, patience=config.patience, check_on_train_epoch_end=False))
+        callbacks.append(EarlyStopping(monitor, patience=config.patience, check_on_train_epoch_end=False))
     if config.ema is not None:
         callbacks.append(WeightAveraging(avg_fn=moving_average(config.ema), use_buffers=True))
     trainer = make_trainer(
@@ -288,6 +290,8 @@ def fit(
         num_sanity_val_steps=0 if time_budget is None else 2,  # which say how long a validation will take
     )
     images_per_process(recipe, trainer.world_size)  # refused before other processes are started
+    if recipe.adaptation and trainer.world_size > 1:
+        raise RecipeError(f"recipe {recipe.name}: an adaptation is trained on one device; say --trainer.devices 1")
     if trainer.is_global_zero:
         console.print(
             f"{recipe.name}: {count_parameters(module.network):,} parameters, {data.train_images:,} training and "

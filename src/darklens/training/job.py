@@ -31,6 +31,7 @@ from darklens.training.recipe import (
     changes,
     check_recipe_trusted,
     code_of,
+    load_recipe,
     recipe_from,
     recipe_names,
 )
@@ -150,6 +151,11 @@ def check_same_images(data: TrainingData, out: Path) -> None:
     if before.get("catalog_checksum") not in (None, data.description.get("catalog_checksum")):
         raise DataError(
             f"{out}: columns of the catalogue are not those that the run began with; bring them back, or train anew"
+        )
+    target, now = before.get("target") or {}, data.description.get("target") or {}
+    if target.get("checksum") not in (None, now.get("checksum")):
+        raise DataError(
+            f"{out}: the target's images are not those that the run began with; bring them back, or train anew"
         )
     simulated = (before.get("simulated") or {}).get("checksum")  # earlier versions kept none
     if simulated not in (None, (data.description.get("simulated") or {}).get("checksum")):
@@ -305,7 +311,10 @@ def training_command(job: Job, out: Path) -> str | None:
     """Return the command line that trains what Python started, or None where the recipe is not the library's own."""
     if job.recipe.name not in recipe_names() or job.start is not None:
         return None
-    changed = changes(job.recipe).items()
+    given = changes(job.recipe)
+    if job.recipe.stages and load_recipe(job.recipe.name, given) != job.recipe:  # whose stages differ by themselves
+        return None
+    changed = given.items()
     options = {key.replace(".", "__"): "null" if value is None else value for key, value in changed}
     shared = {
         "data": job.data,

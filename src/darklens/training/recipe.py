@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
+from darklens.adaptation.options import Method, make_method
 from darklens.data.options import InputOptions, PreprocessingOptions
 from darklens.errors import RecipeError
 from darklens.paths import read_yaml
@@ -138,6 +139,9 @@ class Recipe:
         Whether columns of the catalogue may be inputs though they tell the label without an image.
     augmentation
         Random symmetries of the square.
+    adaptation
+        How the network is adapted to images without labels, if it is: ``method`` (source-only, adabn, dann, adda,
+        self-ensembling, adamatch, sidda) and the options of that method.
     optimizer
         The optimiser.
     schedule
@@ -161,6 +165,7 @@ class Recipe:
     inputs: InputOptions = field(default_factory=InputOptions)
     allow_leaks: bool = False
     augmentation: Literal["dihedral", "flips", "none"] = "dihedral"
+    adaptation: dict[str, Any] = field(default_factory=dict)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -180,6 +185,30 @@ class Recipe:
             )
         if self.members and self.stages:
             raise RecipeError("a recipe has members or stages, not both")
+        if (method := self.method) is not None:
+            self._check_adaptation(method)
+
+    def _check_adaptation(self, method: Method) -> None:
+        """Refuse what an adaptation cannot be trained with."""
+        unusable = {
+            "trainer.unfreezing sections": self.trainer.unfreezing != "none",
+            "trainer.compile": self.trainer.compile,
+            "inputs.columns": self.inputs.columns is not None,
+            "trainer.gradient_clip": method.steps_itself and self.trainer.gradient_clip is not None,
+        }
+        for name, used in unusable.items():
+            if used and not self.stages:
+                raise RecipeError(f"{name} cannot be used with adaptation.method {self.adaptation['method']}")
+
+    @property
+    def method(self) -> Method | None:
+        """The method of adaptation with its options; None without."""
+        return make_method(self.adaptation, f"recipe {self.name}")
+
+    @property
+    def takes_unlabelled(self) -> bool:
+        """Whether it learns from a second dataset, of images without labels."""
+        return bool(self.adaptation) or self.make_task().needs.unlabelled
 
     @property
     def network_options(self) -> dict[str, Any]:
@@ -237,7 +266,8 @@ def load_recipe(
     name
         A name of `recipe_names`, or a YAML file.
     overrides
-        Values that take the place of the recipe's, and of its members' and stages', by dotted key.
+        Values that take the place of the recipe's, and of its members' and stages', by dotted key. ``encoder`` names a
+        recipe whose network, preprocessing, augmentation, optimiser and schedule take their place.
     trust_code
         Whether code that a YAML file names may run. Code that ``overrides`` name may.
 
@@ -249,10 +279,15 @@ def load_recipe(
         If a YAML file names code and ``trust_code`` is not set.
     """
     given = _current_overrides(overrides or {})
+    encoder = given.pop("encoder", None)
     read = _read(name, trust_code, given)
+    if encoder is not None:
+        parts = _encoder(str(encoder), trust_code)
+        read = _Read(read.content | parts, read.passed_on | _flat(parts))
     kinds = [kind for kind in ("members", "stages") if read.content.get(kind) or given.get(kind)]
     # What is asked of a task is asked of the parts that have such a task.
     of_tasks = {key for key in given if kinds and key.startswith("task.") and key != "task.name"}
+    of_tasks |= {key for key in given if "stages" in kinds and key.startswith("adaptation.")}
     given_here = {key: value for key, value in given.items() if key not in of_tasks}
     content = overridden(read.content, from_scratch(read.content, given_here) | given_here)
     for kind in kinds:
@@ -263,6 +298,15 @@ def load_recipe(
     recipe = recipe_from(content, name)
     recipe.make_task()
     return recipe
+
+
+def _encoder(name: str, trust_code: bool) -> dict[str, Any]:
+    """The parts of a recipe that make it an encoder for others: all but task, length and adaptation."""
+    recipe = load_recipe(name, trust_code=trust_code)
+    if recipe.members or recipe.stages:
+        raise RecipeError(f"--encoder {name}: is made of others; name a recipe of one network")
+    content = dataclasses.asdict(recipe)
+    return {part: content[part] for part in ("network", "preprocessing", "augmentation", "optimizer", "schedule")}
 
 
 @dataclass(frozen=True)
@@ -431,6 +475,11 @@ def overridden(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict
         named = content[part].get("name") if isinstance(content.get(part), Mapping) else None
         if overrides.get(f"{part}.name", named) != named:
             content[part] = {}  # the options of one network or task mean nothing to another
+    adapted = content.get("adaptation")
+    if isinstance(adapted, Mapping) and overrides.get("adaptation.method", adapted.get("method")) != adapted.get(
+        "method"
+    ):
+        content["adaptation"] = {}  # nor do those of a method
     optimizer = content.get("optimizer")
     if isinstance(optimizer, Mapping) and overrides.get("optimizer.name", optimizer.get("name")) != optimizer.get(
         "name"
@@ -479,7 +528,9 @@ def _gather(
     if kind == "stages":  # each has a task of its own
         inherited = {key: value for key, value in inherited.items() if not key.startswith("task.")}
     inherited.pop("task.name", None)
+    of_methods = {key: value for key, value in asked.items() if key.startswith("adaptation.") and kind == "stages"}
     asked = {key: value for key, value in asked.items() if key.partition(".")[0] not in (*_OF_THE_WHOLE, "task")}
+    asked = {key: value for key, value in asked.items() if key not in of_methods}
     made: list[dict[str, Any]] = []
     known: set[str] = set()
     for part in content[kind]:
@@ -494,6 +545,7 @@ def _gather(
             recipe = load_recipe(str(name), inherited | given, trust_code=trust_code, _inside=inside)
         options = options_of(type(recipe.make_task()))
         fitting = {key: value for key, value in of_tasks.items() if key.split(".")[1] in options}
+        fitting |= of_methods if recipe.adaptation else {}
         recipe = recipe_from(overridden(dataclasses.asdict(recipe), fitting), recipe.name)
         known |= set(options)
         if recipe.members or recipe.stages:
@@ -503,8 +555,10 @@ def _gather(
         made.append(dataclasses.asdict(recipe) | data)
     if unknown := {key.split(".")[1] for key in of_tasks} - known:
         raise RecipeError(f"{where}: {unknown_key(min(unknown), sorted(known), 'task.')}")
+    if of_methods and not any(part["adaptation"] for part in made):
+        raise RecipeError(f"{where}: {min(of_methods)}: none of its stages has an adaptation")
     if kind == "stages":  # what comes out is the last
-        content |= {part: made[-1][part] for part in ("task", "network", "preprocessing")}
+        content |= {part: made[-1][part] for part in ("task", "network", "preprocessing", "adaptation")}
     content.setdefault("task", made[0]["task"])
     content[kind] = made
 

@@ -27,6 +27,9 @@ from darklens.training.job import (
 )
 from darklens.training.recipe import own_code, short_name
 
+TARGET_SPLIT = "target_split.parquet"
+"""File of a run with identifiers and split of the images that it adapted to."""
+
 
 def train(job: Job, out: Path, *, trust_code: bool = False) -> Path:
     """Train in a new folder; returns it.
@@ -102,6 +105,12 @@ def resume(out: Path, asked: Job | None = None, *, trust_code: bool = False) -> 
 def _train(job: Job, out: Path, trust_code: bool) -> Path:
     """Open the data, build the module, fit it, calibrate and save it; a run that was begun continues."""
     started = time.perf_counter()
+    method = job.recipe.method
+    if method is not None and method.needs_start and job.start is None:
+        raise RecipeError(
+            f"recipe {job.recipe.name}: {job.recipe.adaptation['method']} begins with a network that has learned the "
+            "source; make the recipe of two stages, the first without adaptation, as adaptation/adda is"
+        )
     data = open_job_data(job, trust_code=trust_code)
     begun = (out / "run.json").is_file()
     if begun:
@@ -112,6 +121,8 @@ def _train(job: Job, out: Path, trust_code: bool) -> Path:
         write_record(out, new_record(job, out) | {"data_description": data.description, "notes": data.notes})
         if data.split is not None:
             data.split.write_parquet(out / "split.parquet")
+        if data.target is not None and data.target.split is not None:
+            data.target.split.write_parquet(out / TARGET_SPLIT)
     fitted = fit(
         job, data, module, out, checkpoint=checkpoint if begun and checkpoint.exists() else None, started=started
     )
@@ -142,8 +153,8 @@ def _train_stages(job: Job, out: Path, trust_code: bool) -> Path:
         write_record(out, new_record(job, out))
     start = job.start
     for number, (recipe, stage) in enumerate(zip(job.recipe.parts(), job.recipe.stages, strict=True)):
-        # Only those stages get the unlabelled images whose task has a use for them.
-        unlabelled = job.unlabelled if recipe.make_task().needs.unlabelled else None
+        # Only those stages get the unlabelled images that have a use for them.
+        unlabelled = job.unlabelled if recipe.takes_unlabelled else None
         data = stage.get("data", job.data)
         part = dataclasses.replace(job, recipe=recipe, data=data, start=start, unlabelled=unlabelled)
         run = _train_part(part, out / "stages" / f"{number}-{task_title(recipe.task)}", trust_code)
@@ -153,6 +164,8 @@ def _train_stages(job: Job, out: Path, trust_code: bool) -> Path:
         shutil.copytree(run / "model", out / "model", dirs_exist_ok=True)
         if (run / "split.parquet").is_file():
             shutil.copy(run / "split.parquet", out / "split.parquet")
+        if (run / TARGET_SPLIT).is_file():
+            shutil.copy(run / TARGET_SPLIT, out / TARGET_SPLIT)
         summed = summed_training([read_record(path)["training"] for path in sorted((out / "stages").iterdir())])
         write_record(out, read_record(out) | {"training": summed, "data_description": last["data_description"]})
     return out

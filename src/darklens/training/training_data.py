@@ -36,6 +36,7 @@ from darklens.simulation import BLOCK, AnyPreset, Simulator, load_preset
 from darklens.tasks.base import Task, known_targets
 from darklens.tasks.registry import check_storable
 from darklens.training.recipe import Recipe
+from darklens.training.target_data import Source, TargetData, open_target
 
 VALIDATION_IMAGES = 24 * BLOCK
 STATISTICS_IMAGES = 1024
@@ -83,6 +84,8 @@ class TrainingData:
         These inputs (n, F) of ``sample``; None without.
     validation_rows
         Returns the catalogue's rows of the validation images, as they are.
+    target
+        Of an adaptation: the target, whose images are also ``unlabelled``.
     """
 
     train: Any
@@ -99,12 +102,13 @@ class TrainingData:
     recipe: Recipe
     seed: int
     notes: list[str] = field(default_factory=list)
-    unlabelled: UnlabelledImages | None = None
+    unlabelled: Any = None
     sample_noise: Tensor | None = None
     zero_points: list[float | None] = field(default_factory=list)
     encoder: CatalogEncoder | None = None
     sample_catalog: Tensor | None = None
     validation_rows: Callable[[], pl.DataFrame] | None = None
+    target: TargetData | None = None
 
     def train_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
         """Return the training batches of one of Lightning's processes.
@@ -137,7 +141,14 @@ class TrainingData:
         if self.unlabelled is None:
             return batch_loader(self.train, batches, self.recipe.trainer.workers)
         size = min(per_process, len(self.unlabelled) // world_size)
-        both = TwoStreamBatches(batches, len(self.unlabelled), size, seed=self.seed, rank=rank, world_size=world_size)
+        both = TwoStreamBatches(
+            batches,
+            None if self.unlabelled.fresh else len(self.unlabelled),
+            size,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
         return batch_loader(TwoStreams(self.train, self.unlabelled), both, self.recipe.trainer.workers)  # type: ignore[arg-type]
 
     def validation_loader(self, rank: int, world_size: int) -> DataLoader[Batch]:
@@ -196,7 +207,8 @@ def open_training_data(
     options
         How a path is read.
     unlabelled
-        A second dataset, a path in any layout, for tasks that learn from images without labels as well.
+        A second dataset, a path in any layout, for tasks that learn from images without labels as well; of a recipe with an
+        adaptation, its target, which may be ``preset:NAME`` as well.
     member
         Order, weights and simulated training images follow from ``seed`` and from this number.
     own_seeds
@@ -224,8 +236,57 @@ def open_training_data(
         opened = _simulated(preset, recipe, of_member, seeds, encoder)
     else:
         opened = _stored(open_with(data, options), recipe, seed, split_seed, mask=options.mask, encoder=encoder)
+    if recipe.adaptation:
+        target = _target(opened, data, unlabelled, options, (seed + MEMBER_STRIDE * member, split_seed), trust_code)
+        opened.description["target"] = target.description
+        opened.notes.extend(target.notes)
+        changed = {"unlabelled": target.stream, "target": target}
+        return dataclasses.replace(opened, seed=seed + MEMBER_STRIDE * member, **changed)
     second = _second_stream(opened, unlabelled, options)
     return dataclasses.replace(opened, seed=seed + MEMBER_STRIDE * member, unlabelled=second)
+
+
+def _target(
+    opened: TrainingData,
+    data: str,
+    target: str | None,
+    options: DataOptions,
+    seeds: tuple[int, int],
+    trust_code: bool,
+) -> TargetData:
+    """The target of an adaptation, brought to size and bands of the training images."""
+    if target is None:
+        raise RecipeError(
+            f"recipe {opened.recipe.name}: adapts to a second dataset, of images without labels: --target PATH of "
+            "darklens adapt, or --unlabelled PATH"
+        )
+    if opened.task.needs.pairs or opened.task.needs.unlabelled:
+        raise RecipeError(f"recipe {opened.recipe.name}: its task cannot be adapted to a target")
+    simulated = opened.description.get("simulated") or {}
+    info = DatasetInfo(
+        opened.description["source"],
+        [],
+        opened.bands,
+        pixel_scale=opened.pixel_scale,
+        unit=opened.unit,
+        zero_points=opened.zero_points,
+    )
+    source = Source(
+        data,
+        opened.shape,
+        info,
+        typical_peak=opened.description["typical_peak"],
+        checksum=opened.description.get("checksum") or simulated.get("checksum"),
+    )
+    return open_target(
+        target,
+        source,
+        opened.recipe.trainer.batch_size,
+        seeds=seeds,
+        options=options,
+        label_columns=list(opened.task.needs.columns),
+        trust_code=trust_code,
+    )
 
 
 def _second_stream(data: TrainingData, unlabelled: str | None, options: DataOptions) -> UnlabelledImages | None:

@@ -73,7 +73,11 @@ def training_time(job: Job, *, trust_code: bool = False) -> str:
         Whether code that a preset in YAML names may run.
     """
     recipe = job.recipe
-    rates = [training_rate(dataclasses.replace(job, recipe=part), trust_code=trust_code) for part in recipe.parts()]
+    jobs = [
+        dataclasses.replace(job, recipe=part, unlabelled=job.unlabelled if part.takes_unlabelled else None)
+        for part in recipe.parts()
+    ]
+    rates = [training_rate(part, trust_code=trust_code) for part in jobs]
     size = f"{recipe.name}: {sum(rate.parameters for rate in rates):,} parameters"
     speed = sum(rate.images for rate in rates) / sum(rate.stepping for rate in rates)
     if recipe.trainer.minutes is not None:

@@ -14,6 +14,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "look": data.look,
     "import": data.import_,
     "train": training.train,
+    "adapt": training.adapt,
     "finetune": training.finetune,
     "ensemble": training.ensemble,
     "benchmark": training.benchmark,

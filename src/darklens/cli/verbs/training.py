@@ -12,7 +12,7 @@ from darklens.cli.verbs.results import check_data
 from darklens.data.options import DataOptions
 from darklens.errors import DarklensError, UserCodeError
 from darklens.inference.shipped import model_folder
-from darklens.paths import check_absent, check_present, is_helper_process, only_one
+from darklens.paths import check_absent, is_helper_process, only_one
 from darklens.progress import working
 from darklens.workflows.options import BenchmarkOptions
 
@@ -40,7 +40,7 @@ def train(
         out: the run folder to make.
         seed: of weights, order, augmentation and split.
         split_seed: of the split (of a preset, of the validation images), if it is to be that of another seed.
-        unlabelled: a second dataset, for tasks that learn from images without labels as well.
+        unlabelled: a second dataset, for recipes that learn from images without labels as well.
         wandb: a Weights & Biases project to log to as well.
         resume: continue a run that was interrupted.
         dry_run: only say how long it takes.
@@ -55,7 +55,7 @@ def train(
         _check_new_run(out)
     check_data(data)
     if unlabelled is not None:
-        check_present(Path(unlabelled))
+        check_data(unlabelled)
     with loading():
         from darklens.training.job import Job
         from darklens.training.train import resume as resume_training
@@ -72,6 +72,47 @@ def train(
     else:
         start_training(job, out, trust_code=trust_code)
     say(*after_training(out, data, options, trust_code))
+
+
+def adapt(
+    recipe: str,
+    data: str,
+    target: str,
+    out: Path,
+    *,
+    seed: int = 0,
+    split_seed: int | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    trust_code: bool = False,
+    options: DataOptions = DataOptions(),
+    **overrides: Any,
+) -> None:
+    """Train on labelled images and adapt to others without labels, such as those of a survey.
+
+    Args:
+        recipe: a name (adaptation/adda and so on, see darklens recipes) or a YAML file with a section adaptation.
+        data: the labelled source, a folder or file in any layout, or preset:NAME.
+        target: the images to adapt to, a folder or file in any layout, or preset:NAME; their labels are not used.
+        out: the run folder to make.
+        seed: of weights, order, augmentation and splits.
+        split_seed: of the splits (of a preset, of the validation images), if they are to be those of another seed.
+        resume: continue a run that was interrupted.
+        dry_run: only say how long it takes.
+        trust_code: let code run that a recipe or preset in YAML names; read it first.
+    """
+    from darklens.training.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides, trust_code=trust_code)
+    if not any(part.adaptation for part in loaded.parts()):
+        raise DarklensError(
+            f"recipe {recipe}: has no section adaptation, so nothing would be adapted; darklens train trains it, and "
+            "recipes that adapt are in adaptation/ (darklens recipes)"
+        )
+    train(
+        recipe, data, out, seed=seed, split_seed=split_seed, unlabelled=target, resume=resume, dry_run=dry_run,
+        trust_code=trust_code, options=options, **overrides,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -1,0 +1,244 @@
+"""Every method of adaptation: trained, killed and resumed, and what becomes of the model."""
+
+import dataclasses
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from conftest import TINY, write_rings
+
+from darklens.adaptation.adabn import AdaBNModule
+from darklens.adaptation.module import TargetImages
+from darklens.adaptation.options import METHODS
+from darklens.data.layouts import open_data
+from darklens.errors import DataError, RecipeError, TrainingError
+from darklens.inference.model import load_model
+from darklens.training import fit as fitting
+from darklens.training.build import build_module
+from darklens.training.history import epoch_history
+from darklens.training.job import Job, open_job_data, read_record
+from darklens.training.recipe import load_recipe
+from darklens.training.train import resume, train
+
+SMALL = {key: value for key, value in TINY.items() if key != "preprocessing.crop"} | {
+    "encoder": "finding/demo",
+    "trainer.batch_size": 16,
+    "network.dropout": 0.2,
+}
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("domains")
+    source = write_rings(folder / "source", 64, 1, bands=("i",))
+    target = write_rings(folder / "target", 48, 2, bands=("g", "i"), side=28)
+    return str(source), str(target)
+
+
+def recipe_of(method, **changes):
+    return load_recipe(f"adaptation/{method}", SMALL | {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def last_checkpoint(run):
+    stages = run / "stages"
+    part = sorted(stages.iterdir())[-1] if stages.is_dir() else run
+    return torch.load(part / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def assert_same(one, other, where=""):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for place, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}[{place}]")
+    else:
+        assert one == other, where
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_and_resumed_run_ends_as_one_that_was_not(method, domains, tmp_path, monkeypatch):
+    source, target = domains
+    job = Job(recipe_of(method), source, unlabelled=target)
+    whole = train(job, tmp_path / "whole")
+    total = sum(part.trainer.epochs for part in job.recipe.parts())
+    begun = []
+
+    class Kill(fitting.EpochLines):
+        def on_train_epoch_start(self, trainer, pl_module):
+            begun.append(trainer.current_epoch)
+            if len(begun) == total:
+                raise RuntimeError("killed")
+
+    monkeypatch.setattr(fitting, "EpochLines", Kill)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(job, tmp_path / "run")
+    resume(tmp_path / "run", job)
+    assert len(begun) == total + 1
+    one, other = last_checkpoint(whole), last_checkpoint(tmp_path / "run")
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "adaptation"):
+        assert_same(one[part], other[part], part)
+    files = [run / "model" / "model.safetensors" for run in (whole, tmp_path / "run")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    trained = load_model(whole)
+    assert trained.config.data["target"]["source"] == "rings"
+    assert "- **Adapted to**: rings, " in (whole / "model" / "README.md").read_text()
+    assert set(pl.read_parquet(whole / "target_split.parquet")["split"]) == {"train", "validation"}
+
+
+@pytest.fixture(scope="module")
+def adversarial(domains, tmp_path_factory):
+    source, target = domains
+    out = tmp_path_factory.mktemp("adversarial") / "run"
+    return train(Job(recipe_of("adda", optimizer__lr=1e-3), source, unlabelled=target), out)
+
+
+def test_classifier_and_source_encoder_stay_and_the_target_encoder_moves(adversarial):
+    state = last_checkpoint(adversarial)["state_dict"]
+    before = {
+        name.removeprefix("source."): tensor for name, tensor in state.items() if name.startswith("source.")
+    }
+    learned = load_model(adversarial / "stages" / "0-find").network.state_dict()
+    assert_same(before, learned)
+    for name, tensor in before.items():
+        same = torch.equal(tensor, state[f"network.{name}"])
+        assert same == name.startswith("head."), name
+
+
+def test_what_was_done_to_the_target_is_said_once(adversarial):
+    notes = read_record(adversarial / "stages" / "1-find")["notes"]
+    said = [note for note in notes if note.startswith("target: ")]
+    assert said == [
+        "target: band i of 2",
+        "target: cropped to the central 24 of 28 pixels",
+        "target: its label is not used; nothing is learned or chosen by labels of the target",
+    ]
+
+
+def test_validators_are_logged_and_choose_the_epoch(adversarial):
+    stage = adversarial / "stages" / "1-find"
+    history = epoch_history(stage)
+    logged = {key for epoch in history for key in epoch}
+    assert {f"validation/target_{name}" for name in ("entropy", "information", "density", "largest_class")} <= logged
+    assert [epoch["validation/selection"] for epoch in history] == [-e["validation/target_information"] for e in history]
+    best = min(history, key=lambda epoch: epoch["validation/selection"])["epoch"]
+    assert read_record(stage)["training"]["best_epoch"] == best + 1
+
+
+def test_labels_of_the_target_change_nothing(domains, tmp_path):
+    """Reversed labels, and none at all, lead to the same weights."""
+    source, target = domains
+    made = []
+    for change in ("as they are", "reversed", "none"):
+        folder = write_rings(tmp_path / change, 48, 2, bands=("g", "i"), side=28)
+        catalog = pl.read_parquet(folder / "catalog.parquet")
+        if change == "reversed":
+            catalog = catalog.with_columns(pl.col("label").replace({"lens": "nonlens", "nonlens": "lens"}))
+        if change == "none":
+            catalog = catalog.drop("label")
+        catalog.write_parquet(folder / "catalog.parquet")
+        recipe = recipe_of("dann", trainer__epochs=1)
+        made.append(train(Job(recipe, source, unlabelled=str(folder)), tmp_path / f"run {change}"))
+    contents = {(run / "model" / "model.safetensors").read_bytes() for run in made}
+    assert len(contents) == 1
+
+
+def test_adabn_has_the_statistics_of_the_target(domains):
+    source, target = domains
+    job = Job(recipe_of("adabn"), source, unlabelled=target)
+    data = open_job_data(job)
+    module = build_module(job.recipe, data)
+    assert isinstance(module, AdaBNModule) and isinstance(module.target, TargetImages)
+    module.method = dataclasses.replace(module.method, statistics_images=30)
+    module._trainer = type("Trainer", (), {"sanity_checking": False})()
+    module.on_validation_epoch_start()
+    images = data.target.stream[list(range(30))]["image"]
+    seen = []
+    norm = module.network.stem[1]
+    hook = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        module.network.eval()(module.preprocessing(images))
+    hook.remove()
+    np.testing.assert_allclose(norm.running_mean, seen[0].mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(norm.running_var, seen[0].var((0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_collapse_stops_the_training(domains, tmp_path):
+    source, target = domains
+    recipe = recipe_of("dann", trainer__epochs=3, optimizer__lr=1e-9, preprocessing__stretch="minmax")
+    catalog = open_data(source).catalog
+    assert set(catalog["label"]) == {"lens", "nonlens"}
+    made = build_module(recipe, open_job_data(Job(recipe, source, unlabelled=target)))
+    with torch.no_grad():
+        layer = [each for each in made.network.modules() if isinstance(each, torch.nn.Linear)][-1]
+        layer.weight.zero_()
+        layer.bias.copy_(torch.tensor([9.0, -9.0]))
+    made._trainer = type("Trainer", (), {"sanity_checking": False, "current_epoch": 0})()
+    made._notice_collapse(made._validators())
+    made._trainer.current_epoch = 1
+    with pytest.raises(TrainingError, match="collapse: in epochs 1 and 2 one class is predicted for all 5 validation"):
+        made._notice_collapse(made._validators())
+    made.method, made._collapsed = dataclasses.replace(made.method, on_collapse="note"), 0
+    for _ in range(3):
+        made._notice_collapse(made._validators())
+    assert len(made.notes) == 1
+
+
+def test_what_cannot_be_adapted_is_refused(domains, tmp_path):
+    source, target = domains
+    few = write_rings(tmp_path / "few", 12, 3, bands=("i",))
+    for wrong, message in (
+        (source, "source: is the source itself"),
+        (str(few), "few: 1[01] training images of the target are fewer than a batch of 16"),
+        (str(write_rings(tmp_path / "many", 40, 3, bands=("x", "y"))), "cannot be brought to the source: .*needs 1 bands"),
+    ):
+        with pytest.raises(DataError, match=message):
+            train(Job(recipe_of("dann"), source, unlabelled=wrong), tmp_path / "run")
+    with pytest.raises(RecipeError, match="adapts to a second dataset"):
+        train(Job(recipe_of("dann"), source), tmp_path / "run")
+    alone = dataclasses.replace(recipe_of("dann"), adaptation={"method": "adda"})
+    with pytest.raises(RecipeError, match="adda begins with a network that has learned the source"):
+        train(Job(alone, source, unlabelled=target), tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"trainer\.unfreezing sections cannot be used with adaptation.method dann"):
+        recipe_of("dann", trainer__unfreezing="sections")
+    with pytest.raises(RecipeError, match="did you mean adamatch"):
+        recipe_of("dann", adaptation__method="adamatsh")
+    with pytest.raises(RecipeError, match=r"adaptation\.tau"):
+        recipe_of("dann", adaptation__tau=1)
+
+
+def test_copy_of_the_source_is_no_target(domains, tmp_path):
+    source, _ = domains
+    copy = write_rings(tmp_path / "copy", 64, 1, bands=("i",))
+    with pytest.raises(DataError, match="copy: is the source itself"):
+        train(Job(recipe_of("dann"), source, unlabelled=str(copy)), tmp_path / "run")
+
+
+def test_simulated_source_and_target(tmp_path):
+    recipe = recipe_of(
+        "dann", encoder="finding/demo", trainer__epochs=1, trainer__epoch_images=64, trainer__batch_size=64
+    )
+    job = Job(recipe, "preset:finding-deeplense", unlabelled="preset:finding-hsc")
+    data = open_job_data(job)
+    batches = iter(data.train_loader(0, 1))
+    batch = next(batches)
+    assert batch["image"].shape == batch["unlabelled"].shape == (64, 1, 64, 64)
+    assert data.target.description["source"] == "preset:finding-hsc"
+    assert "target: band i of 3" in data.notes
+    with pytest.raises(DataError, match="is the source itself"):
+        open_job_data(dataclasses.replace(job, unlabelled="preset:finding-deeplense"))
+
+
+def test_stage_options_reach_the_stage_that_adapts():
+    recipe = recipe_of("adamatch", adaptation__tau=0.7, adaptation__strong__blur=2)
+    assert [part.adaptation for part in recipe.parts()] == [{}, {"method": "adamatch", "tau": 0.7, "strong": {"blur": 2}}]
+    assert (recipe.parts()[1].method.tau, recipe.parts()[1].method.strong.blur) == (0.7, 2)
+    assert json.dumps(recipe.adaptation) == json.dumps(recipe.parts()[1].adaptation)
+    with pytest.raises(RecipeError, match=r"adaptation\.tau: none of its stages has an adaptation"):
+        load_recipe("substructure/demo", {"stages": [{"trainer": {"epochs": 1}}], "adaptation.tau": 0.5})
