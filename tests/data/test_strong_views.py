@@ -57,12 +57,14 @@ def test_noise_and_background_have_the_strength_that_is_drawn():
     images = torch.randn(400, 1, 32, 32, generator=seeded(1)) * torch.linspace(0.5, 5, 400)[:, None, None, None]
     scatter = images.flatten(1).std(1)
     noise = (strong_view(images, seeded(), **NOTHING | {"noise": 0.4}) - images).flatten(1).std(1) / scatter
-    assert 0 <= noise.min() and noise.max() < 0.4 * 1.1
+    assert noise.min() >= 0
+    assert noise.max() < 0.4 * 1.1
     assert noise.mean().item() == pytest.approx(0.2, abs=0.02)
     level = (strong_view(images, seeded(), **NOTHING | {"background": 0.5}) - images).flatten(1)
     assert level.std(1).max() < 1e-5 * scatter.max()
     relative = level.mean(1) / scatter
-    assert relative.abs().max() <= 0.5 and relative.mean().abs() < 0.05
+    assert relative.abs().max() <= 0.5
+    assert relative.mean().abs() < 0.05
     assert relative.std().item() == pytest.approx(1 / np.sqrt(12), rel=0.1)
 
 
@@ -70,5 +72,8 @@ def test_view_follows_from_the_seed(images):
     all_of_them = {"blur": 1.0, "noise": 0.3, "background": 0.3, "patch": 0.3, "shift": 3}
     one, again = (strong_view(images, seeded(3), **all_of_them) for _ in range(2))
     other = strong_view(images, seeded(4), **all_of_them)
-    assert torch.equal(one, again) and not torch.equal(one, other)
-    assert one.dtype == images.dtype and one.shape == images.shape and one.isfinite().all()
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert one.dtype == images.dtype
+    assert one.shape == images.shape
+    assert one.isfinite().all()

@@ -79,6 +79,11 @@ def core_steps(version: str) -> list[Step]:
         darklens("train finding/demo --data objects --out finder", *TINY, makes="finder/model/model.safetensors"),
         darklens("simulate finding-hsc --count 24 --seed 1 --out survey-objects", says="24 images"),
         darklens(
+            "adapt adaptation/dann --encoder finding/demo --data objects --target survey-objects --out adapted",
+            *TINY,
+            makes="adapted/target_split.parquet",
+        ),
+        darklens(
             "find survey-objects --model finder --out candidates.fits --mosaic candidates.html --prior 0.1",
             says="24 images ranked",
             makes="candidates.html",

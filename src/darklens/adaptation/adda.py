@@ -26,7 +26,7 @@ class AddaModule(AdaptationModule):
     def __init__(self, *given: Any, **named: Any):
         super().__init__(*given, **named)
         self.automatic_optimization = False
-        self.source = copy.deepcopy(self.network).requires_grad_(False)
+        self.source = copy.deepcopy(self.network).requires_grad_(False).eval()
         classifier = last_linear(self.network)
         assert classifier is not None
         classifier.requires_grad_(False)

@@ -26,6 +26,8 @@ SELECTION = "validation/selection"
 LEAST_INFORMATION = 1e-3
 """Mutual information of target images and predicted classes, nats, below which predictions that all name one class count
 as collapsed. Of a target with one lens among 1,000 that are all told apart it is 0.008; of constant predictions, 0."""
+LEAST_IMAGES = 50
+"""Validation images of the target below which a collapse is noted and stops nothing: so few may be of one class."""
 BATCH = 64
 """Target images that are predicted at a time."""
 
@@ -176,7 +178,7 @@ class AdaptationModule(SupervisedModule):
             f"collapse: in epochs {self.current_epoch} and {self.current_epoch + 1} one class is predicted for all "
             f"{len(self.target.validation):,} validation images of the target, whatever they show"
         )
-        if self.method.on_collapse == "stop":
+        if self.method.on_collapse == "stop" and len(self.target.validation) >= LEAST_IMAGES:
             raise TrainingError(
                 f"{said}. Train anew with a lower --optimizer.lr, fewer --trainer.epochs or another method; where the "
                 "target holds next to none of the other class, --adaptation.on_collapse note goes on"

@@ -63,7 +63,9 @@ class Job:
         Number among those of an ensemble, which differ in weights and in the order or the choice of training images, not
         in the split.
     unlabelled
-        A second dataset without labels, for tasks that have a use for it.
+        A second dataset without labels, for tasks that have a use for it, or the target of an adaptation.
+    labels
+        A table with ``id`` and labels of a few images of the target.
     own_seeds
         Whether images that are simulated as it goes have seeds that no dataset folder has; of runs of version 0.1, which
         go on with the images that they began with, they have not.
@@ -79,6 +81,7 @@ class Job:
     unlabelled: str | None = None
     own_seeds: bool = True
     split_seed: int | None = None
+    labels: str | None = None
 
     @property
     def images_seed(self) -> int:
@@ -232,6 +235,7 @@ def open_job_data(job: Job, *, trust_code: bool = False) -> TrainingData:
         own_seeds=job.own_seeds,
         split_seed=job.images_seed,
         encoder=_encoder_of_start(job),
+        labels=job.labels,
         trust_code=trust_code,
     )
 
@@ -324,6 +328,7 @@ def training_command(job: Job, out: Path) -> str | None:
         **job.options.given(),
         "wandb": job.wandb,
         "unlabelled": job.unlabelled,
+        "labels": job.labels,
     }
     return command("train", job.recipe.name, **shared, **options)
 

@@ -19,6 +19,7 @@ from darklens.data.checks import check_finite
 from darklens.data.dataset import Cutouts, DatasetInfo
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
+from darklens.data.readers.catalogs import read_catalog
 from darklens.data.seeds import SEEDS, make_generator, simulation_seed
 from darklens.data.splits import ensure_split
 from darklens.data.synthesis import simulated_info
@@ -27,6 +28,7 @@ from darklens.inference.adapt import Adaptation, adaptation
 from darklens.inference.config import ModelConfig
 from darklens.progress import progress_bar, working
 from darklens.simulation import BLOCK, Simulator, load_preset
+from darklens.tasks.base import Task
 
 VALIDATION_IMAGES = 1024
 """Target images on which validators look, at most: the standard error of a mean entropy is then a thirtieth of its scatter.
@@ -153,7 +155,8 @@ def open_target(
     *,
     seeds: tuple[int, int],
     options: DataOptions,
-    label_columns: list[str],
+    task: Task,
+    labels: str | None = None,
     trust_code: bool = False,
 ) -> TargetData:
     """Open the target of an adaptation.
@@ -173,17 +176,23 @@ def open_target(
         Of simulated training images, and of split and simulated validation images.
     options
         How a path is read.
-    label_columns
-        Columns of the catalogue that hold labels, which are ignored.
+    task
+        What is learned; columns of the target that it reads are ignored.
+    labels
+        A table with identifiers and labels of a few images of the target, which are learned.
     trust_code
         Whether code that a preset in YAML names may run.
 
     Raises
     ------
     DataError
-        If it is the source, cannot be brought to it, or has too few images.
+        If it is the source, cannot be brought to it, or has too few images, or labels are of none of its images.
     """
     if target.startswith("preset:"):
+        if labels is not None:
+            raise DataError(
+                f"--labels {labels}: images of a preset, which are simulated as it goes, have no identifiers"
+            )
         return _simulated(target, source, seeds, trust_code)
     if not source.data.startswith("preset:") and Path(target).resolve() == Path(source.data).resolve():
         raise _same(target)
@@ -192,7 +201,7 @@ def open_target(
         raise _same(target)
     adapt = _adaptation(source, cutouts.info, tuple(cutouts.images.shape[1:]), target)
     notes = [f"target: {note}" for note in (*_reading_notes(cutouts), *adapt.notes)]
-    if found := [name for name in label_columns if name in cutouts.catalog.columns]:
+    if found := [name for name in task.needs.columns if name in cutouts.catalog.columns]:
         notes.append(
             f"target: its {' and '.join(found)} is not used; nothing is learned or chosen by labels of the target"
         )
@@ -222,14 +231,52 @@ def open_target(
         "validation_images": len(validation),
         "test_images": int((split == "test").sum()),
     }
-    return TargetData(
-        stream,
-        TargetImages(stream, images),
-        sample,
-        catalog.select(pl.col("id").cast(pl.String), "split"),
-        description,
-        notes,
-    )
+    images_of_target = TargetImages(stream, images)
+    if labels is not None:
+        few = _labelled(Path(labels), cutouts, split, task)
+        images_of_target.labelled = AdaptedImages(few.cutouts, adapt, options.mask)[range(len(few.targets))]["image"]
+        images_of_target.labels = torch.from_numpy(few.targets)
+        description["labelled"] = list(few.cutouts.ids)
+        notes.append(f"target: the labels of {len(few.targets):,} of its images are learned, as --labels says")
+    kept_split = catalog.select(pl.col("id").cast(pl.String), "split")
+    return TargetData(stream, images_of_target, sample, kept_split, description, notes)
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Images of the target whose labels are given, and their targets, as the task computes with them."""
+
+    cutouts: Cutouts
+    targets: np.ndarray
+
+
+def _labelled(path: Path, cutouts: Cutouts, split: np.ndarray, task: Task) -> _Labelled:
+    """The images of the target that a table labels; refused if one is unknown, has no label, or is kept for the test."""
+    known, _ = read_catalog(path, cutouts.catalog["id"])
+    places = {number: place for place, number in enumerate(cutouts.ids)}
+    names = known["id"].to_list()
+    if unknown := [name for name in names if name not in places]:
+        raise DataError(
+            f"--labels {path}: {len(unknown):,} of {len(names):,} identifiers are of no image of the target, "
+            f"{unknown[0]!r} among them"
+        )
+    rows = np.array([places[name] for name in names], dtype=np.int64)
+    if (tested := split[rows] == "test").any():
+        raise DataError(
+            f"--labels {path}: {int(tested.sum()):,} images are marked for the test in the target, "
+            f"{names[tested.argmax()]!r} among them; learning their labels would spoil it: leave them out"
+        )
+    columns = [name for name in task.needs.columns if name in known.columns]
+    if missing := [name for name in task.needs.columns if name not in columns]:
+        raise DataError(f"--labels {path}: no column {missing[0]!r}, which the task learns")
+    few = cutouts.subset(rows)
+    few = dataclasses.replace(few, catalog=few.catalog.drop(columns, strict=False).hstack(known.select(columns)))
+    targets = np.asarray(task.targets(few))
+    if not len(rows) or not np.isfinite(targets).all():
+        raise DataError(
+            f"--labels {path}: {'no rows' if not len(rows) else 'a row has no label'}; leave out what is unknown"
+        )
+    return _Labelled(few, targets.astype(np.float32) if targets.dtype.kind == "f" else targets)
 
 
 def _simulated(target: str, source: Source, seeds: tuple[int, int], trust_code: bool) -> TargetData:

@@ -156,7 +156,8 @@ def _train_stages(job: Job, out: Path, trust_code: bool) -> Path:
         # Only those stages get the unlabelled images that have a use for them.
         unlabelled = job.unlabelled if recipe.takes_unlabelled else None
         data = stage.get("data", job.data)
-        part = dataclasses.replace(job, recipe=recipe, data=data, start=start, unlabelled=unlabelled)
+        labels = job.labels if recipe.adaptation else None
+        part = dataclasses.replace(job, recipe=recipe, data=data, start=start, unlabelled=unlabelled, labels=labels)
         run = _train_part(part, out / "stages" / f"{number}-{task_title(recipe.task)}", trust_code)
         start = str(run)
     if not child:

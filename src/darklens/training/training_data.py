@@ -192,6 +192,7 @@ def open_training_data(
     own_seeds: bool = True,
     split_seed: int | None = None,
     encoder: CatalogEncoder | None = None,
+    labels: str | None = None,
     trust_code: bool = False,
 ) -> TrainingData:
     """Open the training and validation images that ``--data`` names.
@@ -217,6 +218,8 @@ def open_training_data(
         Splits and simulated validation images follow from it alone; by default ``seed``.
     encoder
         Of the model that the training starts from, whose columns and scales are kept; by default it is fitted.
+    labels
+        A table with identifiers and labels of a few images of the target.
     trust_code
         Whether code that a preset in YAML names may run.
 
@@ -237,11 +240,14 @@ def open_training_data(
     else:
         opened = _stored(open_with(data, options), recipe, seed, split_seed, mask=options.mask, encoder=encoder)
     if recipe.adaptation:
-        target = _target(opened, data, unlabelled, options, (seed + MEMBER_STRIDE * member, split_seed), trust_code)
+        seeds = (seed + MEMBER_STRIDE * member, split_seed)
+        target = _target(opened, data, unlabelled, options=options, seeds=seeds, labels=labels, trust_code=trust_code)
         opened.description["target"] = target.description
         opened.notes.extend(target.notes)
         changed = {"unlabelled": target.stream, "target": target}
         return dataclasses.replace(opened, seed=seed + MEMBER_STRIDE * member, **changed)
+    if labels is not None:
+        raise RecipeError(f"--labels {labels}: are of a target, and this recipe adapts to none")
     second = _second_stream(opened, unlabelled, options)
     return dataclasses.replace(opened, seed=seed + MEMBER_STRIDE * member, unlabelled=second)
 
@@ -250,8 +256,10 @@ def _target(
     opened: TrainingData,
     data: str,
     target: str | None,
+    *,
     options: DataOptions,
     seeds: tuple[int, int],
+    labels: str | None,
     trust_code: bool,
 ) -> TargetData:
     """The target of an adaptation, brought to size and bands of the training images."""
@@ -284,7 +292,8 @@ def _target(
         opened.recipe.trainer.batch_size,
         seeds=seeds,
         options=options,
-        label_columns=list(opened.task.needs.columns),
+        task=opened.task,
+        labels=labels,
         trust_code=trust_code,
     )
 

@@ -190,9 +190,12 @@ def benchmark(
     plan = _Plan(recipes, dict(overrides or {}), budget, choices, options, out, trust_code)
     fitting = plan.checked_overrides()
     settings = {"budget": str(budget), "overrides": plan.overrides, **dataclasses.asdict(choices)}
+    for name in ("target_data", "encoders"):
+        if settings.pop(name) is not None:
+            raise RecipeError(f"--{name} is for darklens benchmark adaptation")
     if choices.data is not None:
         settings |= {"train_images": None, "test_images": None}
-    _same_as_before(out, settings | json.loads(json.dumps(options.given(), default=str)))
+    begin_or_go_on(out, settings | json.loads(json.dumps(options.given(), default=str)))
     folders = _shared_images(plan, say)
     failed: dict[str, str] = {}
     own: set[str] = set()
@@ -270,8 +273,21 @@ def _is_evaluated(run: Path) -> bool:
     return (run / EVALUATION).is_file() and (run / EVALUATION).with_name("arrays.npz").is_file()
 
 
-def _same_as_before(out: Path, settings: dict[str, Any]) -> None:
-    """Begin a benchmark, or refuse to go on with another than was begun; there may be more seeds."""
+def begin_or_go_on(out: Path, settings: dict[str, Any]) -> None:
+    """Begin a benchmark, or refuse to go on with another than was begun; there may be more seeds.
+
+    Parameters
+    ----------
+    out
+        The folder, to be made or gone on with.
+    settings
+        What makes the benchmark, ``seeds`` among them, in JSON's types.
+
+    Raises
+    ------
+    DataError
+        If it was begun with others, or holds something else.
+    """
     path = out / "benchmark.json"
     if path.is_file():
         before = {"seeds": 1} | read_json(path, DataError)

@@ -74,7 +74,12 @@ def training_time(job: Job, *, trust_code: bool = False) -> str:
     """
     recipe = job.recipe
     jobs = [
-        dataclasses.replace(job, recipe=part, unlabelled=job.unlabelled if part.takes_unlabelled else None)
+        dataclasses.replace(
+            job,
+            recipe=part,
+            unlabelled=job.unlabelled if part.takes_unlabelled else None,
+            labels=job.labels if part.adaptation else None,
+        )
         for part in recipe.parts()
     ]
     rates = [training_rate(part, trust_code=trust_code) for part in jobs]

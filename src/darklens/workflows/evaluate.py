@@ -185,7 +185,7 @@ def _open(
         if options.band_names is not None:
             cutouts = cutouts.with_bands(options.band_names)
     else:
-        cutouts = _test_rows(open_with(data, options), model, run)
+        cutouts = _without_learned(_test_rows(open_with(data, options), model, run), model)
         _check_unseen(cutouts, run, trust_code=trust_code)
     cutouts.check_columns(model.task.needs.columns)
     cutouts, truth = known_targets(model.task, cutouts)
@@ -379,6 +379,17 @@ def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:
             "with --split 0.8,0.1,0.1 and train again"
         )
     return cutouts
+
+
+def _without_learned(cutouts: Cutouts, model: TrainedModel) -> Cutouts:
+    """Images without those of the target whose labels an adapted model has learned."""
+    target = model.config.data.get("target") or {}
+    learned = set(target.get("labelled", ()))
+    if not learned or cutouts.info.checksum != target.get("checksum"):
+        return cutouts
+    return cutouts.subset(
+        np.array([row for row, name in enumerate(cutouts.ids) if name not in learned], dtype=np.int64)
+    )
 
 
 def _check_unseen(cutouts: Cutouts, run: Path, *, trust_code: bool) -> None:

@@ -158,6 +158,11 @@ class BenchmarkOptions(Options):
         Whether recipes that ask for pretrained weights get them; else all start from random ones.
     seeds
         How often each recipe is trained, with other weights, order and augmentation on the same images.
+    target_data
+        Of the benchmark adaptation: the images to adapt to, a folder with labelled images marked for the test, or
+        preset:NAME; by default preset:finding-hsc.
+    encoders
+        Of the benchmark adaptation: recipes whose networks are adapted, with commas between; by default finding/ecnn.
     """
 
     preset: str | None = None
@@ -167,6 +172,8 @@ class BenchmarkOptions(Options):
     seed: int = 0
     pretrained: bool = True
     seeds: int = 1
+    target_data: str | None = None
+    encoders: str | None = None
 
     def __post_init__(self) -> None:
         if self.seeds < 1:

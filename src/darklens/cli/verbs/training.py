@@ -12,9 +12,12 @@ from darklens.cli.verbs.results import check_data
 from darklens.data.options import DataOptions
 from darklens.errors import DarklensError, UserCodeError
 from darklens.inference.shipped import model_folder
-from darklens.paths import check_absent, is_helper_process, only_one
+from darklens.paths import check_absent, check_present, is_helper_process, only_one
 from darklens.progress import working
 from darklens.workflows.options import BenchmarkOptions
+
+ADAPTATION = "adaptation"
+"""Folder of the recipes that a benchmark compares by methods and encoders on a target."""
 
 
 def train(
@@ -25,6 +28,7 @@ def train(
     seed: int = 0,
     split_seed: int | None = None,
     unlabelled: str | None = None,
+    labels: Path | None = None,
     wandb: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
@@ -41,6 +45,7 @@ def train(
         seed: of weights, order, augmentation and split.
         split_seed: of the split (of a preset, of the validation images), if it is to be that of another seed.
         unlabelled: a second dataset, for recipes that learn from images without labels as well.
+        labels: a table with id and label of a few images of the second dataset, for recipes that adapt to it.
         wandb: a Weights & Biases project to log to as well.
         resume: continue a run that was interrupted.
         dry_run: only say how long it takes.
@@ -56,13 +61,16 @@ def train(
     check_data(data)
     if unlabelled is not None:
         check_data(unlabelled)
+    if labels is not None:
+        check_present(labels)
     with loading():
         from darklens.training.job import Job
         from darklens.training.train import resume as resume_training
         from darklens.training.train import train as start_training
         from darklens.workflows.following import after_training
 
-    job = Job(loaded, data, seed, options, wandb, unlabelled=unlabelled, split_seed=split_seed)
+    few = None if labels is None else str(labels)
+    job = Job(loaded, data, seed, options, wandb, unlabelled=unlabelled, split_seed=split_seed, labels=few)
     if dry_run:
         say(_training_time(job, trust_code))
         return
@@ -80,6 +88,7 @@ def adapt(
     target: str,
     out: Path,
     *,
+    labels: Path | None = None,
     seed: int = 0,
     split_seed: int | None = None,
     resume: bool = False,
@@ -95,6 +104,7 @@ def adapt(
         data: the labelled source, a folder or file in any layout, or preset:NAME.
         target: the images to adapt to, a folder or file in any layout, or preset:NAME; their labels are not used.
         out: the run folder to make.
+        labels: a table with id and label of a few images of the target, which are learned as well.
         seed: of weights, order, augmentation and splits.
         split_seed: of the splits (of a preset, of the validation images), if they are to be those of another seed.
         resume: continue a run that was interrupted.
@@ -110,8 +120,8 @@ def adapt(
             "recipes that adapt are in adaptation/ (darklens recipes)"
         )
     train(
-        recipe, data, out, seed=seed, split_seed=split_seed, unlabelled=target, resume=resume, dry_run=dry_run,
-        trust_code=trust_code, options=options, **overrides,
+        recipe, data, out, seed=seed, split_seed=split_seed, unlabelled=target, labels=labels, resume=resume,
+        dry_run=dry_run,        trust_code=trust_code, options=options, **overrides,
     )  # fmt: skip
 
 
@@ -196,7 +206,7 @@ def benchmark(
     """Train and evaluate recipes on the same images and budget, and rank them; goes on where it stopped.
 
     Args:
-        task: a folder of recipes, substructure, mass or finding, or a name of your own where --recipes are your own.
+        task: a folder of recipes (substructure, mass, finding, adaptation), or any name with --recipes of your own.
         budget: what each recipe may use, such as 10min, 5epochs or 200000images.
         out: the folder to make, or to go on with.
         recipes: names, or YAML files of your own, with commas between; by default all of the task.
@@ -219,6 +229,19 @@ def benchmark(
         raise DarklensError(f"no recipes for {task!r}; there are {', '.join(folders)}; darklens recipes lists all")
     for name in names:
         load_recipe(name, trust_code=trust_code)
+    if task == ADAPTATION:
+        if options.given():
+            raise DarklensError(
+                f"--{min(options.given())} is not for benchmark adaptation: import the images first (darklens import)"
+            )
+        if choices.target_data is not None:
+            check_data(choices.target_data)
+        with loading():
+            from darklens.workflows.adaptation_benchmark import benchmark_adaptation
+            from darklens.workflows.benchmark import parse_budget
+        page = benchmark_adaptation(names, parse_budget(budget), out, choices=choices, overrides=overrides, say=say)
+        say(f"→ {page}, and the same as .md and .json")
+        return
     with loading():
         from darklens.workflows.benchmark import benchmark as run_benchmark
         from darklens.workflows.benchmark import parse_budget
