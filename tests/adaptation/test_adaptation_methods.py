@@ -13,6 +13,7 @@ from darklens.adaptation import module
 from darklens.adaptation.adabn import AdaBNModule
 from darklens.adaptation.module import TargetImages
 from darklens.adaptation.options import METHODS
+from darklens.cli import main
 from darklens.data.layouts import open_data
 from darklens.errors import DataError, RecipeError, TrainingError
 from darklens.inference.model import load_model
@@ -285,3 +286,23 @@ def test_few_labels_of_the_target_are_learned_and_left_out_of_the_test(domains, 
             open_job_data(job)
     with pytest.raises(RecipeError, match="are of a target, and this recipe adapts to none"):
         open_job_data(Job(recipe_of("target-supervised"), source, labels=str(table)))
+
+
+def test_command_line_adapts_and_says_what_comes_next(domains, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source, target = domains
+    options = [f"--{key}={value}" for key, value in (SMALL | {"trainer.epochs": 1}).items() if key != "network.dropout"]
+    line = ["adapt", "adaptation/dann", "--data", source, "--target", target, "--adaptation.weight", "0.5"]
+    main([*line, "--out", "run", *options])
+    assert f"darklens predict run {target} --out predictions.csv" in capsys.readouterr().out
+    recipe = read_record(tmp_path / "run")["recipe"]
+    assert recipe["adaptation"] == {"method": "dann", "weight": 0.5}
+    assert recipe["network"]["name"] == "compact"
+    main(["finetune", "run", "--data", source, "--out", "tuned", "--trainer.epochs", "1"])
+    assert "target" not in load_model("tuned").config.data
+    with pytest.raises(SystemExit):
+        main(["adapt", "finding/demo", "--data", source, "--target", target, "--out", "other"])
+    assert "has no section adaptation, so nothing would be adapted" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*line[:-2], "--adaptation.wieght", "1", "--out", "other"])
+    assert "did you mean adaptation.weight" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from darklens.adaptation.module import AdaptationModule
 from darklens.data.batches import Batch
 from darklens.data.seeds import make_generator
 from darklens.data.splits import sample_rows
@@ -45,8 +46,10 @@ def finish(job: Job, data: TrainingData, module: SupervisedModule, out: Path, fi
     if concern := data.task.concern_of_training(fitted.measured, len(data.validation)):
         console.print(f"! {concern}", highlight=False)
     config = _model_config(job.recipe, data, module, record)
-    for note in getattr(module, "notes", []):
-        console.print(f"! {note}", highlight=False)
+    if isinstance(module, AdaptationModule):
+        for note in module.notes:
+            console.print(f"! {note}", highlight=False)
+        record["notes"] = [*record.get("notes", []), *module.notes]
     model = calibrated(TrainedModel(config, module.network, data.task), data)
     save_model(out / "model", model, model_card(model.config, data.task, record))
     write_record(out, record)

@@ -89,5 +89,5 @@ def finetuning_recipe(start: str, overrides: Mapping[str, Any], *, trust_code: b
     content["optimizer"] = content["optimizer"] | {"lr": content["optimizer"].get("lr", OptimizerOptions.lr) * SLOWER}
     content["trainer"] = content["trainer"] | {"epochs": EPOCHS, "unfreezing": "none", "minutes": None}
     random = {name: value for name, value in content["network"].items() if name not in ("pretrained", "weights")}
-    content |= {"network": random, "members": [], "stages": []}
+    content |= {"network": random, "members": [], "stages": [], "adaptation": {}}
     return recipe_from(overridden(content, overrides), f"of {start}")

@@ -89,6 +89,14 @@ def after_training(run: Path, data: str, options: DataOptions, trust_code: bool 
     return f"{data} has no test images; keep some apart, and train on the rest:", apart
 
 
+def after_adapting(run: Path, target: str, trust_code: bool = False) -> str:
+    """Return the command that predicts the target of an adaptation, or evaluates on it where it is simulated."""
+    trust = trust_code or None
+    if target.startswith("preset:"):
+        return command("evaluate", run, data=target, trust_code=trust)
+    return command("predict", run, target, out=free_path("predictions.csv"), trust_code=trust)
+
+
 def _own_preset(dataset: Path) -> str | None:
     """The user's preset that a simulated dataset was made of, as the command line names it; None if it is not found."""
     try:

@@ -67,7 +67,7 @@ def train(
         from darklens.training.job import Job
         from darklens.training.train import resume as resume_training
         from darklens.training.train import train as start_training
-        from darklens.workflows.following import after_training
+        from darklens.workflows.following import after_adapting, after_training
 
     few = None if labels is None else str(labels)
     job = Job(loaded, data, seed, options, wandb, unlabelled=unlabelled, split_seed=split_seed, labels=few)
@@ -79,6 +79,9 @@ def train(
             resume_training(out, job, trust_code=trust_code)
     else:
         start_training(job, out, trust_code=trust_code)
+    if unlabelled is not None and any(part.adaptation for part in loaded.parts()):
+        say(after_adapting(out, unlabelled, trust_code))
+        return
     say(*after_training(out, data, options, trust_code))
 
 
