@@ -14,6 +14,7 @@ from darklens.adaptation.adabn import AdaBNModule
 from darklens.adaptation.module import TargetImages
 from darklens.adaptation.options import METHODS
 from darklens.cli import main
+from darklens.cli.parser import options_help
 from darklens.data.layouts import open_data
 from darklens.errors import DataError, RecipeError, TrainingError
 from darklens.inference.model import load_model
@@ -306,3 +307,11 @@ def test_command_line_adapts_and_says_what_comes_next(domains, tmp_path, capsys,
     with pytest.raises(SystemExit):
         main([*line[:-2], "--adaptation.wieght", "1", "--out", "other"])
     assert "did you mean adaptation.weight" in capsys.readouterr().err
+
+
+def test_help_describes_the_options_of_the_method():
+    text = options_help(["adapt", "adaptation/adamatch", "--help"])
+    assert "Options of adaptation adamatch:" in text
+    assert "--adaptation.tau float (now 0.9)  Confidence threshold" in text
+    assert "--adaptation.select" in text
+    assert "mutual information of target images" in text

@@ -143,8 +143,8 @@ def options_help(arguments: Sequence[str]) -> str:
         values = {"name": part.task["name"], **dataclasses.asdict(task)}
         lines += _described("task", values, type(task), options_of(type(task)))
         if (method := part.method) is not None:
-            names = [each.name for each in dataclasses.fields(method)]
-            lines += _described("adaptation", part.adaptation, type(method), names)
+            values = {"name": part.adaptation["method"], **dataclasses.asdict(method)}
+            lines += _described("adaptation", values, type(method), [each.name for each in dataclasses.fields(method)])
         said = [f"What {part.name} says of the options above, other than their defaults:"]
         said.append(f"  --augmentation {part.augmentation}")
         for name, kind in recipe_parts().items():
@@ -158,7 +158,9 @@ def _described(part: str, chosen: Mapping[str, Any], made_by: Callable[..., Any]
     """Lines on each option of a network or task: name, type, value, and what its docstring says."""
     from docstring_parser import parse
 
-    documented = {p.arg_name: p.description or "" for p in parse(inspect.getdoc(made_by) or "").params}
+    # What a class takes from those that it extends is described there.
+    owners = reversed(inspect.getmro(made_by)) if inspect.isclass(made_by) else [made_by]
+    documented = {p.arg_name: p.description or "" for each in owners for p in parse(inspect.getdoc(each) or "").params}
     meanings = {name.strip(): text for names, text in documented.items() for name in names.split(",")}
     parameters = inspect.signature(made_by).parameters
     lines = [f"Options of {part} {chosen['name']}:"]
