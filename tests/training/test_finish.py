@@ -43,6 +43,7 @@ def data(seed=0, **more):
         sample_noise=None,
         sample_catalog=None,
         encoder=None,
+        target=None,
         task=TASK,
         seed=seed,
         **more,
@@ -84,7 +85,13 @@ def rows_read(validation, seed):
     calibrated(
         linear(),
         SimpleNamespace(
-            validation=validation, sample=SAMPLE, sample_noise=None, sample_catalog=None, task=TASK, seed=seed
+            validation=validation,
+            sample=SAMPLE,
+            sample_noise=None,
+            sample_catalog=None,
+            target=None,
+            task=TASK,
+            seed=seed,
         ),
     )
     read, validation.read = validation.read, []
@@ -123,7 +130,13 @@ def test_images_without_labels_are_drawn_from_all(monkeypatch, shape):
     calibrated(
         model,
         SimpleNamespace(
-            validation=validation, sample=SAMPLE, sample_noise=None, sample_catalog=None, task=model.task, seed=1
+            validation=validation,
+            sample=SAMPLE,
+            sample_noise=None,
+            sample_catalog=None,
+            target=None,
+            task=model.task,
+            seed=1,
         ),
     )
     assert len(set(validation.read)) == 70
@@ -252,7 +265,13 @@ def test_noise_maps_reach_calibration_and_outlier_score(monkeypatch):
     calibrated(
         model,
         SimpleNamespace(
-            validation=validation, sample=SAMPLE, sample_noise=noise, sample_catalog=None, task=TASK, seed=0
+            validation=validation,
+            sample=SAMPLE,
+            sample_noise=noise,
+            sample_catalog=None,
+            target=None,
+            task=TASK,
+            seed=0,
         ),
     )
     assert sorted(seen[0]) == [0, 1, 2, 3, 4, 5]

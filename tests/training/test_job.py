@@ -47,7 +47,7 @@ def recorded(out, job):
 def test_job_survives_its_record(tmp_path):
     job = Job(
         RECIPE, "some/data", 7, DataOptions(catalog=Path("a/table.csv"), crop=32, mask=True), wandb="project",
-        start="a-model", member=2, unlabelled="more", split_seed=4,
+        start="a-model", member=2, unlabelled="more", split_seed=4, labels="few.csv",
     )  # fmt: skip
     assert read_job(recorded(tmp_path / "run", job)) == job
     assert read_job(recorded(tmp_path / "plain", Job(RECIPE, "d"))) == Job(
@@ -195,11 +195,13 @@ def test_options_of_version_0_1_lie_beside_the_rest(tmp_path):
 def test_data_of_a_job_are_opened_as_it_says(monkeypatch):
     seen = {}
     monkeypatch.setattr(jobs, "open_training_data", lambda *given, **named: seen.update(named, given=given))
-    job = Job(RECIPE, "d", 7, DataOptions(mask=True), member=3, unlabelled="u", own_seeds=False, split_seed=2)
+    job = Job(
+        RECIPE, "d", 7, DataOptions(mask=True), member=3, unlabelled="u", own_seeds=False, split_seed=2, labels="l"
+    )
     open_job_data(job, trust_code=True)
     assert seen == {
         "given": ("d", RECIPE, 7), "options": DataOptions(mask=True), "unlabelled": "u", "member": 3, "trust_code": True,
-        "own_seeds": False, "split_seed": 2, "encoder": None,
+        "own_seeds": False, "split_seed": 2, "encoder": None, "labels": "l",
     }  # fmt: skip
     open_job_data(Job(RECIPE, "d", 7))
     assert (seen["trust_code"], seen["split_seed"]) == (False, 7)

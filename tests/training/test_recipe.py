@@ -73,7 +73,7 @@ def test_name_without_its_folder_is_told_all_that_have_it():
         load_recipe("demo")
     with pytest.raises(
         RecipeError,
-        match=r"no recipe 'zzzz'\. There are finding/attention-fusion, finding/darklens, .*; your own is a \.yaml file",
+        match=r"no recipe 'zzzz'\. There are adaptation/adabn, adaptation/adamatch, .*; your own is a \.yaml file",
     ):
         load_recipe("zzzz")
 

@@ -30,6 +30,7 @@ class Data:
     job: Job
     description: ClassVar = {"checksum": "sha256:1"}
     notes: ClassVar = ["a note"]
+    target: ClassVar = None
 
 
 class Pretended:

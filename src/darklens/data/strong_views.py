@@ -47,6 +47,11 @@ def shifted(images: Tensor, offsets: Tensor) -> Tensor:
         (N, C, H, W).
     offsets
         Whole pixels down and right, (N, 2).
+
+    Returns
+    -------
+    Tensor
+        (N, C, H, W).
     """
     count, _, height, width = images.shape
     offsets = offsets.to(images.device)
@@ -67,6 +72,11 @@ def masked(images: Tensor, corners: Tensor, sides: Tensor) -> Tensor:
         Row and column of the first pixel, (N, 2).
     sides
         Pixels, (N,); 0 masks nothing.
+
+    Returns
+    -------
+    Tensor
+        (N, C, H, W).
     """
     height, width = images.shape[-2:]
     corners, sides = corners.to(images.device), sides.to(images.device)

@@ -55,6 +55,11 @@ def share_of_gap(
         Of the resamples, which all share, and of which trainings each one holds: they are drawn with repetition too.
     rounds
         Number of resamples.
+
+    Returns
+    -------
+    GapShare
+        The ratio, with an interval where there is a gap.
     """
     sign = 1.0 if method[0].better == "higher" else -1.0
     ones = np.ones((1, n))
