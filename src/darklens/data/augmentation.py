@@ -48,3 +48,10 @@ def transform(images: Tensor, symmetry: int) -> Tensor:
     axes = [axis for bit, axis in ((1, -1), (2, -2)) if symmetry & bit]
     flipped = images.flip(axes) if axes else images
     return flipped.transpose(-1, -2) if symmetry & 4 else flipped
+
+
+def turned_back(images: Tensor, symmetry: int) -> Tensor:
+    """Return images (…, H, W) before one of the eight symmetries of the square: the reverse of `transform`."""
+    straight = images.transpose(-1, -2) if symmetry & 4 else images
+    axes = [axis for bit, axis in ((1, -1), (2, -2)) if symmetry & bit]
+    return straight.flip(axes) if axes else straight

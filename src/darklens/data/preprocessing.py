@@ -50,7 +50,7 @@ class Preprocessing(PreprocessingOptions):
 
     Parameters
     ----------
-    crop, stretch, resize, repeat_channels, lens_model, lens_light
+    crop, stretch, resize, repeat_channels, lens_model, lens_fine, lens_fine_blur, lens_light
         As in `PreprocessingOptions`.
     lens_band
         The channel that the lens is fitted to; None fits it to the sum of all.
@@ -128,7 +128,12 @@ class Preprocessing(PreprocessingOptions):
         cropped = self._crop(images.float())
         stretched = (self._stretch(cropped, noise) - self.center) / self.scale
         if self.lens_model:
+            if lenses is None:
+                lenses = self._lenses(self._in_noise(cropped, noise))
             stretched = torch.cat([stretched, *self._lens_channels(cropped, lenses, noise)], dim=1)
+            if self.lens_fine > 1:
+                repeated = stretched.repeat_interleave(self.lens_fine, -1).repeat_interleave(self.lens_fine, -2)
+                return torch.cat([repeated, self._fine_lens(cropped, lenses, noise)], dim=1)
         if self.lens_light:
             stretched = torch.cat([stretched, _beside_isophotes(cropped, noise)], dim=1)
         if self.resize is not None and stretched.shape[-1] != self.resize:
@@ -152,6 +157,13 @@ class Preprocessing(PreprocessingOptions):
             height = width = self.resize
         if self.lens_model or self.lens_light or self.repeat_channels > 1:
             self._check_channels(channels)
+        if self.lens_fine > 1:
+            if not self.lens_model or self.lens_light or self.stretch != "none" or self.resize is not None or channels > 1:
+                raise DataError(
+                    "preprocessing.lens_fine is for images of one band, with lens_model true, stretch none, and neither resize "
+                    "nor lens_light"
+                )
+            return channels + 3, height * self.lens_fine, width * self.lens_fine
         added = 2 * self.lens_model + channels * self.lens_light
         return max(channels, self.repeat_channels) + added, height, width
 
@@ -211,11 +223,20 @@ class Preprocessing(PreprocessingOptions):
         return found if side == whole else in_larger_frame(found, side, whole, start)
 
     @torch.no_grad()
-    def _lens_channels(self, images: Tensor, lenses: Tensor | None, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _fine_lens(self, images: Tensor, lenses: Tensor, noise: Tensor | None) -> Tensor:
+        """The fit on finer pixels, (N, 1, H × lens_fine, W × lens_fine), as images are after center and scale."""
+        with torch.autocast(images.device.type, enabled=False):
+            side, _ = _fitted_part(whole := images.shape[-1])
+            prior, ratio = self._prior, self.lens_fine_blur or 1 / self.lens_fine
+            blur = prior.blur * side / whole * ratio
+            model = smooth_image(lenses, whole * self.lens_fine, blur, prior.fine)
+            in_images = model * self._noise_level(images, noise)
+            return ((in_images - self.center) / self.scale)[:, None]
+
+    @torch.no_grad()
+    def _lens_channels(self, images: Tensor, lenses: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the fit of a smooth lens leaves of images, in units of the noise, and the square root of the fit."""
         scaled = self._in_noise(images, noise)
-        if lenses is None:
-            lenses = self._lenses(scaled)
         with torch.autocast(images.device.type, enabled=False):
             side, _ = _fitted_part(whole := images.shape[-1])
             prior = self._prior
@@ -233,13 +254,20 @@ class Preprocessing(PreprocessingOptions):
 
     def _in_noise(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """The band of images (N, C, H, W) that the lens is fitted to, in units of its sky noise, (N, H, W)."""
-        band = images.sum(1) if self.lens_band is None else images[:, self.lens_band]
-        estimate = sky_noise(band)
+        return self._lens_light(images) / self._noise_level(images, noise)
+
+    def _lens_light(self, images: Tensor) -> Tensor:
+        """The band of images (N, C, H, W) that the lens is fitted to, or their sum, (N, H, W)."""
+        return images.sum(1) if self.lens_band is None else images[:, self.lens_band]
+
+    def _noise_level(self, images: Tensor, noise: Tensor | None) -> Tensor:
+        """Standard deviation (N, 1, 1) of the sky's noise in that band, estimated where it is not known."""
+        estimate = sky_noise(self._lens_light(images))
         if noise is None:
-            return band / estimate
+            return estimate
         known = noise.square().sum(1).sqrt() if self.lens_band is None else noise[:, self.lens_band]
         known = known.to(estimate)[:, None, None]
-        return band / torch.where(known > 0, known, estimate)  # nan is not above 0
+        return torch.where(known > 0, known, estimate)  # nan is not above 0
 
     def _stretch(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         if self.stretch == "sqrt":

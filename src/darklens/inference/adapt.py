@@ -95,11 +95,43 @@ class Adaptation:
         if maps is not None:
             sky = sky_level(torch.from_numpy(crop_or_pad(maps, self.pixels, level=np.inf)))
         if self.brightness is not None:
-            peak = torch.quantile(batch.flatten(1), 0.995, dim=1).clamp_min(1e-30)
-            factor = self.brightness / peak
+            factor = self._brightness_factor(batch)
             batch = batch * factor[:, None, None, None]
             sky = None if sky is None else sky * factor[:, None]
         return Adapted(batch, sky)
+
+    def _brightness_factor(self, batch: Tensor) -> Tensor:
+        """What each image (N,) of a batch (N, C, H, W) is multiplied by to be as bright as the training images."""
+        peak = torch.quantile(batch.flatten(1), 0.995, dim=1).clamp_min(1e-30)
+        assert self.brightness is not None
+        return self.brightness / peak
+
+    def flux_factors(self, images: np.ndarray) -> Tensor:
+        """Return what each band of images (N, C, H, W) is multiplied by, (N, C), for predicted images to be divided by."""
+        chosen = np.asarray(images[:, self.bands], dtype=np.float32)
+        scale = torch.tensor(self.factors or [1.0] * len(self.bands))
+        if self.brightness is None:
+            return scale.expand(len(images), -1)
+        batch = torch.from_numpy(crop_or_pad(chosen * scale.numpy()[:, None, None], self.pixels))
+        return scale * self._brightness_factor(batch)[:, None]
+
+    def check_keeps_pixels(self, where: str, shape: Sequence[int]) -> None:
+        """Refuse cutouts (…, H, W) whose pixels are not the model's, of a model that predicts images.
+
+        Raises
+        ------
+        ModelError
+            If they would have to be resampled, or padded: what is predicted would be of other pixels.
+        """
+        if self.zoom != 1:
+            raise ModelError(
+                f"{where}: the pixel scale is {self.zoom:.4g} times that of the model's training images; its answer would be "
+                "of another sharpness. Train it on such pairs, or say the right scale with --pixel_scale"
+            )
+        if min(shape[-2:]) < self.pixels:
+            raise ModelError(
+                f"{where}: images of {shape[-2]}×{shape[-1]} pixels are smaller than the model's {self.pixels}×{self.pixels}"
+            )
 
 
 def adaptation(config: ModelConfig, info: DatasetInfo, shape: Sequence[int], band: str | None = None) -> Adaptation:

@@ -18,7 +18,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from darklens.data.augmentation import transform
+from darklens.data.augmentation import transform, turned_back
 from darklens.data.catalog_inputs import read_encoder
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError, UserCodeError
@@ -255,6 +255,8 @@ class TrainedModel:
         predicted = self.task.calibrated(output, self.calibration)
         if symmetries:
             turned = [self.network(transform(prepared, k), *beside).float().cpu() for k in range(1, 8)]
+            if self.task.predicts == "images":
+                turned = [turned_back(each, k) for k, each in enumerate(turned, 1)]
             calibrated = [predicted, *(self.task.calibrated(each, self.calibration) for each in turned)]
             # As members of an ensemble, which needs no temperature of its own.
             predicted = self.task.averaged(torch.stack(calibrated), Calibration())
@@ -337,7 +339,11 @@ class TrainedModel:
         finally:
             if hook is not None:
                 hook.remove()
-        features = seen[0].float().flatten(1).cpu() if seen else torch.zeros(len(output), 1)
+        # Of layers that see each place of an image, the mean over places.
+        features = seen[0].float().flatten(1, -2).mean(1) if seen and seen[0].ndim > 2 else None
+        if features is None:
+            features = seen[0].float().flatten(1) if seen else torch.zeros(len(output), 1)
+        features = features.cpu()
         return output, features, image_statistics(prepared).cpu()
 
     def _checked(self, images: Tensor | np.ndarray) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -84,6 +84,9 @@ def predict_cutouts(
     catalog = catalog_rows(model, cutouts)
     of_catalog = [] if catalog is None else model.catalog_notes(catalog, cutouts.where)
     adapt = adaptation(model.config, cutouts.info, cutouts.images.shape, band)
+    pictures = model.task.predicts == "images"
+    if pictures:
+        adapt.check_keeps_pixels(cutouts.where, cutouts.images.shape)
     batch_size = fitting_batch(batch_size, model.config.pixels)
     ids = cutouts.ids
     skipped: dict[str, str] = {}
@@ -104,15 +107,23 @@ def predict_cutouts(
         if len(rows):
             fitting, sky = adapt.with_noise(images, noise)
             beside = None if catalog is None else catalog[rows]
-            parts.append(
-                model.predict(fitting, noise=sky, catalog=beside, batch_size=batch_size, symmetries=symmetries)
-            )
+            part = model.predict(fitting, noise=sky, catalog=beside, batch_size=batch_size, symmetries=symmetries)
+            parts.append(_in_own_flux(part, adapt, images) if pictures else part)
             done.append(rows)
         if progress:
             seen += batch_size
             progress(min(seen, len(cutouts)), len(cutouts))
     everything = np.concatenate(done) if done else np.zeros(0, dtype=int)
     return Predicted(everything, _joined(model, parts), adapt, skipped, of_catalog)
+
+
+def _in_own_flux(part: Prediction, adapt: Adaptation, images: np.ndarray) -> Prediction:
+    """Predicted images in the flux scale of their cutouts, which were brought to the model's."""
+    factors = adapt.flux_factors(images).double().numpy()
+    if (factors == 1).all() or part.array.shape[1] % factors.shape[1]:
+        return part
+    times = part.array.shape[1] // factors.shape[1]
+    return replace(part, array=part.array / np.tile(factors, times)[..., None, None])
 
 
 def catalog_rows(model: TrainedModel, cutouts: Cutouts) -> pl.DataFrame | None:

@@ -19,7 +19,14 @@ from darklens.models.compact import CompactResNet
 from darklens.models.crossformer import crossformer
 from darklens.models.cvt import cvt
 from darklens.models.ecnn import ecnn
+from darklens.models.edsr import EDSR
 from darklens.models.equivariant import EquivariantResNet
+from darklens.models.flow import Flow
+from darklens.models.lens_residual import LensResidual
+from darklens.models.nafnet import NAFNet
+from darklens.models.rrdb import RRDBNet
+from darklens.models.srcnn import SRCNN
+from darklens.models.upconv import MAEUpconv
 from darklens.schema import typed_arguments
 from darklens.usercode import is_reference, load_function
 
@@ -35,6 +42,13 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "timm": timm_network,
     "metadata": metadata_network,
     "attention-fusion": attention_fusion,
+    "srcnn": SRCNN,
+    "edsr": EDSR,
+    "rrdb": RRDBNet,
+    "mae-upconv": MAEUpconv,
+    "nafnet": NAFNet,
+    "flow": Flow,
+    "lens-residual": LensResidual,
 }
 
 

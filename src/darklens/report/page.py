@@ -173,6 +173,8 @@ def read_run(path: Path, name: str | None = None, *, trust_code: bool = False) -
     config = read_config(path / "model")
     task = load_task(path / "model", config, trust_code=trust_code)
     evaluation = read_json(found[-1], DataError) | {"folder": found[-1].parent}
+    if task.predicts == "images" and (images := _test_images(found[-1].parent)) is not None:
+        task = task.with_images(images)
     if (prior := evaluation.get("options", {}).get("prior")) is not None:
         task = task.with_prior(prior)
     if "figures" in evaluation:
@@ -202,6 +204,14 @@ def read_arrays(folder: Path, task: Task) -> tuple[np.ndarray | None, np.ndarray
     if set(names) <= set(table.columns) and table["true"].dtype.is_numeric():
         return table.select(names).to_numpy(), table["true"].to_numpy()[:, None]
     return None, None
+
+
+def _test_images(folder: Path) -> np.ndarray | None:
+    """The images (N, C, H, W) that were evaluated, where they were kept."""
+    if not (folder / "arrays.npz").is_file():
+        return None
+    with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+        return arrays["images"] if "images" in arrays else None
 
 
 def _named(records: Sequence[RunRecord]) -> list[RunRecord]:

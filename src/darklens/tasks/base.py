@@ -175,7 +175,8 @@ class Task(ABC):
     mistakes_title
         What a report calls its worst predictions.
     predicts
-        ``columns`` of a table, or ``images``: arrays (N, C, H, W).
+        ``columns`` of a table, or ``images``: arrays (N, C, H, W). Such predictions are turned back where a model averages
+        over symmetries.
     benchmark_preset
         What a benchmark simulates unless it is told what.
     """
@@ -229,6 +230,23 @@ class Task(ABC):
             If there is nothing to learn from them.
         """
         return self
+
+    def fit_pairs(self, images: np.ndarray, targets: np.ndarray) -> Self:
+        """Return a task that needs pairs with what it learns from training images and their targets; by default, from these.
+
+        Parameters
+        ----------
+        images
+            A sample of the training images, (n, C, H, W).
+        targets
+            What is to be predicted of them, (n, C, H', W').
+
+        Raises
+        ------
+        DataError
+            If there is nothing to learn from them.
+        """
+        return self.fit(targets)
 
     def check_split(self, targets: np.ndarray, where: str) -> None:
         """Refuse a part of the images whose targets (N,) or (N, K) teach or measure nothing; by default, none is.
@@ -452,6 +470,20 @@ class Task(ABC):
         """
         return None
 
+    def with_images(self, images: np.ndarray) -> Self:
+        """Return the task with the test images (N, C, H, W), for metrics that look at them; by default, none does."""
+        return self
+
+    def baselines(self, truth: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """Return methods without training that a leaderboard ranks beside the recipes, by name, and predictions of each.
+
+        Parameters
+        ----------
+        truth
+            As `targets` gives it, of the test images.
+        """
+        return []
+
     def concerns(self, figures: Mapping[str, Interval], predicted: np.ndarray, truth: np.ndarray) -> list[str]:
         """Return what is wrong with a result, in sentences for whoever reads it.
 
@@ -535,6 +567,18 @@ class Task(ABC):
 
     def comparison_panels(self, evaluations: Mapping[str, Mapping[str, Any]]) -> list[Any]:
         """Return the figures (of matplotlib) that compare models, from the evaluation of each by name, the best first."""
+        return []
+
+    def comparison_pictures(self, predicted: Mapping[str, np.ndarray], truth: np.ndarray) -> list[Any]:
+        """Return figures (of matplotlib) that show test images as models predict them, by name, the best first.
+
+        Parameters
+        ----------
+        predicted
+            Predictions (N, C, H, W) of each model that predicts images.
+        truth
+            As `targets` gives it.
+        """
         return []
 
     # What it is for.

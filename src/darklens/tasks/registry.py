@@ -17,6 +17,7 @@ TASKS = {
     "classify": "darklens.tasks.classify:Classify",
     "find": "darklens.tasks.find:Find",
     "regress": "darklens.tasks.regress:Regress",
+    "superresolve": "darklens.tasks.superresolve:Superresolve",
 }
 
 

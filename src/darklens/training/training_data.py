@@ -375,7 +375,10 @@ def _stored(
         encoder=inputs.encoder,
         sample_catalog=first.get("catalog"),
         validation_rows=lambda: catalog[validation],
-        task=_fitted(recipe, task, np.asarray(targets[train[chosen] if task.needs.pairs else train]), cutouts.where),
+        task=_fitted(
+            recipe, task, np.asarray(targets[train[chosen] if task.needs.pairs else train]), cutouts.where,
+            first["image"].numpy() if task.needs.pairs else None,
+        ),  # fmt: skip
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
         bands=info.bands,
         pixel_scale=info.pixel_scale,
@@ -472,10 +475,10 @@ def _computed(targets: np.ndarray) -> np.ndarray:
     return targets.astype(np.float32) if targets.dtype.kind == "f" else targets
 
 
-def _fitted(recipe: Recipe, task: Task, targets: np.ndarray, where: str) -> Task:
-    """The task fitted to training targets, with the data named in what it refuses."""
+def _fitted(recipe: Recipe, task: Task, targets: np.ndarray, where: str, images: np.ndarray | None = None) -> Task:
+    """The task fitted to training targets, and images of pairs, with the data named in what it refuses."""
     try:
-        fitted = task.fit(targets)
+        fitted = task.fit(targets) if images is None else task.fit_pairs(images, targets)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     check_storable(fitted, recipe.task["name"])

@@ -35,7 +35,7 @@ from darklens.plots.pictures import drawn_images
 from darklens.progress import progress_bar
 from darklens.schema import read_json
 from darklens.simulation import load_preset
-from darklens.tasks.base import Gallery, known_targets
+from darklens.tasks.base import Gallery, Task, known_targets
 from darklens.training.job import recorded_job
 from darklens.usercode import load_function
 from darklens.workflows.options import EvaluationOptions
@@ -50,12 +50,18 @@ RESERVED = ("data", "options", "command", "name", "examples", "mistakes", "mista
 
 @dataclass(frozen=True)
 class TestImages:
-    """Labelled images that a model has not seen; ``truth`` is as the task's `targets` give it."""
+    """Labelled images that a model has not seen; ``truth`` is as the task's `targets` give it.
+
+    ``task`` is that of the model; of one that predicts images, with the test images (N, C, H, W), ``pixels``, which are None
+    for all others.
+    """
 
     __test__ = False  # its name is not that of a test
 
     cutouts: Cutouts
     truth: np.ndarray
+    task: Task
+    pixels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,7 @@ def evaluate_run(
     name = evaluation.name or Path(data).resolve().name.removeprefix("preset:").partition(".py:")[0].replace(":", "-")
     out = run / "evaluations" / name
     images = _open(model, run, data, evaluation, options, trust_code=trust_code, progress=progress)
+    model.task = images.task
     of = {"data": _described_data(images.cutouts), "options": _plain(given)}
     _check_same(out, of)
     measured = _measure(model, images, evaluation, options, progress=progress)
@@ -191,7 +198,10 @@ def _open(
     cutouts, truth = known_targets(model.task, cutouts)
     if not len(cutouts):
         raise DataError(f"{data}: no image has a value of {', '.join(model.task.output_names)}")
-    return TestImages(cutouts, truth)
+    if model.task.predicts == "columns":
+        return TestImages(cutouts, truth, model.task)
+    pixels = np.nan_to_num(np.asarray(cutouts.images[np.arange(len(cutouts))], dtype=np.float32), posinf=0, neginf=0)
+    return TestImages(cutouts, truth, model.task.with_images(pixels), pixels)
 
 
 def _measure(
@@ -210,6 +220,9 @@ def _measure(
     )  # fmt: skip
     seconds = time.perf_counter() - started
     array = predicted.prediction.array
+    if images.pixels is not None and array.shape[2:] != images.truth.shape[2:]:
+        found, true = (f"{shape[-2]}×{shape[-1]}" for shape in (array.shape, images.truth.shape))
+        raise DataError(f"{images.cutouts.where}: the model makes images of {found} pixels, and targets have {true}")
     sets = model.task.prediction_sets(array, model.calibration, evaluation.coverage)
     metrics = list(model.task.metrics(array, images.truth, sets))
     keys = [metric.key for metric in metrics]
@@ -327,7 +340,10 @@ def _keep(model: TrainedModel, images: TestImages, measured: Measured, record: d
     table = prediction_table(measured.predicted, images.cutouts, model.task, sets=measured.sets)
     truths = [pl.Series(name, values) for name, values in model.task.truth_columns(images.truth).items()]
     table.with_columns(truths).write_parquet(out / "predictions.parquet")
-    np.savez(out / "arrays.npz", predicted=array, truth=images.truth)
+    if images.pixels is None:
+        np.savez(out / "arrays.npz", predicted=array, truth=images.truth)
+    else:  # half the size, and as precise as images are
+        np.savez(out / "arrays.npz", predicted=array.astype(np.float32), truth=images.truth, images=images.pixels)
     gallery = model.task.gallery(array, images.truth)
     rows = np.array([*gallery.examples, *gallery.mistakes], dtype=int)
     shown = np.nan_to_num(np.asarray(images.cutouts.images[rows], dtype=np.float32))
