@@ -88,6 +88,12 @@ def core_steps(version: str) -> list[Step]:
             says="24 images ranked",
             makes="candidates.html",
         ),
+        darklens("simulate model-3-noisy --count 24 --pairs 2 --out pairs", says="24 pairs"),
+        darklens(
+            "train superresolution/srcnn --data pairs --out sharp --trainer.epochs 1 --trainer.batch_size 8",
+            makes="sharp/model/model.safetensors",
+        ),
+        darklens("superresolve test --model sharp --out finer", says="24 images", makes="finer/index.html"),
         darklens("explain substructure-model-3-noisy fits", makes="explain.png"),
         darklens("finetune run --data train --out tuned --trainer.epochs 1", makes="tuned/model/model.safetensors"),
         darklens("ensemble run tuned --out both", says="2 runs"),

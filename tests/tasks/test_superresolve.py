@@ -72,7 +72,9 @@ def test_span_is_that_of_targets_that_are_not_for_the_test():
     cutouts = pairs()
     cutouts.targets[3, 0, 5, 5] = 1000
     split = ["test" if n == 3 else "train" for n in range(40)]
-    task = Superresolve().for_data(dataclasses.replace(cutouts, catalog=cutouts.catalog.with_columns(split=pl.Series(split))))
+    task = Superresolve().for_data(
+        dataclasses.replace(cutouts, catalog=cutouts.catalog.with_columns(split=pl.Series(split)))
+    )
     assert task.data_range < 999
 
 
@@ -80,7 +82,9 @@ def test_pairs_of_other_scenes_are_named():
     cutouts = pairs()
     targets = cutouts.targets.copy()
     targets[7] = scenes(1, 24, seed=99).numpy()[0]
-    with pytest.raises(DataError, match=r"here: 1 of 40 pairs do not show the same scene, i7 among them: .* less than 0.3"):
+    with pytest.raises(
+        DataError, match=r"here: 1 of 40 pairs do not show the same scene, i7 among them: .* less than 0.3"
+    ):
         Superresolve(least_correlation=0.3).for_data(dataclasses.replace(cutouts, targets=targets))
     shifted = dataclasses.replace(cutouts, targets=np.roll(cutouts.targets, 1, axis=0))
     with pytest.raises(DataError, match="targets seem to be in another order"):
@@ -107,7 +111,9 @@ def test_targets_that_do_not_fit_are_refused(targets, message):
 
 
 def test_test_images_of_another_factor_are_refused():
-    with pytest.raises(DataError, match="3 times as many pixels a side as images; the model makes images 2 times finer"):
+    with pytest.raises(
+        DataError, match="3 times as many pixels a side as images; the model makes images 2 times finer"
+    ):
         fitted(pairs()).targets(pairs(factor=3))
 
 
@@ -132,7 +138,9 @@ def test_losses_are_those_of_standardised_pixels():
     assert float(task.loss(output, targets, 1)) == pytest.approx(np.abs(gap).mean(), rel=1e-5)
     squared = dataclasses.replace(task, error="mse")
     assert float(squared.loss(output, targets, 1)) == pytest.approx((gap**2).mean(), rel=1e-5)
-    with pytest.raises(RecipeError, match="makes images of 12×12 pixels, and targets have 24×24: say --network.scale 2"):
+    with pytest.raises(
+        RecipeError, match="makes images of 12×12 pixels, and targets have 24×24: say --network.scale 2"
+    ):
         task.loss(output[..., ::2, ::2], targets, 1)
 
 

@@ -158,7 +158,13 @@ class Preprocessing(PreprocessingOptions):
         if self.lens_model or self.lens_light or self.repeat_channels > 1:
             self._check_channels(channels)
         if self.lens_fine > 1:
-            if not self.lens_model or self.lens_light or self.stretch != "none" or self.resize is not None or channels > 1:
+            if (
+                not self.lens_model
+                or self.lens_light
+                or self.stretch != "none"
+                or self.resize is not None
+                or channels > 1
+            ):
                 raise DataError(
                     "preprocessing.lens_fine is for images of one band, with lens_model true, stretch none, and neither resize "
                     "nor lens_light"

@@ -117,9 +117,7 @@ def degraded_metric(
     return Metric("chi2", "χ² per pixel after degrading", _mean(compute), better="neither", perfect=1)
 
 
-def chi_square(
-    fine: Tensor, images: Tensor, response: Response, factor: int, *, truth: Tensor | None = None
-) -> Tensor:
+def chi_square(fine: Tensor, images: Tensor, response: Response, factor: int, *, truth: Tensor | None = None) -> Tensor:
     """Return χ² per pixel (N,) of fine images that are degraded to the pixels of others.
 
     Parameters
@@ -140,7 +138,9 @@ def chi_square(
     return ((inner(images.double()) - model).square() / variance(response, light)).mean((1, 2, 3))
 
 
-def coverage_metrics(low: np.ndarray, high: np.ndarray, spread: np.ndarray, truth: np.ndarray, share: float) -> list[Metric]:
+def coverage_metrics(
+    low: np.ndarray, high: np.ndarray, spread: np.ndarray, truth: np.ndarray, share: float
+) -> list[Metric]:
     """Return how often the truth of a pixel lies within its samples, and how wide these are.
 
     Parameters
@@ -218,7 +218,9 @@ def peak_offset(predicted: Tensor, truth: Tensor, factor: int) -> Tensor:
     factor
         Fine pixels along the side of a coarser one.
     """
-    a, b = (torch.nn.functional.pad(each.sum(1).double(), (1, 1, 1, 1), mode="replicate") for each in (predicted, truth))
+    a, b = (
+        torch.nn.functional.pad(each.sum(1).double(), (1, 1, 1, 1), mode="replicate") for each in (predicted, truth)
+    )
     edge = torch.full_like(b, -torch.inf)
     edge[:, 1:-1, 1:-1] = b[:, 1:-1, 1:-1]
     here = _place(edge)

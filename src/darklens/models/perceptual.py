@@ -106,6 +106,8 @@ def feature_network(name: str) -> nn.Module:
         places = [Path(name) / "model", Path(name), *([shipped] if "/" not in name else [])]
         folder = next((place for place in places if (place / "config.json").is_file()), None)
         if folder is None:
-            raise ModelError(f"--task.features {name}: no such model; say imagenet, a shipped one (darklens models), or a folder")
+            raise ModelError(
+                f"--task.features {name}: no such model; say imagenet, a shipped one (darklens models), or a folder"
+            )
         network = ClassifierFeatures(folder)
     return network.eval().requires_grad_(False)

@@ -48,7 +48,9 @@ class MAEUpconv(nn.Module):
         self.scale, self.outputs, self.skip = checked_scale(scale, "mae-upconv"), outputs, skip
         self.patch, self.width = patch, width
         self.embed = nn.Sequential(
-            nn.Conv2d(in_channels, width // 2, 3, padding=1), nn.GELU(), nn.Conv2d(width // 2, width, patch, stride=patch)
+            nn.Conv2d(in_channels, width // 2, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width // 2, width, patch, stride=patch),
         )
         self.encoder = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)), nn.LayerNorm(width))
         layers: list[nn.Module] = []

@@ -142,7 +142,9 @@ def _fit_noise(square: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
         weight = weight / weight.sum()
         mean, middle = (weight * square).sum(), (weight * light).sum()
         spread = (weight * (light - middle).square()).sum().clamp_min(1e-300)
-        shot = ((weight * (light - middle) * (square - mean)).sum() / spread).clamp(0, float(mean / middle.clamp_min(1e-300)))
+        shot = ((weight * (light - middle) * (square - mean)).sum() / spread).clamp(
+            0, float(mean / middle.clamp_min(1e-300))
+        )
         sky = (mean - shot * middle).clamp_min(least)
     return sky, shot
 

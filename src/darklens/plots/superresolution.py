@@ -14,7 +14,12 @@ SIDE = 1.05
 
 
 def beside_truth(
-    images: np.ndarray, methods: Mapping[str, np.ndarray], truth: np.ndarray, *, labels: Sequence[str], noise: float = 0.0
+    images: np.ndarray,
+    methods: Mapping[str, np.ndarray],
+    truth: np.ndarray,
+    *,
+    labels: Sequence[str],
+    noise: float = 0.0,
 ) -> Any:
     """Draw images, what each method makes of them, the truth, and the difference of each to the truth.
 
@@ -33,37 +38,40 @@ def beside_truth(
 
     Returns
     -------
-    A figure of matplotlib. A row has one scale of brightness, and one of differences, which is written beside it.
+    A figure of matplotlib, two rows an image, each with one scale of brightness or of differences, which is written there.
     """
     names = list(methods)
-    titles = ["image", *names, "truth", *(f"{name} − truth" for name in names)]
+    titles = ["image", *names, "truth"]
     with style() as plt:
+        height = SIDE * 2 * len(images) + 0.3
         figure, axes = plt.subplots(
-            len(images), len(titles), figsize=(SIDE * len(titles) + 0.6, SIDE * len(images) + 0.3), squeeze=False
+            2 * len(images), len(titles), figsize=(SIDE * len(titles) + 0.5, height), squeeze=False
         )
-        for row, line in enumerate(axes):
+        for axis in axes.flat:
+            axis.set(xticks=[], yticks=[])
+            axis.grid(visible=False)
+            for side in axis.spines.values():
+                side.set_visible(False)
+        for row, (line, below) in enumerate(zip(axes[::2], axes[1::2], strict=True)):
             true = truth[row].sum(0)
             soft = max(noise, float(np.abs(true).max()) / 50, 1e-30)
-            top = float(np.arcsinh(true.max() / soft))
+            top = max(float(np.arcsinh(true.max() / soft)), 1e-6)
             shown = [images[row], *(methods[name][row] for name in names), truth[row]]
             gaps = [methods[name][row].sum(0) - true for name in names]
             limit = max(float(np.quantile(np.abs(gaps), 0.998)), 1e-30)
-            for axis, picture in zip(line, shown, strict=False):
-                axis.imshow(
-                    np.arcsinh(picture.sum(0) / soft), origin="lower", cmap="magma", vmin=-0.3, vmax=max(top, 1e-6),
-                    interpolation="nearest",
-                )  # fmt: skip
-            for axis, gap in zip(line[len(shown) :], gaps, strict=True):
+            for axis, picture in zip(line, shown, strict=True):
+                drawn = np.arcsinh(picture.sum(0) / soft)
+                axis.imshow(drawn, origin="lower", cmap="magma", vmin=-0.3, vmax=top, interpolation="nearest")
+            for axis, gap in zip(below[1:-1], gaps, strict=True):
                 axis.imshow(gap, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-            for axis in line:
-                axis.set(xticks=[], yticks=[])
-                axis.grid(visible=False)
             line[0].set_ylabel(labels[row], fontsize=7.5)
-            line[-1].yaxis.set_label_position("right")
-            line[-1].set_ylabel(f"±{limit:.2g}", fontsize=7.5, color=QUIET)
+            below[0].text(
+                0.95, 0.5, f"less the truth,\n±{limit:.2g}", transform=below[0].transAxes, ha="right", va="center",
+                fontsize=7, color=QUIET,
+            )  # fmt: skip
         for axis, title in zip(axes[0], titles, strict=True):
             axis.set_title(_short(title), fontsize=7, pad=3, fontweight="normal")
-        figure.subplots_adjust(left=0.04, right=0.95, bottom=0.01, top=1 - 0.28 / (SIDE * len(images) + 0.3), wspace=0.04, hspace=0.05)  # fmt: skip
+        figure.subplots_adjust(left=0.04, right=0.99, bottom=0.01, top=1 - 0.28 / height, wspace=0.04, hspace=0.04)
         return figure
 
 
@@ -73,9 +81,7 @@ def power_ratio(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     from darklens.evaluation.superresolution import power_curve
 
-    found, true = (
-        power_curve(torch.from_numpy(np.asarray(each)[:256])).numpy() for each in (predicted, truth)
-    )
+    found, true = (power_curve(torch.from_numpy(np.asarray(each)[:256])).numpy() for each in (predicted, truth))
     whole = np.maximum(true.sum(1, keepdims=True), 1e-300)
     ratio: np.ndarray = (found / whole).sum(0) / np.maximum((true / whole).sum(0), 1e-300)
     return ratio

@@ -52,6 +52,10 @@ class Leaderboard:
         Recipes that could not be trained, and why.
     trivial
         ``name`` and ``figures`` of the task's trivial prediction; None if it has none.
+    baselines
+        ``name`` and ``figures`` of each method without training that stands below the recipes.
+    pictures
+        Figures of matplotlib with test images as the recipes predict them.
     """
 
     task: Task
@@ -61,6 +65,8 @@ class Leaderboard:
     settings: Mapping[str, Any]
     failed: Mapping[str, str]
     trivial: dict[str, Any] | None = None
+    baselines: Sequence[dict[str, Any]] = ()
+    pictures: Sequence[Any] = ()
 
 
 def rank_runs(
@@ -103,9 +109,36 @@ def rank_runs(
         recipes.setdefault(record.name.removesuffix(seed_folder("", number)), []).append(record)
     rows = [_row(name, trainings) for name, trainings in recipes.items()]
     trained = [record for trainings in recipes.values() for record in trainings]
-    paired = differences(trained, [record.run["recipe"]["name"] for record in trained])
+    paired = differences(trained, [record.run["recipe"]["name"] for record in trained], baselines=True)
     ranked = sorted(rows, key=lambda row: sign * row["figures"][task.ranking]["value"])
-    return Leaderboard(task, ranked, paired, ranking, settings, failed, _trivial(records[0]))
+    pictures = _pictures({row["name"]: recipes[row["name"]][0] for row in ranked}) if task.predicts == "images" else ()
+    return Leaderboard(
+        task, ranked, paired, ranking, settings, failed, _trivial(records[0]), _baselines(records[0]), pictures
+    )  # fmt: skip
+
+
+def _pictures(records: Mapping[str, RunRecord]) -> Sequence[Any]:
+    """Figures of test images as the first training of each recipe predicts them."""
+    arrays = {name: read_arrays(record.evaluation["folder"], record.task) for name, record in records.items()}
+    truth = next(iter(arrays.values()))[1]
+    if truth is None:
+        return ()
+    predicted = {name: found for name, (found, _) in arrays.items() if found is not None}
+    return next(iter(records.values())).task.comparison_pictures(predicted, truth)
+
+
+def _baselines(record: RunRecord) -> list[dict[str, Any]]:
+    """The headlines of methods without training, on a run's test images."""
+    _, truth = read_arrays(record.evaluation["folder"], record.task)
+    return [] if truth is None else [_said_of(record, each, truth) for each in record.task.baselines(truth)]
+
+
+def _said_of(record: RunRecord, method: tuple[str, Any], truth: Any) -> dict[str, Any]:
+    """Name and headlines of a method, by its predictions of a run's test images."""
+    name, predicted = method
+    metrics = [metric for metric in record.task.metrics(predicted, truth) if metric.key in record.task.headlines]
+    found = intervals(metrics, len(truth), record.evaluation["seed"])
+    return {"name": name, "figures": {key: interval.record() for key, interval in found.items()}}
 
 
 def _trivial(record: RunRecord) -> dict[str, Any] | None:
@@ -113,10 +146,7 @@ def _trivial(record: RunRecord) -> dict[str, Any] | None:
     _, truth = read_arrays(record.evaluation["folder"], record.task)
     if truth is None or (said := record.task.trivial(truth)) is None:
         return None
-    name, predicted = said
-    metrics = [metric for metric in record.task.metrics(predicted, truth) if metric.key in record.task.headlines]
-    found = intervals(metrics, len(truth), record.evaluation["seed"])
-    return {"name": name, "figures": {key: interval.record() for key, interval in found.items()}}
+    return _said_of(record, said, truth)
 
 
 def seed_folder(name: str, number: int) -> str:
@@ -218,6 +248,7 @@ def write_leaderboard(board: Leaderboard, out: Path) -> Path:
     """Write ``leaderboard.html``, ``.md`` and ``.json`` into ``out``; return the page."""
     content: dict[str, Any] = {"settings": board.settings, "ranking": board.ranking, "rows": board.rows}
     content |= {"differences": board.differences, "failed": dict(board.failed), "trivial": board.trivial}
+    content |= {"baselines": list(board.baselines)} if board.baselines else {}
     (out / "leaderboard.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     (out / "leaderboard.md").write_text(markdown(board), "utf-8")
     rows = board.rows
@@ -234,14 +265,17 @@ def write_leaderboard(board: Leaderboard, out: Path) -> Path:
             settings=board.settings,
             failed=board.failed,
             columns=_columns(board),
+            titles={key: title for row in reversed(rows) for key, title in row["titles"].items()},
             goal=board.task.goal,
             most=_most(rows),
             seeds=_seeds_text(board),
             intervals=_intervals_text(board),
             trivial=_trivial_text(board),
+            baselines=board.baselines,
             ranking=board.ranking,
-            plots=[svg(figure) for figure in (*board.task.comparison_panels(evaluations), cost)],
-            pairs=_pairs(rows, board.differences),
+            plots=[svg(figure) for figure in (*board.task.comparison_panels(evaluations), *board.pictures, cost)],
+            compared=[*rows, *board.baselines],
+            pairs=_pairs([*rows, *board.baselines], board.differences),
         )
     )
     return write_page(page, out / "leaderboard.html")
@@ -251,21 +285,23 @@ def _columns(board: Leaderboard) -> list[str]:
     """Keys of the metrics that have a column: the headlines, then what is particular to these data (AUCs of classes)."""
     found = board.rows[0]["figures"]
     particular = [key for key in found if key.startswith("auc_")]
-    return [*(key for key in board.task.headlines if key in found), *particular]
+    anywhere = {key for row in board.rows for key in row["figures"]}
+    return [*(key for key in board.task.headlines if key in anywhere), *particular]
 
 
 def markdown(board: Leaderboard) -> str:
     """Return the ranking as a table, with 95% intervals, and what it was measured on."""
     task, rows, settings = board.task, board.rows, board.settings
-    keys = [key for key in task.headlines if key in rows[0]["figures"]]
+    keys = [key for key in task.headlines if any(key in row["figures"] for row in rows)]
+    titled = {key: title for row in reversed(rows) for key, title in row["titles"].items()}
     goal = [f"time to {task.goal.title}"] if task.goal else []
     several = _most(rows) > 1
-    head = ["recipe", *(["seeds"] if several else []), *(rows[0]["titles"][key] for key in keys)]
+    head = ["recipe", *(["seeds"] if several else []), *(titled[key] for key in keys)]
     head += ["parameters", "images seen", "trained in"]
     head += ["training images/s", *goal, "inference images/s", "memory"]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for row in rows:
-        figures = [figure_text(row["figures"][key]) for key in keys]
+        figures = [figure_text(row["figures"][key]) if key in row["figures"] else "–" for key in keys]
         weak = " (see below)" if row.get("warnings") else ""
         reached = "–" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.0f} s"
         cells = [f"`{row['name']}`{weak}", *([str(row["seeds"])] if several else []), *figures]
@@ -273,6 +309,10 @@ def markdown(board: Leaderboard) -> str:
         cells += [f"{row['seconds']:.0f} s", f"{row['training_images_per_second']:.0f}", *([reached] if goal else [])]
         cells += [f"{row['inference_images_per_second']:.0f}", f"{row['peak_memory_mib'] / 1024:.1f} GiB"]
         lines.append(f"| {' | '.join(cells)} |")
+    for method in board.baselines:
+        figures = [figure_text(method["figures"][key]) if key in method["figures"] else "–" for key in keys]
+        empty = ["–"] * (len(head) - 1 - several - len(keys))
+        lines.append(f"| {' | '.join([method['name'], *(['–'] if several else []), *figures, *empty])} |")
     start = (
         "weights from ImageNet where a recipe asks for them" if settings["pretrained"] else "all from random weights"
     )
@@ -302,7 +342,7 @@ def _seeds_text(board: Leaderboard) -> str:
 
 def _trivial_text(board: Leaderboard) -> str:
     """The figures of the trivial prediction, in a sentence; empty if there is none."""
-    if board.trivial is None:
+    if board.trivial is None or board.baselines:
         return ""
     name, figures, called = board.trivial["name"], board.trivial["figures"], board.rows[0]["titles"]
     said = [
@@ -348,5 +388,5 @@ def _pairs(
     for d in differences:
         known[d["first"], d["second"]] = dict(d)
         known[d["second"], d["first"]] = dict(d) | {"value": -d["value"], "low": -d["high"], "high": -d["low"]}
-    names = [row["recipe"] for row in rows]
+    names = [row.get("recipe", row["name"]) for row in rows]
     return [[known.get((a, b)) for b in names] for a in names]

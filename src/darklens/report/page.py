@@ -291,7 +291,9 @@ def _images_of(evaluation: Mapping[str, Any]) -> tuple[Any, ...]:
     return data["source"], data.get("seed"), data.get("preset"), evaluation["n"]
 
 
-def differences(records: Sequence[RunRecord], names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def differences(
+    records: Sequence[RunRecord], names: Sequence[str] | None = None, *, baselines: bool = False
+) -> list[dict[str, Any]]:
     """Return the paired difference of each two runs, or recipes, in the metric that ranks them.
 
     Runs are left out that were evaluated on other images, or by a version that did not keep predictions.
@@ -303,6 +305,8 @@ def differences(records: Sequence[RunRecord], names: Sequence[str] | None = None
     names
         For each, what it is called; by default its own name. Runs of one name are trainings of one recipe, whose mean is
         compared.
+    baselines
+        Whether methods without training that the task knows are compared as well.
 
     Returns
     -------
@@ -322,6 +326,10 @@ def differences(records: Sequence[RunRecord], names: Sequence[str] | None = None
         found = record.task.metrics(predicted, truth)
         metrics.setdefault(name, []).append(next(metric for metric in found if metric.key == record.task.ranking))
         truths.append(truth)
+    if baselines and truths:
+        task = records[0].task
+        for name, predicted in task.baselines(truths[0]):
+            metrics[name] = [next(each for each in task.metrics(predicted, truths[0]) if each.key == task.ranking)]
     if len(metrics) < 2:
         return []
     title = next(iter(metrics.values()))[0].title

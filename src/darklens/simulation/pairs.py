@@ -31,6 +31,30 @@ class Target:
         }
 
 
+def paired_telescope(preset: Preset | ScenePreset, pairs: str, *, trust_code: bool = False) -> Target:
+    """Return how the sharper images of pairs are seen.
+
+    Parameters
+    ----------
+    preset
+        Of the images.
+    pairs
+        By how many times pixels are finer, or the name of a preset whose instrument sees the same field.
+    trust_code
+        Whether code that such a preset in YAML names may run.
+
+    Raises
+    ------
+    PresetError
+        As of `sharper` and `seen_by`, or if there is no such preset.
+    """
+    from darklens.simulation import load_preset
+
+    if pairs.isdigit():
+        return sharper(preset, int(pairs))
+    return seen_by(preset, load_preset(pairs, trust_code=trust_code))
+
+
 def sharper(preset: Preset | ScenePreset, factor: int) -> Target:
     """Return a telescope whose pixels and point-spread functions are so many times smaller.
 

@@ -271,6 +271,11 @@ class Task(ABC):
         return len(self.output_names)
 
     @property
+    def finer_by(self) -> int:
+        """Factor by which predicted images have finer pixels than those that they are predicted from; 1 if they do not."""
+        return 1
+
+    @property
     def classes(self) -> Sequence[str]:
         """Names of the classes whose probabilities are predicted; empty if it is something else."""
         return ()

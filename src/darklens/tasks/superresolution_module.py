@@ -118,10 +118,14 @@ class AdversarialModule(PairModule):
         made = [make_optimizer(self.options.optimizer, each) for each in (self.network, self.discriminator)]
         factor, time = learning_rate_factor(self.options.schedule, self.trainer.max_epochs or 1), self.time_budget
         if time is not None:
-            schedules = [torch.optim.lr_scheduler.LambdaLR(each, lambda _: factor(time.share, time.step_share)) for each in made]
+            schedules = [
+                torch.optim.lr_scheduler.LambdaLR(each, lambda _: factor(time.share, time.step_share)) for each in made
+            ]
         else:
             steps = max(1, int(self.trainer.estimated_stepping_batches))
-            schedules = [torch.optim.lr_scheduler.LambdaLR(each, lambda n: factor(n / steps, 1 / steps)) for each in made]
+            schedules = [
+                torch.optim.lr_scheduler.LambdaLR(each, lambda n: factor(n / steps, 1 / steps)) for each in made
+            ]
         return made, schedules
 
     def training_step(self, batch: Batch) -> None:  # type: ignore[override]

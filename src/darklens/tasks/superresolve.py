@@ -91,7 +91,16 @@ class Superresolve(Task):
     shot: list[float] = learned(factory=list)
 
     ranking: ClassVar[str] = "psnr"
-    headlines: ClassVar[Sequence[str]] = ("psnr", "ssim", "ms_ssim", "mse", "flux_bias", "chi2", "power_new", "coverage")
+    headlines: ClassVar[Sequence[str]] = (
+        "psnr",
+        "ssim",
+        "ms_ssim",
+        "mse",
+        "flux_bias",
+        "chi2",
+        "power_new",
+        "coverage",
+    )
     validation_curve: ClassVar[tuple[str, str]] = ("psnr", "PSNR")
     must_agree: ClassVar[Sequence[str]] = ("factor", "channels", "samples")
     predicts: ClassVar[Literal["columns", "images"]] = "images"
@@ -105,9 +114,7 @@ class Superresolve(Task):
         if self.samples != 0 and self.samples < 3:
             raise RecipeError(f"task.samples is 0, or at least 3, which have a spread; got {self.samples}")
         if self.samples and (self.consistency or self.perceptual or self.adversarial):
-            raise RecipeError(
-                "task.samples: a network that draws samples has a loss of its own; leave the others out"
-            )
+            raise RecipeError("task.samples: a network that draws samples has a loss of its own; leave the others out")
         if self.adversarial and not self.pixel and not self.perceptual:
             raise RecipeError("task.adversarial needs task.pixel or task.perceptual beside it, which say what is true")
 
@@ -170,11 +177,14 @@ class Superresolve(Task):
         for start in range(0, len(rows), CHUNK):
             these = rows[start : start + CHUNK]
             images, targets = (
-                torch.from_numpy(np.asarray(each[these], dtype=np.float32)) for each in (cutouts.images, cutouts.targets)
+                torch.from_numpy(np.asarray(each[these], dtype=np.float32))
+                for each in (cutouts.images, cutouts.targets)
             )
             if not torch.isfinite(targets).all():
                 bad = these[np.flatnonzero(~torch.isfinite(targets.flatten(1)).all(1).numpy())[0]]
-                raise DataError(f"{cutouts.where}: the target of image {cutouts.ids[bad]} has pixels that are no numbers")
+                raise DataError(
+                    f"{cutouts.where}: the target of image {cutouts.ids[bad]} has pixels that are no numbers"
+                )
             images = torch.nan_to_num(images, 0.0, 0.0, 0.0)  # those are refused, or masked, when they are read
             own.append(correlation(images, targets).numpy())
             next_ones.append(correlation(images, targets.roll(1, 0)).numpy())
@@ -215,7 +225,9 @@ class Superresolve(Task):
         from darklens.physics.degrading import REACH, fit_response
 
         if min(images.shape[-2:]) < 2 * REACH + 1:
-            raise DataError(f"images of {images.shape[-2]}×{images.shape[-1]} pixels are too small for super-resolution")
+            raise DataError(
+                f"images of {images.shape[-2]}×{images.shape[-1]} pixels are too small for super-resolution"
+            )
         low, high = torch.from_numpy(np.asarray(images)), torch.from_numpy(np.asarray(targets))
         spread = float(low.std())
         if not spread > 0:
@@ -259,6 +271,11 @@ class Superresolve(Task):
         if self.channels == 1:
             return kinds
         return [f"{kind}_{band}" for kind in kinds for band in range(self.channels)]
+
+    @property
+    def finer_by(self) -> int:
+        """Factor between the sides of targets and images."""
+        return self.factor
 
     def predictions(self, output: Tensor) -> Tensor:
         """Return images (N, C, H, W) in the unit of the targets; of samples (N, 4 C, H, W), as `output_names` has them."""

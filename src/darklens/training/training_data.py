@@ -376,7 +376,10 @@ def _stored(
         sample_catalog=first.get("catalog"),
         validation_rows=lambda: catalog[validation],
         task=_fitted(
-            recipe, task, np.asarray(targets[train[chosen] if task.needs.pairs else train]), cutouts.where,
+            recipe,
+            task,
+            np.asarray(targets[train[chosen] if task.needs.pairs else train]),
+            cutouts.where,
             first["image"].numpy() if task.needs.pairs else None,
         ),  # fmt: skip
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]

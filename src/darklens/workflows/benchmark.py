@@ -28,6 +28,7 @@ from darklens.progress import progress_bar
 from darklens.report.leaderboard import rank_runs, seed_folder, write_leaderboard
 from darklens.schema import read_json
 from darklens.simulation import load_preset
+from darklens.simulation.pairs import paired_telescope
 from darklens.training.build import check_networks
 from darklens.training.job import Job, learns_alike, machine, open_job_data, recorded_job
 from darklens.training.recipe import Recipe, load_recipe, own_code, short_name
@@ -184,9 +185,13 @@ def benchmark(
         If two recipes have the same short name, and so the same folder, or one has that of another seed, their tasks
         differ, or no recipe's network knows an override.
     """
+    task = load_recipe(recipes[0], trust_code=trust_code).make_task()
     if choices.preset is None:
-        task = load_recipe(recipes[0], trust_code=trust_code).make_task()
         choices = dataclasses.replace(choices, preset=task.benchmark_preset)
+    if choices.data is None and task.needs.pairs:
+        choices = dataclasses.replace(choices, pairs=choices.pairs or "2")
+    elif choices.pairs is not None:
+        raise RecipeError("--pairs is for recipes that learn from simulated image pairs; leave it out")
     plan = _Plan(recipes, dict(overrides or {}), budget, choices, options, out, trust_code)
     fitting = plan.checked_overrides()
     settings = {"budget": str(budget), "overrides": plan.overrides, **dataclasses.asdict(choices)}
@@ -329,12 +334,15 @@ def _images(plan: _Plan, say: Callable[[str], None]) -> dict[str, Path]:
         return _own_images(plan, choices.data, say)
     assert choices.preset is not None
     preset = load_preset(choices.preset, trust_code=plan.trust_code)
+    target = None if choices.pairs is None else paired_telescope(preset, choices.pairs, trust_code=plan.trust_code)
     counts = {"train": choices.train_images, "test": choices.test_images}
     for number, (name, count) in enumerate(counts.items()):
         folder = folders[name] = plan.out / "data" / name
         if not folder.exists():
             with progress_bar(f"simulating {name} images") as progress:
-                simulate_dataset(preset, count, 2 * choices.seed + number, out=folder, progress=progress)
+                simulate_dataset(
+                    preset, count, 2 * choices.seed + number, out=folder, target=target, progress=progress
+                )  # fmt: skip
             say(f"{count:,} {name} images of {preset.name} → {folder}")
     return folders
 

@@ -10,7 +10,7 @@ import numpy as np
 from darklens.data.checks import check_finite
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
-from darklens.errors import DataError
+from darklens.errors import DataError, ModelError
 from darklens.inference.adapt import adaptation
 from darklens.inference.attribution import attributions
 from darklens.inference.model import load_model
@@ -57,6 +57,10 @@ def explain_images(
     if out.suffix.lower() not in PICTURES:
         raise DataError(f"{out}: a picture is written, whose name ends in {', '.join(PICTURES)}")
     model = load_model(run, trust_code=trust_code)
+    if model.task.predicts == "images":
+        raise ModelError(
+            f"{run}: predicts images, of which explain has nothing to say; darklens superresolve draws them"
+        )
     if prior is not None:
         model = model.with_prior(prior)
     notes: list[str] = []

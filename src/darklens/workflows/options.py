@@ -147,7 +147,8 @@ class BenchmarkOptions(Options):
     Parameters
     ----------
     preset
-        The images, by a name (see darklens presets) or a YAML file; by default model-1, and finding-hsc to find lenses.
+        The images, by a name (see darklens presets) or a YAML file; by default model-1, finding-hsc to find lenses, and fair-hst for
+        super-resolution.
     data
         Your own labelled images instead: a folder or file in any layout. Without a test split, a tenth is kept apart.
     train_images, test_images
@@ -163,6 +164,9 @@ class BenchmarkOptions(Options):
         preset:NAME; by default preset:finding-hsc.
     encoders
         Of the benchmark adaptation: recipes whose networks are adapted, with commas between; by default finding/ecnn.
+    pairs
+        For super-resolution: targets of the preset's images are by a telescope so many times sharper (2 to 8, by default 2),
+        or by the instrument of another preset.
     """
 
     preset: str | None = None
@@ -174,6 +178,7 @@ class BenchmarkOptions(Options):
     seeds: int = 1
     target_data: str | None = None
     encoders: str | None = None
+    pairs: str | None = None
 
     def __post_init__(self) -> None:
         if self.seeds < 1:

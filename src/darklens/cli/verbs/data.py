@@ -57,17 +57,14 @@ def simulate(
 
         from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset
         from darklens.simulation import load_preset
-        from darklens.simulation.pairs import seen_by, sharper
+        from darklens.simulation.pairs import paired_telescope
         from darklens.workflows.following import training_command
 
     usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     if device.partition(":")[0] not in usable:
         raise DarklensError(f"--device {device}: not to be had here; there is {', '.join(usable)}")
     loaded = load_preset(preset, trust_code=trust_code)
-    target = None
-    if pairs is not None:
-        other = None if pairs.isdigit() else load_preset(pairs, trust_code=trust_code)
-        target = sharper(loaded, int(pairs)) if other is None else seen_by(loaded, other)
+    target = None if pairs is None else paired_telescope(loaded, pairs, trust_code=trust_code)
     if dry_run:
         with working("timing a few images"):
             guess = estimate(loaded, count, noise)

@@ -124,6 +124,40 @@ def find(
     say(f"{found.images:,} images ranked{said}, {len(found.skipped):,} skipped → {out}")
 
 
+def superresolve(
+    paths: list[Path],
+    model: Path,
+    out: Path,
+    skip: bool = False,
+    options: DataOptions = DataOptions(),
+    trust_code: bool = False,
+) -> None:
+    """Make cutouts finer: FITS with the right coordinates, or arrays, and a page of before and after.
+
+    Args:
+        model: a run folder or a model folder of a recipe superresolution/….
+        out: the folder to make.
+        skip: leave out images that cannot be used, and list them.
+        trust_code: let code run that the model names; read it first.
+    """
+    check_absent(out)
+    model_folder(model)
+    for path in paths:
+        check_present(path)
+    with loading():
+        from darklens.workflows.superresolve import superresolve_paths
+
+    with progress_bar("making images finer") as advance:
+        finer = superresolve_paths(
+            model, paths, out, skip=skip, options=options, trust_code=trust_code, progress=advance
+        )
+    for note in finer.notes:
+        say(f"note: {note}")
+    for name, reason in list(finer.skipped.items())[:10]:
+        say(f"skipped {name}: {reason}")
+    say(f"{finer.images:,} images, {len(finer.skipped):,} skipped → {out}, and {out / 'index.html'}")
+
+
 def explain(
     run: Path,
     paths: list[Path],
