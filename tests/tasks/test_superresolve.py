@@ -139,7 +139,7 @@ def test_losses_are_those_of_standardised_pixels():
     squared = dataclasses.replace(task, error="mse")
     assert float(squared.loss(output, targets, 1)) == pytest.approx((gap**2).mean(), rel=1e-5)
     with pytest.raises(
-        RecipeError, match="makes images of 12×12 pixels, and targets have 24×24: say --network.scale 2"
+        RecipeError, match=r"makes images of 12×12 pixels, and targets have 24×24: say --network.scale 2"
     ):
         task.loss(output[..., ::2, ::2], targets, 1)
 

@@ -47,6 +47,12 @@ def header(cd=True, scale=0.2, side=SIDE):
     else:
         wcs.wcs.cdelt = [-scale / 3600, scale / 3600]
     found = wcs.to_header()
+    if cd:  # astropy writes PC and CDELT, of which CD is the product
+        for i in (1, 2):
+            for j in (1, 2):
+                found[f"CD{i}_{j}"] = float(turn[i - 1, j - 1])
+                found.remove(f"PC{i}_{j}", ignore_missing=True)
+            found.remove(f"CDELT{i}", ignore_missing=True)
     found["FILTER"], found["MAGZERO"], found["BUNIT"] = "r", 27.5, "nJy"
     return found
 
@@ -100,7 +106,8 @@ def test_larger_cutouts_are_cropped_with_their_coordinates(model, tmp_path):
     folder = cutouts(tmp_path / "in", side=31)
     superresolve_paths(model, [folder], tmp_path / "out")
     with fits.open(folder / "lens 0.fits") as file, fits.open(tmp_path / "out" / "lens_0.fits") as other:
-        places = [WCS(each[0].header).pixel_to_world(*np.unravel_index(each[0].data.argmax(), each[0].shape)[::-1]) for each in (file, other)]  # fmt: skip
+        peaks = [np.unravel_index(each[0].data.argmax(), each[0].shape)[::-1] for each in (file, other)]
+        places = [WCS(each[0].header).pixel_to_world(*peak) for each, peak in zip((file, other), peaks, strict=True)]
     assert places[0].separation(places[1]).arcsec < 0.15
 
 

@@ -96,8 +96,8 @@ class PreprocessingOptions:
         Fit a smooth lens to every image, which must be square, and add two channels: what the fit leaves, in units of the
         noise, and the fit.
     lens_fine
-        Above 1, render the fitted lens on pixels so many times finer as well, for super-resolution of images of one band: it
-        is a further channel, in the unit of the images, and the pixels of all others are repeated to its size.
+        Above 1, render the fitted lens on pixels so many times finer as well, for super-resolution of images of one band:
+        it is a further channel, in the unit of the images, and the pixels of all others are repeated to its size.
     lens_fine_blur
         Width of the point-spread function of the finer image over that of the images; by default 1 / lens_fine.
     lens_band

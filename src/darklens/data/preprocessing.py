@@ -166,8 +166,8 @@ class Preprocessing(PreprocessingOptions):
                 or channels > 1
             ):
                 raise DataError(
-                    "preprocessing.lens_fine is for images of one band, with lens_model true, stretch none, and neither resize "
-                    "nor lens_light"
+                    "preprocessing.lens_fine is for images of one band, with lens_model true, stretch none, and neither "
+                    "resize nor lens_light"
                 )
             return channels + 3, height * self.lens_fine, width * self.lens_fine
         added = 2 * self.lens_model + channels * self.lens_light

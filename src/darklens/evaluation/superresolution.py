@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import cache
 
@@ -233,10 +234,10 @@ def peak_offset(predicted: Tensor, truth: Tensor, factor: int) -> Tensor:
 
 
 def power_by_scale(images: Tensor, factor: int) -> Tensor:
-    """Return the power of images (N, C, H, W) at coarse, fine and new scales (`EDGES`), (N, 3), as a Hann window shows it."""
+    """Return the power of images (N, C, H, W) at coarse, fine and new scales (`EDGES`), (N, 3), in a Hann window."""
     power, frequency = _power(images)
     limits = torch.tensor([*EDGES, torch.inf], dtype=torch.float64) * 0.5 / factor
-    ranges = [(frequency > low) & (frequency <= high) for low, high in zip(limits[:-1], limits[1:], strict=True)]
+    ranges = [(frequency > low) & (frequency <= high) for low, high in itertools.pairwise(limits)]
     return torch.stack([(power * each).sum((1, 2, 3)) for each in ranges], dim=1)
 
 

@@ -125,12 +125,13 @@ class Adaptation:
         """
         if self.zoom != 1:
             raise ModelError(
-                f"{where}: the pixel scale is {self.zoom:.4g} times that of the model's training images; its answer would be "
-                "of another sharpness. Train it on such pairs, or say the right scale with --pixel_scale"
+                f"{where}: the pixel scale is {self.zoom:.4g} times that of the model's training images; its answer would "
+                "be of another sharpness. Train it on such pairs, or say the right scale with --pixel_scale"
             )
         if min(shape[-2:]) < self.pixels:
             raise ModelError(
-                f"{where}: images of {shape[-2]}×{shape[-1]} pixels are smaller than the model's {self.pixels}×{self.pixels}"
+                f"{where}: images of {shape[-2]}×{shape[-1]} pixels are smaller than the model's "
+                f"{self.pixels}×{self.pixels}"
             )
 
 

@@ -26,8 +26,8 @@ class EDSR(nn.Module):
     residual_scale
         What each block's addition is multiplied by, which keeps wide networks stable.
     skip
-        Whether the network adds to the interpolated image, from nothing at first. The paper's does not; short trainings need
-        it.
+        Whether the network adds to the interpolated image, from nothing at first. The paper's does not; short trainings
+        need it.
     """
 
     def __init__(

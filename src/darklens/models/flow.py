@@ -46,16 +46,16 @@ class Flow(nn.Module):
         *,
         width: int = 32,
         blocks: int = 6,
-        flow_width: int = 24,
-        flow_blocks: int = 3,
-        samples: int = 19,
-        steps: int = 6,
+        flow_width: int = 16,
+        flow_blocks: int = 2,
+        samples: int = 9,
+        steps: int = 3,
     ):
         super().__init__()
         if outputs % 4 or samples < 3 or steps < 1:
             raise ModelError(
-                f"network flow draws at least 3 samples in at least 1 step, of a task with task.samples; got {samples} samples, "
-                f"{steps} steps and {outputs} outputs, which are no multiple of 4"
+                f"network flow draws at least 3 samples in at least 1 step, of a task with task.samples; got {samples} "
+                f"samples, {steps} steps and {outputs} outputs, which are no multiple of 4"
             )
         self.scale, self.bands = checked_scale(scale, "flow"), outputs // 4
         self.samples, self.steps = samples, steps

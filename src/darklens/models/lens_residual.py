@@ -32,8 +32,8 @@ class LensResidual(nn.Module):
         super().__init__()
         if in_channels != 1 + GIVEN or outputs != 1:
             raise ModelError(
-                f"network lens-residual takes images of one band with preprocessing.lens_model true and lens_fine {scale}; got "
-                f"{in_channels} channels and {outputs} outputs"
+                f"network lens-residual takes images of one band with preprocessing.lens_model true and lens_fine {scale}; "
+                f"got {in_channels} channels and {outputs} outputs"
             )
         self.scale = checked_scale(scale, "lens-residual")
         # Each pixel of the fit, finer than the images', is a channel on their pixels.

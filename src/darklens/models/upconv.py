@@ -42,8 +42,8 @@ class MAEUpconv(nn.Module):
         super().__init__()
         if patch < 2 or width % heads or width % 4:
             raise ModelError(
-                f"network mae-upconv: patch must be at least 2, and width a multiple of heads and of 4; got {patch}, {width} "
-                f"and {heads}"
+                f"network mae-upconv: patch must be at least 2, and width a multiple of heads and of 4; got {patch}, "
+                f"{width} and {heads}"
             )
         self.scale, self.outputs, self.skip = checked_scale(scale, "mae-upconv"), outputs, skip
         self.patch, self.width = patch, width

@@ -50,6 +50,6 @@ def nearest(width: int, scale: int) -> nn.Sequential:
 
 
 def interpolated(images: Tensor, channels: int, scale: int) -> Tensor:
-    """Return the first channels of images (N, C, H, W) on finer pixels, by cubic convolution, with no rounding below float32."""
+    """Return the first channels of images (N, C, H, W) on finer pixels, by cubic convolution in float32."""
     with torch.autocast(images.device.type, enabled=False):
         return bicubic(images[:, :channels].float(), scale)

@@ -25,8 +25,8 @@ ROWS_A_WEIGHT = 60
 class Response(NamedTuple):
     """Hold how pixels gather the light of finer ones, and how noisy they are.
 
-    ``weights`` (C, K, K), one set a band, act on the K = (2 `REACH` + 1) × factor fine pixels about each pixel; the variance
-    of a pixel is ``sky`` + ``shot`` × its light, both (C,).
+    ``weights`` (C, K, K), one set a band, act on the K = (2 `REACH` + 1) × factor fine pixels about each pixel; the
+    variance of a pixel is ``sky`` + ``shot`` × its light, both (C,).
     """
 
     weights: Tensor
@@ -100,8 +100,8 @@ def fit_response(images: Tensor, fine: Tensor) -> Response:
     images
         (N, C, H, W), at least 2 `REACH` + 1 pixels a side.
     fine
-        The same scenes on pixels that a whole number of times finer, (N, C, H × factor, W × factor). Their own noise, if any,
-        makes the weights smaller than they are.
+        The same scenes on pixels that are a whole number of times finer, (N, C, H × factor, W × factor). Their own noise,
+        if any, makes the weights smaller than they are.
 
     Returns
     -------

@@ -211,7 +211,7 @@ def _test_images(folder: Path) -> np.ndarray | None:
     if not (folder / "arrays.npz").is_file():
         return None
     with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-        return arrays["images"] if "images" in arrays else None
+        return arrays.get("images")
 
 
 def _named(records: Sequence[RunRecord]) -> list[RunRecord]:

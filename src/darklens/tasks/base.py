@@ -232,7 +232,7 @@ class Task(ABC):
         return self
 
     def fit_pairs(self, images: np.ndarray, targets: np.ndarray) -> Self:
-        """Return a task that needs pairs with what it learns from training images and their targets; by default, from these.
+        """Return a task that needs pairs with what it learns from training images and targets; by default, from the latter.
 
         Parameters
         ----------

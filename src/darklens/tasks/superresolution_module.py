@@ -1,4 +1,4 @@
-"""Lightning modules that learn finer images: losses beside that of pixels, a second network against the first, and samples."""
+"""Lightning modules that learn finer images: by losses beside that of pixels, against a second network, or by samples."""
 
 from __future__ import annotations
 

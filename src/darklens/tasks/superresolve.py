@@ -199,8 +199,8 @@ class Superresolve(Task):
             )
         if len(found) > 2 and np.median(found) <= np.median(others):
             raise DataError(
-                f"{cutouts.where}: images correlate no more with their own targets (median {np.median(found):.2f}) than with "
-                f"the next image's ({np.median(others):.2f}): targets seem to be in another order"
+                f"{cutouts.where}: images correlate no more with their own targets (median {np.median(found):.2f}) than "
+                f"with the next image's ({np.median(others):.2f}): targets seem to be in another order"
             )
         return low, high
 
@@ -337,7 +337,7 @@ class Superresolve(Task):
             raise RecipeError(
                 "task.samples is for networks that draw samples, such as flow; this one gives one image"
                 if self.samples
-                else "the network draws samples: say how many with --task.samples 19"
+                else "the network draws samples: say how many with --task.samples 9"
             )
         if self.samples:
             return modules.SamplingModule(self, network, preprocessing, options)
@@ -359,7 +359,7 @@ class Superresolve(Task):
         return [f"flux {flux:.4g}" for flux in self.columns(predicted, None)["flux"]]
 
     def metrics(self, predicted: np.ndarray, truth: np.ndarray, sets: np.ndarray | None = None) -> list[Metric]:
-        """Return errors, similarities, fluxes, positions and power; χ² of the degraded images if `with_images` gave them."""
+        """Return errors, similarities, fluxes, positions and power; χ² if `with_images` gave the images."""
         from darklens.evaluation import superresolution as measured
 
         c = self.channels
@@ -474,14 +474,15 @@ def _factor(cutouts: Cutouts) -> int:
     (channels, height, width), target = cutouts.images.shape[1:], cutouts.targets.shape[1:]
     if len(target) != 3 or target[0] != channels:
         raise DataError(
-            f"{cutouts.where}: images have {channels} bands and targets {target[0]}; they must be the same (--bands chooses)"
+            f"{cutouts.where}: images have {channels} bands and targets {target[0]}; they must be the "
+            "same (--bands chooses)"
         )
     factors = {target[1] / height, target[2] / width}
     factor = max(factors)
     if len(factors) > 1 or factor != int(factor) or not 2 <= factor <= MOST:
         raise DataError(
-            f"{cutouts.where}: targets of {target[1]}×{target[2]} pixels are no whole multiple, from 2 to {MOST}, of images of "
-            f"{height}×{width}"
+            f"{cutouts.where}: targets of {target[1]}×{target[2]} pixels are no whole multiple, from 2 to {MOST}, of "
+            f"images of {height}×{width}"
         )
     return int(factor)
 

@@ -121,7 +121,8 @@ class Recipe:
     name
         Where it is in the library.
     task
-        What is learned: ``name`` (classify, find, regress, superresolve, or your own as my_task.py:Class) and the options of that task.
+        What is learned: ``name`` (classify, find, regress, superresolve, or your own as my_task.py:Class) and the options
+        of that task.
     description
         What it is.
     source
@@ -130,7 +131,8 @@ class Recipe:
         How it differs from its source.
     network
         ``name`` (compact, equivariant, ecnn, cmu-deeplens, cbam-densenet, cvt, crossformer, cct, timm, metadata,
-        attention-fusion, srcnn, edsr, rrdb, mae-upconv, nafnet, flow, lens-residual, or your own as my_network.py:Class) and the options of that network.
+        attention-fusion, srcnn, edsr, rrdb, mae-upconv, nafnet, flow, lens-residual, or your own as
+        my_network.py:Class) and the options of that network.
     preprocessing
         From detector to network.
     inputs

@@ -381,7 +381,7 @@ def _stored(
             np.asarray(targets[train[chosen] if task.needs.pairs else train]),
             cutouts.where,
             first["image"].numpy() if task.needs.pairs else None,
-        ),  # fmt: skip
+        ),
         shape=tuple(cutouts.images.shape[1:]),  # type: ignore[arg-type]
         bands=info.bands,
         pixel_scale=info.pixel_scale,

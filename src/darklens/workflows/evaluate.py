@@ -52,8 +52,8 @@ RESERVED = ("data", "options", "command", "name", "examples", "mistakes", "mista
 class TestImages:
     """Labelled images that a model has not seen; ``truth`` is as the task's `targets` give it.
 
-    ``task`` is that of the model; of one that predicts images, with the test images (N, C, H, W), ``pixels``, which are None
-    for all others.
+    ``task`` is that of the model; of one that predicts images, with the test images (N, C, H, W), ``pixels``, which are
+    None for all others.
     """
 
     __test__ = False  # its name is not that of a test

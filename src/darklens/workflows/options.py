@@ -147,8 +147,8 @@ class BenchmarkOptions(Options):
     Parameters
     ----------
     preset
-        The images, by a name (see darklens presets) or a YAML file; by default model-1, finding-hsc to find lenses, and fair-hst for
-        super-resolution.
+        The images, by a name (see darklens presets) or a YAML file; by default model-1, finding-hsc to find lenses, and
+        fair-hst for super-resolution.
     data
         Your own labelled images instead: a folder or file in any layout. Without a test split, a tenth is kept apart.
     train_images, test_images
@@ -165,8 +165,8 @@ class BenchmarkOptions(Options):
     encoders
         Of the benchmark adaptation: recipes whose networks are adapted, with commas between; by default finding/ecnn.
     pairs
-        For super-resolution: targets of the preset's images are by a telescope so many times sharper (2 to 8, by default 2),
-        or by the instrument of another preset.
+        For super-resolution: targets of the preset's images are by a telescope so many times sharper (2 to 8, by default
+        2), or by the instrument of another preset.
     """
 
     preset: str | None = None

@@ -279,7 +279,8 @@ def _page(written: _Written, model: TrainedModel, path: Path, line: str) -> None
         .get_template("finer.html")
         .render(
             css=css, pictures=written.pictures, images=written.images, factor=model.task.finer_by,
-            recipe=model.config.recipe.get("name", "unknown"), notes=[*written.gathered.sentences(), *_said_of_units(model)],
+            recipe=model.config.recipe.get("name", "unknown"),
+            notes=[*written.gathered.sentences(), *_said_of_units(model)],
             skipped=written.gathered.skipped, line=line,
         )
     )  # fmt: skip
