@@ -13,7 +13,17 @@ from darklens.simulation.columns import select
 from darklens.simulation.library import resolve_preset
 from darklens.simulation.scenes import sky as module
 from darklens.simulation.scenes.presets import Rules
-from darklens.simulation.scenes.sky import Sky, background_of_depth, ellipticities, extended_magnification
+from darklens.simulation.scenes.sky import Sky, ellipticities, extended_magnification
+from darklens.simulation.scenes.sky_draws import PROPOSALS, draw_pairs
+from darklens.simulation.scenes.sky_tables import (
+    ALPHA,
+    BETA,
+    BRIGHTEST,
+    SLOWEST,
+    VELOCITY_STAR,
+    background_of_depth,
+    from_table,
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +121,11 @@ def test_a_depth_is_five_sigma_with_a_gaussian_weight():
 def brute_force(sky, pairs):
     """Lenses by plain rejection, from sources down to the faintest, without any likely magnitudes."""
     random, rules = rng(5), sky.preset.rules
-    sigma = module.VELOCITY_STAR * random.gamma((module.ALPHA + 4) / module.BETA, 1, pairs) ** (1 / module.BETA)
+    sigma = VELOCITY_STAR * random.gamma((ALPHA + 4) / BETA, 1, pairs) ** (1 / BETA)
     farthest = sky.comoving_distance(np.array([sky.preset.z_lens]))[0]
     grid = np.linspace(0, sky.preset.z_lens, 5000)
     z_lens = np.interp(farthest * np.cbrt(random.uniform(size=pairs)), sky.comoving_distance(grid), grid).clip(0.02)
-    source = sky.counted(random, pairs, module.BRIGHTEST, sky.preset.faintest_source)
+    source = sky.counted(random, pairs, BRIGHTEST, sky.preset.faintest_source)
     ratio = (1 - sky.comoving_distance(z_lens) / sky.comoving_distance(source.z)).clip(0)
     theta_E = sky.einstein_radius(sigma, z_lens, source.z)
     beta = theta_E * np.sqrt(random.uniform(size=pairs))
@@ -124,7 +134,7 @@ def brute_force(sky, pairs):
     snr, contrast = sky.arc_visibility(source, deflector, theta_E, mu)
     tangential = 1 + theta_E / np.hypot(beta, source.R_sersic / 2)
     seen = random.uniform(size=pairs) < ratio**2
-    seen &= (theta_E > rules.theta_E[0]) & (theta_E < rules.theta_E[1]) & (sigma > module.SLOWEST)
+    seen &= (theta_E > rules.theta_E[0]) & (theta_E < rules.theta_E[1]) & (sigma > SLOWEST)
     seen &= (snr > rules.arc_snr) & (contrast > rules.arc_contrast) & (tangential > rules.tangential_magnification)
     seen &= theta_E**2 > source.R_sersic**2 + (sky.typical_fwhm / 2) ** 2
     seen &= tangential * source.R_sersic > sky.typical_fwhm
@@ -167,6 +177,41 @@ def test_what_is_left_of_a_round_is_used_and_afresh_begins_anew(sky):
     parts = [pool.lenses(random, 5).theta_E, pool.lenses(random, 15).theta_E]
     assert np.concatenate(parts) == pytest.approx(whole.theta_E)
     assert sky.afresh().lenses(rng(2), 5).theta_E == pytest.approx(whole.theta_E[:5])
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 16])
+def test_lenses_and_what_is_drawn_after_them_do_not_depend_on_how_many_rounds_are_drawn_at_once(
+    sky, monkeypatch, at_once
+):
+    monkeypatch.setattr(module, "MOST_AT_ONCE", at_once)
+    one, random = Sky(sky.preset), rng(11)
+    found = [one.lenses(random, count) for count in (7, 1, 12)]
+    # Plain rejection, a round after the other, by the functions that draw and choose.
+    plain, again, pool = Sky(sky.preset), rng(11), []
+    while sum(len(columns[0]) for columns in pool) < 20:
+        pool.append(plain._lenses_among(draw_pairs(again, plain._tables, sky.preset.rules.theta_E))[1])
+    assert len(pool) > 3
+    for number, column in ((15, "theta_E"), (19, "arc_snr")):
+        expected = np.concatenate([columns[number] for columns in pool])[:20]
+        np.testing.assert_array_equal(np.concatenate([getattr(drawn, column) for drawn in found]), expected)
+    assert random.uniform() == again.uniform()
+
+
+def test_rough_numbers_leave_out_no_lens(sky):
+    tables, bounds = sky._tables, (0.3, 2.0)
+    drawn = [draw_pairs(rng(seed), tables, bounds) for seed in range(20)]
+    for seed, pairs in enumerate(drawn):
+        random = rng(seed)
+        sigma_v = from_table(tables.velocities, random.uniform(size=PROPOSALS))
+        distance = tables.farthest * np.cbrt(random.uniform(size=PROPOSALS))
+        i = from_table(tables.likely[0], random.uniform(size=PROPOSALS))
+        z = random.gamma(3, (0.0417 * i - 0.744).clip(0.02)).clip(0.02, sky.preset.z_source)
+        ratio = (1 - distance / sky.comoving_distance(z)).clip(0)
+        theta_E = 4 * np.pi * (sigma_v / 299_792.458) ** 2 * ratio / (np.pi / 180 / 3600)
+        lens = (random.uniform(size=PROPOSALS) < ratio**2) & (theta_E > bounds[0]) & (theta_E < bounds[1])
+        np.testing.assert_array_equal(pairs.theta_E, theta_E[lens])
+        np.testing.assert_array_equal(pairs.i, i[lens])
+        np.testing.assert_array_equal(pairs.z_source, z[lens])
 
 
 def test_rules_that_leave_out_all_are_named(sky, monkeypatch):

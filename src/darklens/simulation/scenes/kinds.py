@@ -18,7 +18,8 @@ from darklens.simulation.priors import Constant, Floats, LogUniform, Normal, Pri
 from darklens.simulation.scenes.images_of_points import images_of_points
 from darklens.simulation.scenes.objects import Objects
 from darklens.simulation.scenes.photometry import Photometry
-from darklens.simulation.scenes.sky import BRIGHTEST, Galaxies, Lenses, Sky
+from darklens.simulation.scenes.sky import Galaxies, Lenses, Sky
+from darklens.simulation.scenes.sky_tables import BRIGHTEST
 from darklens.usercode import is_reference, load_function
 
 Kind = Callable[..., Objects]

@@ -23,7 +23,8 @@ from darklens.simulation.scenes.pictures import Pictures
 from darklens.simulation.scenes.population import TableSky
 from darklens.simulation.scenes.presets import ARTEFACTS, ScenePreset
 from darklens.simulation.scenes.rendering import Optics, light, point_fluxes
-from darklens.simulation.scenes.sky import Sky, background_of_depth
+from darklens.simulation.scenes.sky import Sky
+from darklens.simulation.scenes.sky_tables import background_of_depth
 
 
 class SceneRenderer:
