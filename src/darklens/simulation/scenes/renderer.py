@@ -196,7 +196,7 @@ class SceneRenderer:
         found = light(self.preset, columns, divide=divide, pictures=self._pictures)
         points = point_fluxes(self.preset, columns)
         seen = [
-            self._optics.observe(name, found[:, i], points[i], columns, spread=divide)
+            self._optics.observe(name, found[:, i], points[i], columns, spread_out=divide)
             for i, name in enumerate(self.preset.bands)
         ]
         images = torch.stack(seen, dim=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from darklens.simulation.scenes import loops
 from darklens.simulation.scenes.objects import ARMS, LIGHT, MASS, PERTURBER, SHAPE
 from darklens.simulation.scenes.pictures import Pictures
 from darklens.simulation.scenes.presets import ScenePreset
+from darklens.simulation.scenes.spread import Places, Seeing, size_of, spread
 
 GAUSSIAN_RADIUS, MOFFAT_RADIUS = 2.5, 6.0
 """Full widths at half maximum from the centre to the edge of a point-spread function's kernel. Outside, a Gaussian has
@@ -33,10 +33,6 @@ GAUSSIAN_RADIUS, MOFFAT_RADIUS = 2.5, 6.0
 WIDEST = 1.3
 """Full width at half maximum for which these radii are, over the median: of all images of a band the kernels are equally
 large, so that an image does not depend on those beside it."""
-
-HIGHEST_FREQUENCY, FREQUENCIES = 8.0, 8192
-"""Of a point-spread function's Fourier transform, over the inverse of its full width, and at how many places it is
-tabulated: beyond, it is below 1e-8, and between two of them linear to 1e-6."""
 
 SMALLEST = 8.0
 """Parts of a sub-pixel, of which a half-light radius is at least one: smaller components look the same, and would fall
@@ -264,23 +260,6 @@ class Optics:
         reach = WIDEST * median(own.psf_fwhm) * (GAUSSIAN_RADIUS if own.psf_beta is None else MOFFAT_RADIUS)
         return min(math.ceil(reach / self.preset.pixel_scale * factor), self.preset.pixels * factor)
 
-    def _transfer(self, band: str, columns: Columns, factor: int, across: Tensor, down: Tensor) -> Tensor:
-        """Fourier transforms of a band's point-spread functions, (N, size, size // 2 + 1)."""
-        own = self.preset.bands[band]
-        fwhm, e1, e2 = (
-            as_tensor(columns[f"psf_{name}_{band}"]).to(across)[:, None, None] for name in ("fwhm", "e1", "e2")
-        )
-        scale = fwhm / (self.preset.pixel_scale / factor) / torch.sqrt(1 - e1.square() - e2.square())
-        x, y = across[None, None, :], down[None, :, None]
-        # What stretches the function in one direction narrows its transform.
-        frequency = scale * torch.hypot((1 + e1) * x + e2 * y, e2 * x + (1 - e1) * y)
-        if own.psf_beta is None:
-            return torch.exp(-(math.pi**2) / (4 * math.log(2)) * frequency.square())
-        table = _moffat_transform(own.psf_beta).to(across)
-        at = (frequency * (len(table) - 1) / HIGHEST_FREQUENCY).clamp_max(len(table) - 1.001)
-        low = at.long()
-        return torch.lerp(table[low], table[low + 1], at - low)
-
     def kernels(self, band: str, columns: Columns, factor: int) -> Tensor:
         """Return the kernels of a band's images, (N or 1, k, k), float64.
 
@@ -308,7 +287,7 @@ class Optics:
             fwhm, e1, e2 = fwhm[:1], e1[:1], e2[:1]
         return psf_kernel(radius, fwhm / scale, beta=own.psf_beta, e1=e1, e2=e2)
 
-    def observe(self, band: str, image: Tensor, points: Points, columns: Columns, *, spread: bool = True) -> Tensor:
+    def observe(self, band: str, image: Tensor, points: Points, columns: Columns, *, spread_out: bool = True) -> Tensor:
         """Return images of one band as the telescope sees them, without noise.
 
         Parameters
@@ -321,7 +300,7 @@ class Optics:
             What is not extended.
         columns
             As of `kernels`.
-        spread
+        spread_out
             Whether light in a sub-pixel is counted as spread over it by the detector; otherwise, as seen at its centre.
 
         Returns
@@ -330,47 +309,36 @@ class Optics:
             Flux in pixels, (N, pixels, pixels).
         """
         preset, factor = self.preset, self.factor(band)
+        width = preset.pixel_scale / factor
+        side, radius = preset.pixels * factor, self.radius(band, factor)
+        size = size_of(side + radius, factor)
+        places = Places(points.image, points.flux, points.places / width + (side - 1) / 2)
+        if spread_out and band not in self._kernels:
+            fwhm, e1, e2 = (np.asarray(columns[f"psf_{name}_{band}"], np.float64) for name in ("fwhm", "e1", "e2"))
+            beta = preset.bands[band].psf_beta
+            return spread(image, Seeing(fwhm / width, e1, e2), beta, points=places, factor=factor, size=size)
         # As lenstronomy has it, in double precision: transforms in single precision are off by 1e-6 of the brightest pixel.
-        coarse = _binned(image if spread else image.double(), preset.supersampling // factor)
-        side, radius = coarse.shape[-1], self.radius(band, factor)
-        size = _fast_size(side + radius)
+        coarse = _binned(image if spread_out else image.double(), preset.supersampling // factor)
         spectrum = torch.fft.rfft2(coarse, s=(size, size))
         across = torch.fft.rfftfreq(size, dtype=coarse.dtype)
         down = torch.fft.fftfreq(size, dtype=coarse.dtype)
-        owner, flux, places = points
-        if len(owner):
-            at = torch.from_numpy(places / (preset.pixel_scale / factor) + (side - 1) / 2)[:, :, None]
+        if len(places.image):
+            at = torch.from_numpy(places.at)[:, :, None]
             x_wave = torch.exp(-2j * math.pi * at[0] * across)
-            y_wave = torch.exp(-2j * math.pi * at[1] * down) * torch.from_numpy(flux)[:, None]
-            spectrum.index_add_(0, torch.from_numpy(owner), (y_wave[:, :, None] * x_wave[:, None, :]).to(spectrum))
-        if spread:
-            spectrum *= torch.sinc(down)[:, None] * torch.sinc(across)
-        if spread and band not in self._kernels:
-            spectrum *= self._transfer(band, columns, factor, across, down)
-        else:
-            kernels = self.kernels(band, columns, factor).to(coarse)
-            # Its centre at the corner, where the transform has its origin.
-            rolled = pad(kernels, (0, size - kernels.shape[-1], 0, size - kernels.shape[-2])).roll(
-                (-radius, -radius), (-2, -1)
+            y_wave = torch.exp(-2j * math.pi * at[1] * down) * torch.from_numpy(places.flux)[:, None]
+            spectrum.index_add_(
+                0, torch.from_numpy(places.image), (y_wave[:, :, None] * x_wave[:, None, :]).to(spectrum)
             )
-            spectrum = spectrum * torch.fft.rfft2(rolled)
+        if spread_out:
+            spectrum *= torch.sinc(down)[:, None] * torch.sinc(across)
+        kernels = self.kernels(band, columns, factor).to(coarse)
+        # Its centre at the corner, where the transform has its origin.
+        rolled = pad(kernels, (0, size - kernels.shape[-1], 0, size - kernels.shape[-2])).roll(
+            (-radius, -radius), (-2, -1)
+        )
+        spectrum = spectrum * torch.fft.rfft2(rolled)
         seen = torch.fft.irfft2(spectrum, s=(size, size))[:, :side, :side]
         return _binned(seen, factor).to(image)
-
-
-@lru_cache(maxsize=32)
-def _moffat_transform(beta: float) -> Tensor:
-    """Fourier transform of a Moffat function of full width 1, at `FREQUENCIES` frequencies up to `HIGHEST_FREQUENCY`.
-
-    Source: Trujillo et al. (2001, MNRAS 328, 977), with the modified Bessel function of the second kind.
-    """
-    from scipy.special import gamma, kv
-
-    width = 1 / (2 * math.sqrt(2 ** (1 / beta) - 1))
-    u = 2 * math.pi * width * np.linspace(0, HIGHEST_FREQUENCY, FREQUENCIES)
-    found = np.ones_like(u)
-    found[1:] = 2 / gamma(beta - 1) * (u[1:] / 2) ** (beta - 1) * kv(beta - 1, u[1:])
-    return torch.from_numpy(found)
 
 
 def point_fluxes(preset: ScenePreset, columns: Columns) -> list[Points]:
@@ -403,18 +371,6 @@ def point_fluxes(preset: ScenePreset, columns: Columns) -> list[Points]:
 def _binned(image: Tensor, factor: int) -> Tensor:
     """Flux in pixels from flux in their parts."""
     return image if factor == 1 else bin_pixels(image, factor) * factor**2
-
-
-def _fast_size(size: int) -> int:
-    """The next size of a Fourier transform that has small factors alone."""
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1 and size % 2 == 0:
-            return size
-        size += 1
 
 
 def _from_file(name: str, where: str) -> Tensor:
