@@ -28,6 +28,9 @@ FINEST = 32
 GAUSS = 1 / math.sqrt(3)
 """Of Gauss's rule of two points, in halves of its interval."""
 
+AT_ONCE = 2 * FINEST * FINEST
+"""Parts of sub-pixels whose light is computed at once: of several sub-pixels, as loops over four places are slow."""
+
 COLUMNS = 15
 """Of a component: see `Scene`."""
 RADIUS, B, E1, E2, OVER_AXES, OVER_R2, HALF_POWER, REACH2 = range(8)
@@ -57,9 +60,10 @@ class Scene(NamedTuple):
 class Room(NamedTuple):
     """Arrays that are written again and again.
 
-    Of a row or of the parts of a sub-pixel: positions ``x`` and ``y`` in the image and ``u`` and ``v`` in the source plane,
+    Of a row or of the parts of sub-pixels: positions ``x`` and ``y`` in the image and ``u`` and ``v`` in the source plane,
     ``square`` of the radius, ``power``, ``found``, ``parts`` and widths of sub-pixels ``stretch``, each (W,); ``bits``
-    (W,) int32; ``bent`` (2, W).
+    (W,) int32; ``bent`` (2, W). Of sub-pixels that are divided: their ``cells``, numbers of parts along a ``side`` and
+    which of them are ``near`` a component, int64.
     """
 
     x: Any
@@ -73,19 +77,23 @@ class Room(NamedTuple):
     stretch: Any
     bits: Any
     bent: Any
+    cells: Any
+    side: Any
+    near: Any
 
 
 def make_room(width: int) -> Room:
     """Return the arrays for rows of so many sub-pixels."""
-    size = max(width, FINEST * FINEST)
+    size = max(width, AT_ONCE)
     x, y, u, v, square, power, found, parts, stretch = (np.empty(size, np.float32) for _ in range(9))
     bits, bent = np.empty(size, np.int32), np.empty((2, size), np.float32)
-    return Room(x, y, u, v, square, power, found, parts, stretch, bits, bent)
+    cells, side, near = (np.empty(size, np.int64) for _ in range(3))
+    return Room(x, y, u, v, square, power, found, parts, stretch, bits, bent, cells, side, near)
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
-def brightness(c: Any, dx: Any, dy: Any, width: Any, room: Room) -> bool:
-    """Write the surface brightness of a component at places, and the parts that sub-pixels there need.
+def brightness(c: Any, dx: Any, dy: Any, room: Room) -> bool:
+    """Write the surface brightness of a component at places, without its arms.
 
     Parameters
     ----------
@@ -93,34 +101,29 @@ def brightness(c: Any, dx: Any, dy: Any, width: Any, room: Room) -> bool:
         The component, a row of `Scene.components`.
     dx, dy
         Positions from the centre of the component, in its plane, arcsec, (M,).
-    width
-        Of the sub-pixels in that plane, arcsec, (M,).
     room
         Written: ``found``, brightness relative to that on a ring, or at the centre of a Sérsic profile, which keeps most
-        digits where it is brightest; and ``parts`` along either side, with fractions.
+        digits where it is brightest; and what `parts_needed` and `add_arms` read.
 
     Returns
     -------
     Whether any place is within the component's reach; otherwise nothing is written.
     """
     count = len(dx)
-    square, power, found, parts = room.square, room.power, room.found, room.parts
-    e1, e2, over_axes = c[E1], c[E2], c[OVER_AXES]
+    square, power, found = room.square, room.power, room.found
+    e1, e2, over_axes, reach2 = c[E1], c[E2], c[OVER_AXES], c[REACH2]
     nearest = np.float32(np.inf)
     for j in range(count):
         u, v = dx[j] - (e1 * dx[j] + e2 * dy[j]), dy[j] - (e2 * dx[j] - e1 * dy[j])
         square[j] = max((u * u + v * v) * over_axes, LEAST)
         nearest = min(nearest, square[j])
-    if nearest > c[REACH2]:
+    if nearest > reach2:
         return False
-    sharp = c[SHARPNESS] * OVER_STEEP
-    reach2 = c[REACH2]
     if c[RING] > ZERO:
         radius, over_width = c[RADIUS], ONE / c[RING]
         for j in range(count):
             across = (np.sqrt(square[j]) - radius) * over_width
             found[j] = -HALF * across * across
-            parts[j] = sharp * width[j] * over_width
         exp(found[:count], room.bits[:count], found[:count])
         return True
     over_r2, half_power, b = c[OVER_R2], c[HALF_POWER], c[B]
@@ -133,7 +136,34 @@ def brightness(c: Any, dx: Any, dy: Any, width: Any, room: Room) -> bool:
     for j in range(count):
         found[j] = -b * power[j]
     exp(found[:count], room.bits[:count], found[:count])
-    factor, over_middle = TWO * half_power * b, np.float32(math.exp(b))
+    for j in range(count):
+        found[j] = found[j] if square[j] <= reach2 else ZERO
+    return True
+
+
+@numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
+def parts_needed(c: Any, width: Any, room: Room) -> None:
+    """Write the parts along either side, with fractions, that sub-pixels need at the places of `brightness`.
+
+    Parameters
+    ----------
+    c
+        The component, a row of `Scene.components`.
+    width
+        Of the sub-pixels in its plane, arcsec, (M,).
+    room
+        As `brightness` left it. Written: ``parts``.
+    """
+    count = len(width)
+    square, power, found, parts = room.square, room.power, room.found, room.parts
+    sharp = c[SHARPNESS] * OVER_STEEP
+    if c[RING] > ZERO:
+        over_width = ONE / c[RING]
+        for j in range(count):
+            parts[j] = sharp * width[j] * over_width
+        return
+    b = c[B]
+    factor, over_middle = TWO * c[HALF_POWER] * b, np.float32(math.exp(b))
     for j in range(count):
         # A sample at the centre of a sub-pixel is off by a twenty-fourth of the second derivative.
         # Of its places, the nearest to a centre counts.
@@ -142,17 +172,13 @@ def brightness(c: Any, dx: Any, dy: Any, width: Any, room: Room) -> bool:
         slope = factor * power[j] * near
         inside = ONE if r < width[j] else min(ONE, found[j] * over_middle)
         parts[j] = np.sqrt(slope * (slope + near) * inside)
-        if square[j] > reach2:
-            found[j] = ZERO
-            parts[j] = parts[j] if r < width[j] else ZERO
-    if c[ARM] > ZERO:
-        _add_arms(c, dx, dy, room)
-    return True
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _add_arms(c: Any, dx: Any, dy: Any, room: Room) -> None:
-    """Multiply brightness at places with that of spiral arms."""
+def add_arms(c: Any, dx: Any, dy: Any, room: Room) -> None:
+    """Multiply the ``found`` of `brightness` at the same places with that of spiral arms, if the component has any."""
+    if c[ARM] <= ZERO:
+        return
     for j in range(len(dx)):
         if room.found[j] > ZERO:
             u = dx[j] - (c[E1] * dx[j] + c[E2] * dy[j])
@@ -168,7 +194,6 @@ def parts_of(wanted: float) -> int:
     return min(FINEST, 2 * math.ceil(wanted / 2))
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
 def place_of(part: int, parts: int) -> float:
     """Return where one of an even number of parts is sampled, in sub-pixels from the middle of all.
 
@@ -176,6 +201,12 @@ def place_of(part: int, parts: int) -> float:
     """
     aside = -GAUSS if part % 2 == 0 else GAUSS
     return (2 * (part // 2) + 1 + aside) / parts - 0.5
+
+
+PLACES = np.array(
+    [[place_of(part, parts) if part < parts else 0.0 for part in range(FINEST)] for parts in range(FINEST + 1)]
+)
+"""`place_of` by number of parts and part."""
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
@@ -212,13 +243,13 @@ def source_plane(lens: Any, perturbers: Any, count: int, room: Room) -> None:
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _parts_within(x: float, y: float, width: float, parts: int, room: Room) -> int:
-    """Write the positions of the parts of a sub-pixel; return their number."""
+def _parts_within(x: float, y: float, width: float, parts: int, start: int, room: Room) -> int:
+    """Write the positions of the parts of a sub-pixel from a place on; return where they end."""
     for a in range(parts):
         for b in range(parts):
-            room.x[a * parts + b] = x + width * place_of(b, parts)
-            room.y[a * parts + b] = y + width * place_of(a, parts)
-    return parts * parts
+            room.x[start + a * parts + b] = x + width * PLACES[parts, b]
+            room.y[start + a * parts + b] = y + width * PLACES[parts, a]
+    return start + parts * parts
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -257,23 +288,46 @@ def add_light(scene: Scene, grid: tuple[float, float, bool], row: Room, within: 
         for i in range(top, bottom):
             y = corner + i * width - y0
             row.y[:count] = y
-            if not brightness(c, row.x[:count], row.y[:count], row.stretch[:count], row):
+            if not brightness(c, row.x[:count], row.y[:count], row):
                 continue
             if divide:
+                parts_needed(c, row.stretch[:count], row)
+            add_arms(c, row.x[:count], row.y[:count], row)
+            if divide:
+                divided, end = 0, 0
                 for j in range(count):
                     if row.parts[j] > 1:
-                        parts = _parts_within(
-                            corner + (first + j) * width - x0, y, width, parts_of(row.parts[j]), within
-                        )
-                        if brightness(c, within.x[:parts], within.y[:parts], within.stretch[:parts], within):
-                            row.found[j] = _mean(parts, within)
-                            _add_moments(scene.flux[k], row.found[j], i, first + j, within, out)
+                        parts = parts_of(row.parts[j])
+                        if end + parts * parts > AT_ONCE:
+                            _divide(scene, (k, i, first), (divided, end), row.found, within, out)
+                            divided, end = 0, 0
+                        end = _parts_within(corner + (first + j) * width - x0, y, width, parts, end, within)
+                        within.cells[divided], within.side[divided], within.near[divided] = j, parts, divided
+                        divided += 1
+                if divided:
+                    _divide(scene, (k, i, first), (divided, end), row.found, within, out)
             for band in range(bands):
                 light = scene.flux[k, band]
                 for j in range(count):
                     out[band, i, first + j] += light * row.found[j]
     if any_lensed:
         _add_lensed(scene, grid, row, within, out)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _divide(
+    scene: Scene, which: tuple[int, int, int], counts: tuple[int, int], mean: Any, within: Room, out: Any
+) -> None:
+    """Replace the brightness of a component in sub-pixels of a row by the mean of their parts.
+
+    ``which`` component, which row and the first column of ``mean``; ``counts`` of sub-pixels and of parts.
+    """
+    k, i, first = which
+    divided, end = counts
+    c = scene.components[k]
+    if brightness(c, within.x[:end], within.y[:end], within):
+        add_arms(c, within.x[:end], within.y[:end], within)
+        _add_means(scene.flux[k], i, divided, first, mean, within, out)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -297,18 +351,29 @@ def _add_lensed(scene: Scene, grid: tuple[float, float, bool], row: Room, within
         most[:] = 0
         plain[:] = 0
         for place, k in enumerate(lensed):
-            if _brightness_at(scene, int(k), n, row):
-                for j in range(n):
-                    plain[place, j] = row.found[j]
-                    most[j] = max(most[j], row.parts[j])
+            c = scene.components[k]
+            x0, y0 = np.float32(scene.centres[k, 0]), np.float32(scene.centres[k, 1])
+            for j in range(n):
+                row.x[j], row.y[j] = row.u[j] - x0, row.v[j] - y0
+            if brightness(c, row.x[:n], row.y[:n], row):
+                if divide:
+                    parts_needed(c, row.stretch[:n], row)
+                    for j in range(n):
+                        most[j] = max(most[j], row.parts[j])
+                add_arms(c, row.x[:n], row.y[:n], row)
+                plain[place] = row.found[:n]
+        divided, end = 0, 0
         for j in range(n):
-            if divide and most[j] > 1:
-                parts = _parts_within(corner + j * width, y, width, parts_of(most[j]), within)
-                source_plane(scene.lens, scene.perturbers, parts, within)
-                for place, k in enumerate(lensed):
-                    if _brightness_at(scene, int(k), parts, within):
-                        plain[place, j] = _mean(parts, within)
-                        _add_moments(scene.flux[k], plain[place, j], i, j, within, out)
+            if most[j] > 1:
+                parts = parts_of(most[j])
+                if end + parts * parts > AT_ONCE:
+                    _divide_lensed(scene, lensed, i, divided, end, plain, within, out)
+                    divided, end = 0, 0
+                end = _parts_within(corner + j * width, y, width, parts, end, within)
+                within.cells[divided], within.side[divided] = j, parts
+                divided += 1
+        if divided:
+            _divide_lensed(scene, lensed, i, divided, end, plain, within, out)
         for place, k in enumerate(lensed):
             for band in range(bands):
                 light = scene.flux[k, band]
@@ -317,23 +382,67 @@ def _add_lensed(scene: Scene, grid: tuple[float, float, bool], row: Room, within
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _mean(count: int, room: Room) -> Any:
+def _divide_lensed(
+    scene: Scene, lensed: Any, i: int, divided: int, end: int, plain: Any, within: Room, out: Any
+) -> None:
+    """Replace the brightness of all lensed components in sub-pixels of a row by the mean of their parts."""
+    source_plane(scene.lens, scene.perturbers, end, within)
+    for place, k in enumerate(lensed):
+        c = scene.components[k]
+        x0, y0 = np.float32(scene.centres[k, 0]), np.float32(scene.centres[k, 1])
+        e1, e2, over_axes = c[E1], c[E2], c[OVER_AXES]
+        start, packed, near = 0, 0, 0
+        for cell in range(divided):
+            count = within.side[cell] ** 2
+            nearest = np.float32(np.inf)
+            for j in range(count):
+                dx, dy = within.u[start + j] - x0, within.v[start + j] - y0
+                within.x[packed + j], within.y[packed + j] = dx, dy
+                u, v = dx - (e1 * dx + e2 * dy), dy - (e2 * dx - e1 * dy)
+                nearest = min(nearest, u * u + v * v)
+            start += count
+            # What is out of reach is written over by the next.
+            if nearest * over_axes <= c[REACH2]:
+                within.near[near] = cell
+                near += 1
+                packed += count
+        if near and brightness(c, within.x[:packed], within.y[:packed], within):
+            add_arms(c, within.x[:packed], within.y[:packed], within)
+            _add_means(scene.flux[k], i, near, 0, plain[place], within, out)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _add_means(flux: Any, i: int, near: int, first: int, mean: Any, within: Room, out: Any) -> None:
+    """Write the mean brightness of the parts of sub-pixels, which is that of their cells, and move their light."""
+    start = 0
+    for place in range(near):
+        cell, side = within.cells[within.near[place]], within.side[within.near[place]]
+        mean[cell] = _mean(start, side, within)
+        _add_moments(flux, mean[cell], i, first + cell, within, out)
+        start += side * side
+
+
+@numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
+def _mean(start: int, parts: int, room: Room) -> Any:
     """Return the mean brightness of a sub-pixel's parts; write its first and second moments, in sub-pixels, to ``bent``."""
-    parts = int(math.sqrt(count) + 0.5)
     total, right, up, wide, high, across = 1e-30, 0.0, 0.0, 0.0, 0.0, 0.0
     for a in range(parts):
-        y = place_of(a, parts)
+        y = PLACES[parts, a]
+        light, first, second = 0.0, 0.0, 0.0
         for b in range(parts):
-            x, found = place_of(b, parts), room.found[a * parts + b]
-            total += found
-            right += found * x
-            up += found * y
-            wide += found * x * x
-            high += found * y * y
-            across += found * x * y
+            x, found = PLACES[parts, b], room.found[start + a * parts + b]
+            light += found
+            first += found * x
+            second += found * x * x
+        total += light
+        right += first
+        up += light * y
+        wide += second
+        high += light * y * y
+        across += first * y
     room.bent[0, 0], room.bent[0, 1] = right / total, wide / total
     room.bent[1, 0], room.bent[1, 1], room.bent[0, 2] = up / total, high / total, across / total
-    return np.float32(total / count)
+    return np.float32(total / (parts * parts))
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -361,15 +470,6 @@ def _add_moments(flux: Any, found: Any, i: int, j: int, room: Room, out: Any) ->
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _brightness_at(scene: Scene, k: int, count: int, room: Room) -> bool:
-    """Write the brightness of a component at places ``u`` and ``v`` of the room, as `brightness` does."""
-    x0, y0 = np.float32(scene.centres[k, 0]), np.float32(scene.centres[k, 1])
-    for j in range(count):
-        room.x[j], room.y[j] = room.u[j] - x0, room.v[j] - y0
-    return brightness(scene.components[k], room.x[:count], room.y[:count], room.stretch[:count], room)
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
 def add_images(starts: Any, scenes: Scene, grid: tuple[float, float, bool], row: Room, within: Room, out: Any) -> None:
     """Add the light of all images' components to their sub-pixels.
 
@@ -384,7 +484,6 @@ def add_images(starts: Any, scenes: Scene, grid: tuple[float, float, bool], row:
     out
         Added to: (N, bands, n, n).
     """
-    within.stretch[:] = 0
     for image in range(len(out)):
         own = slice(starts[0, image], starts[0, image + 1])
         beside = slice(starts[1, image], starts[1, image + 1])
