@@ -92,7 +92,7 @@ def make_room(width: int) -> Room:
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
-def brightness(c: Any, dx: Any, dy: Any, room: Room) -> bool:
+def brightness(c: Any, dx: Any, dy: Any, room: Room) -> tuple[int, int]:
     """Write the surface brightness of a component at places, without its arms.
 
     Parameters
@@ -107,42 +107,47 @@ def brightness(c: Any, dx: Any, dy: Any, room: Room) -> bool:
 
     Returns
     -------
-    Whether any place is within the component's reach; otherwise nothing is written.
+    The first place within the component's reach and the one after the last, or twice 0: the others are not written.
     """
     count = len(dx)
-    square, power, found = room.square, room.power, room.found
+    square = room.square[:count]
     e1, e2, over_axes, reach2 = c[E1], c[E2], c[OVER_AXES], c[REACH2]
-    nearest = np.float32(np.inf)
     for j in range(count):
         u, v = dx[j] - (e1 * dx[j] + e2 * dy[j]), dy[j] - (e2 * dx[j] - e1 * dy[j])
         square[j] = max((u * u + v * v) * over_axes, LEAST)
-        nearest = min(nearest, square[j])
-    if nearest > reach2:
-        return False
+    first, last = 0, count
+    while first < count and square[first] > reach2:
+        first += 1
+    while last > first and square[last - 1] > reach2:
+        last -= 1
+    if first == last:
+        return 0, 0
+    square, found, bits = room.square[first:last], room.found[first:last], room.bits[first:last]
     if c[RING] > ZERO:
         radius, over_width = c[RADIUS], ONE / c[RING]
-        for j in range(count):
+        for j in range(len(found)):
             across = (np.sqrt(square[j]) - radius) * over_width
             found[j] = -HALF * across * across
-        exp(found[:count], room.bits[:count], found[:count])
-        return True
+        exp(found, bits, found)
+        return first, last
     over_r2, half_power, b = c[OVER_R2], c[HALF_POWER], c[B]
-    for j in range(count):
+    power = room.power[first:last]
+    for j in range(len(power)):
         power[j] = square[j] * over_r2
-    log(power[:count], room.bits[:count], power[:count])
-    for j in range(count):
-        power[j] *= half_power
-    exp(power[:count], room.bits[:count], power[:count])
-    for j in range(count):
+    log(power, bits, power)
+    for j in range(len(power)):
+        power[j] = half_power * power[j]
+    exp(power, bits, power)
+    for j in range(len(power)):
         found[j] = -b * power[j]
-    exp(found[:count], room.bits[:count], found[:count])
-    for j in range(count):
+    exp(found, bits, found)
+    for j in range(len(found)):
         found[j] = found[j] if square[j] <= reach2 else ZERO
-    return True
+    return first, last
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
-def parts_needed(c: Any, width: Any, room: Room) -> None:
+def parts_needed(c: Any, width: Any, span: tuple[int, int], room: Room) -> None:
     """Write the parts along either side, with fractions, that sub-pixels need at the places of `brightness`.
 
     Parameters
@@ -151,35 +156,40 @@ def parts_needed(c: Any, width: Any, room: Room) -> None:
         The component, a row of `Scene.components`.
     width
         Of the sub-pixels in its plane, arcsec, (M,).
+    span
+        What `brightness` returned.
     room
-        As `brightness` left it. Written: ``parts``.
+        As `brightness` left it. Written: ``parts`` within the span.
     """
-    count = len(width)
-    square, power, found, parts = room.square, room.power, room.found, room.parts
+    first, last = span
+    square, power, found = room.square[first:last], room.power[first:last], room.found[first:last]
+    parts, width = room.parts[first:last], width[first:last]
     sharp = c[SHARPNESS] * OVER_STEEP
     if c[RING] > ZERO:
         over_width = ONE / c[RING]
-        for j in range(count):
+        for j in range(len(parts)):
             parts[j] = sharp * width[j] * over_width
         return
     b = c[B]
     factor, over_middle = TWO * c[HALF_POWER] * b, np.float32(math.exp(b))
-    for j in range(count):
+    for j in range(len(parts)):
         # A sample at the centre of a sub-pixel is off by a twenty-fourth of the second derivative.
         # Of its places, the nearest to a centre counts.
+        wide = width[j]
         r = np.sqrt(square[j])
-        near = sharp * width[j] / max(r - HALF * width[j], TENTH * width[j] + SMALLEST)
+        near = sharp * wide / max(r - HALF * wide, TENTH * wide + SMALLEST)
         slope = factor * power[j] * near
-        inside = ONE if r < width[j] else min(ONE, found[j] * over_middle)
+        inside = min(ONE, found[j] * over_middle)
+        inside = ONE if r < wide else inside
         parts[j] = np.sqrt(slope * (slope + near) * inside)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def add_arms(c: Any, dx: Any, dy: Any, room: Room) -> None:
+def add_arms(c: Any, dx: Any, dy: Any, span: tuple[int, int], room: Room) -> None:
     """Multiply the ``found`` of `brightness` at the same places with that of spiral arms, if the component has any."""
     if c[ARM] <= ZERO:
         return
-    for j in range(len(dx)):
+    for j in range(span[0], span[1]):
         if room.found[j] > ZERO:
             u = dx[j] - (c[E1] * dx[j] + c[E2] * dy[j])
             v = dy[j] - (c[E2] * dx[j] - c[E1] * dy[j])
@@ -203,7 +213,7 @@ def place_of(part: int, parts: int) -> float:
     return (2 * (part // 2) + 1 + aside) / parts - 0.5
 
 
-PLACES = np.array(
+PLACES = np.float32(
     [[place_of(part, parts) if part < parts else 0.0 for part in range(FINEST)] for parts in range(FINEST + 1)]
 )
 """`place_of` by number of parts and part."""
@@ -225,14 +235,16 @@ def source_plane(lens: Any, perturbers: Any, count: int, room: Room) -> None:
     room
         Written: ``u`` and ``v``.
     """
-    x, y, u, v, bent = room.x, room.y, room.u, room.v, room.bent
+    x, y, u, v, bent = room.x[:count], room.y[:count], room.u[:count], room.v[:count], room.bent
+    x0, y0, gamma1, gamma2 = lens[0], lens[1], lens[7], lens[8]
     for j in range(count):
-        u[j], v[j] = x[j] - lens[0], y[j] - lens[1]
-    deflect((lens[2], lens[3], lens[4], lens[5], lens[6]), u[:count], v[:count], bent)
-    gamma1, gamma2 = lens[7], lens[8]
+        u[j], v[j] = x[j] - x0, y[j] - y0
+    deflect((lens[2], lens[3], lens[4], lens[5], lens[6]), u, v, bent)
+    right, up = bent[0, :count], bent[1, :count]
     for j in range(count):
-        u[j] = x[j] - bent[0, j] - (gamma1 * x[j] + gamma2 * y[j])
-        v[j] = y[j] - bent[1, j] - (gamma2 * x[j] - gamma1 * y[j])
+        u[j] = x[j] - right[j] - (gamma1 * x[j] + gamma2 * y[j])
+    for j in range(count):
+        v[j] = y[j] - up[j] - (gamma2 * x[j] - gamma1 * y[j])
     for k in range(len(perturbers)):
         x0, y0, theta_E = perturbers[k, 0], perturbers[k, 1], perturbers[k, 2]
         for j in range(count):
@@ -245,11 +257,16 @@ def source_plane(lens: Any, perturbers: Any, count: int, room: Room) -> None:
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _parts_within(x: float, y: float, width: float, parts: int, start: int, room: Room) -> int:
     """Write the positions of the parts of a sub-pixel from a place on; return where they end."""
+    end = start + parts * parts
+    xs, ys = room.x[start:end], room.y[start:end]
+    for b in range(parts):
+        xs[b] = x + width * PLACES[parts, b]
     for a in range(parts):
+        level = np.float32(y + width * PLACES[parts, a])
         for b in range(parts):
-            room.x[start + a * parts + b] = x + width * PLACES[parts, b]
-            room.y[start + a * parts + b] = y + width * PLACES[parts, a]
-    return start + parts * parts
+            ys[a * parts + b] = level
+            xs[a * parts + b] = xs[b]
+    return end
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -288,14 +305,13 @@ def add_light(scene: Scene, grid: tuple[float, float, bool], row: Room, within: 
         for i in range(top, bottom):
             y = corner + i * width - y0
             row.y[:count] = y
-            if not brightness(c, row.x[:count], row.y[:count], row):
-                continue
+            span = brightness(c, row.x[:count], row.y[:count], row)
             if divide:
-                parts_needed(c, row.stretch[:count], row)
-            add_arms(c, row.x[:count], row.y[:count], row)
+                parts_needed(c, row.stretch[:count], span, row)
+            add_arms(c, row.x[:count], row.y[:count], span, row)
             if divide:
                 divided, end = 0, 0
-                for j in range(count):
+                for j in range(span[0], span[1]):
                     if row.parts[j] > 1:
                         parts = parts_of(row.parts[j])
                         if end + parts * parts > AT_ONCE:
@@ -308,7 +324,7 @@ def add_light(scene: Scene, grid: tuple[float, float, bool], row: Room, within: 
                     _divide(scene, (k, i, first), (divided, end), row.found, within, out)
             for band in range(bands):
                 light = scene.flux[k, band]
-                for j in range(count):
+                for j in range(span[0], span[1]):
                     out[band, i, first + j] += light * row.found[j]
     if any_lensed:
         _add_lensed(scene, grid, row, within, out)
@@ -325,8 +341,10 @@ def _divide(
     k, i, first = which
     divided, end = counts
     c = scene.components[k]
-    if brightness(c, within.x[:end], within.y[:end], within):
-        add_arms(c, within.x[:end], within.y[:end], within)
+    span = brightness(c, within.x[:end], within.y[:end], within)
+    if span[1]:
+        _darken_outside(span, end, within)
+        add_arms(c, within.x[:end], within.y[:end], span, within)
         _add_means(scene.flux[k], i, divided, first, mean, within, out)
 
 
@@ -355,13 +373,14 @@ def _add_lensed(scene: Scene, grid: tuple[float, float, bool], row: Room, within
             x0, y0 = np.float32(scene.centres[k, 0]), np.float32(scene.centres[k, 1])
             for j in range(n):
                 row.x[j], row.y[j] = row.u[j] - x0, row.v[j] - y0
-            if brightness(c, row.x[:n], row.y[:n], row):
-                if divide:
-                    parts_needed(c, row.stretch[:n], row)
-                    for j in range(n):
-                        most[j] = max(most[j], row.parts[j])
-                add_arms(c, row.x[:n], row.y[:n], row)
-                plain[place] = row.found[:n]
+            span = brightness(c, row.x[:n], row.y[:n], row)
+            if divide:
+                parts_needed(c, row.stretch[:n], span, row)
+                for j in range(span[0], span[1]):
+                    most[j] = max(most[j], row.parts[j])
+            add_arms(c, row.x[:n], row.y[:n], span, row)
+            for j in range(span[0], span[1]):
+                plain[place, j] = row.found[j]
         divided, end = 0, 0
         for j in range(n):
             if most[j] > 1:
@@ -391,24 +410,39 @@ def _divide_lensed(
         c = scene.components[k]
         x0, y0 = np.float32(scene.centres[k, 0]), np.float32(scene.centres[k, 1])
         e1, e2, over_axes = c[E1], c[E2], c[OVER_AXES]
+        squares = within.square.view(np.int32)
         start, packed, near = 0, 0, 0
         for cell in range(divided):
             count = within.side[cell] ** 2
-            nearest = np.float32(np.inf)
+            us, vs = within.u[start : start + count], within.v[start : start + count]
+            dx, dy = within.x[packed : packed + count], within.y[packed : packed + count]
             for j in range(count):
-                dx, dy = within.u[start + j] - x0, within.v[start + j] - y0
-                within.x[packed + j], within.y[packed + j] = dx, dy
-                u, v = dx - (e1 * dx + e2 * dy), dy - (e2 * dx - e1 * dy)
-                nearest = min(nearest, u * u + v * v)
+                dx[j], dy[j] = us[j] - x0, vs[j] - y0
+                u, v = dx[j] - (e1 * dx[j] + e2 * dy[j]), dy[j] - (e2 * dx[j] - e1 * dy[j])
+                within.square[j] = (u * u + v * v) * over_axes
+            # Numbers above zero are in the order of their bits, of which a processor finds the least of several at once.
+            nearest = squares[0]
+            for j in range(count):
+                nearest = min(nearest, squares[j])
+            squares[0] = nearest
             start += count
             # What is out of reach is written over by the next.
-            if nearest * over_axes <= c[REACH2]:
+            if not within.square[0] > c[REACH2]:
                 within.near[near] = cell
                 near += 1
                 packed += count
-        if near and brightness(c, within.x[:packed], within.y[:packed], within):
-            add_arms(c, within.x[:packed], within.y[:packed], within)
+        span = brightness(c, within.x[:packed], within.y[:packed], within)
+        if span[1]:
+            _darken_outside(span, packed, within)
+            add_arms(c, within.x[:packed], within.y[:packed], span, within)
             _add_means(scene.flux[k], i, near, 0, plain[place], within, out)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _darken_outside(span: tuple[int, int], count: int, room: Room) -> None:
+    """Write zero where `brightness` has written nothing."""
+    room.found[: span[0]] = 0
+    room.found[span[1] : count] = 0
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -426,14 +460,16 @@ def _add_means(flux: Any, i: int, near: int, first: int, mean: Any, within: Room
 def _mean(start: int, parts: int, room: Room) -> Any:
     """Return the mean brightness of a sub-pixel's parts; write its first and second moments, in sub-pixels, to ``bent``."""
     total, right, up, wide, high, across = 1e-30, 0.0, 0.0, 0.0, 0.0, 0.0
+    xs = PLACES[parts, :parts]
     for a in range(parts):
-        y = PLACES[parts, a]
-        light, first, second = 0.0, 0.0, 0.0
+        y = xs[a]
+        lights = room.found[start + a * parts : start + (a + 1) * parts]
+        light, first, second = ZERO, ZERO, ZERO
         for b in range(parts):
-            x, found = PLACES[parts, b], room.found[start + a * parts + b]
-            light += found
-            first += found * x
-            second += found * x * x
+            moved = lights[b] * xs[b]
+            light += lights[b]
+            first += moved
+            second += moved * xs[b]
         total += light
         right += first
         up += light * y
