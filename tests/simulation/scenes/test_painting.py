@@ -174,6 +174,14 @@ def test_preset_on_the_pixels_of_a_survey():
         adapted(preset, [name for name in preset.bands if name != preset.detection_band], 50, 0.1)
 
 
+def test_a_table_of_lenses_is_refused_before_anything_is_measured(tmp_path):
+    table = tmp_path / "lenses.csv"
+    table.write_text("theta_E\n1\n")
+    preset = load_preset(CONTENT | {"population": {"table": str(table)}})
+    with pytest.raises(PresetError, match=r"takes lenses from .*lenses\.csv, .* leave out its population"):
+        adapted(preset, ["g", "i"], 48, 0.168)
+
+
 def test_noise_of_the_sky_is_that_of_the_edges():
     images = torch.randn(2, 3, 60, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     images *= torch.tensor([1.0, 4.0, 0.5]).double()[:, None, None]

@@ -10,7 +10,7 @@ from darklens.data.dataset import read_dataset
 from darklens.data.synthesis import simulate_dataset
 from darklens.errors import DataError, PresetError, UntrustedCodeError
 from darklens.simulation import Simulator, load_preset
-from darklens.simulation.columns import select
+from darklens.simulation.columns import from_frame, select
 from darklens.simulation.library import builtin_names, resolve_preset
 from darklens.simulation.scenes.presets import ScenePreset
 
@@ -248,6 +248,18 @@ def test_a_kind_of_ones_own_runs_if_it_is_trusted(tmp_path):
 def test_presets_that_cannot_be_are_refused(changes, text):
     with pytest.raises(PresetError, match=text):
         load_preset(content(**changes))
+
+
+def test_derivatives_are_refused_and_detached_tensors_make_the_image():
+    simulator = Simulator(content())
+    columns = from_frame(simulator.catalog(3))
+    image = simulator.render(columns, noise=False)
+    theta_E = torch.tensor(columns["theta_E"], requires_grad=True)
+    with pytest.raises(
+        DataError, match=r"no derivatives by any column.*detach the tensors, or take .* such as fair-hst"
+    ):
+        simulator.render(columns | {"theta_E": theta_E}, noise=False)
+    assert torch.equal(simulator.render(columns | {"theta_E": theta_E.detach()}, noise=False), image)
 
 
 def test_errors_of_use():

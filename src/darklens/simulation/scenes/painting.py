@@ -90,8 +90,13 @@ def adapted(preset: ScenePreset, bands: Sequence[str], pixels: int, pixel_scale:
     Raises
     ------
     PresetError
-        If the detection band is not among the bands.
+        If the detection band is not among the bands, or the preset takes its lenses from a table.
     """
+    if preset.population is not None:
+        raise PresetError(
+            f"preset {preset.name} takes lenses from {preset.population.table}, and what is painted is drawn behind the "
+            "galaxies of the images: leave out its population"
+        )
     if preset.detection_band not in bands:
         raise PresetError(
             f"preset {preset.name} says by its band {preset.detection_band} what is seen; the images have "

@@ -166,10 +166,14 @@ class SceneRenderer:
         Raises
         ------
         DataError
-            If derivatives are asked for.
+            If a tensor asks for derivatives, which scenes do not have.
         """
         if requires_grad(columns):
-            raise DataError(f"preset {self.preset.name}: scenes have no derivatives")
+            raise DataError(
+                f"preset {self.preset.name}: images of scenes have no derivatives by any column, as their loops are "
+                "compiled; detach the tensors, or take a preset of one band such as fair-hst or substructure-hst, whose "
+                "images without noise are differentiable by lens, source and substructure"
+            )
         if chosen is not None:
             columns = select(columns, chosen)
         expected = self.expected(columns)
