@@ -213,8 +213,9 @@ def place_of(part: int, parts: int) -> float:
     return (2 * (part // 2) + 1 + aside) / parts - 0.5
 
 
-PLACES = np.float32(
-    [[place_of(part, parts) if part < parts else 0.0 for part in range(FINEST)] for parts in range(FINEST + 1)]
+PLACES: Any = np.array(
+    [[place_of(part, parts) if part < parts else 0.0 for part in range(FINEST)] for parts in range(FINEST + 1)],
+    np.float32,
 )
 """`place_of` by number of parts and part."""
 
@@ -464,7 +465,9 @@ def _mean(start: int, parts: int, room: Room) -> Any:
     for a in range(parts):
         y = xs[a]
         lights = room.found[start + a * parts : start + (a + 1) * parts]
-        light, first, second = ZERO, ZERO, ZERO
+        light: Any = ZERO
+        first: Any = ZERO
+        second: Any = ZERO
         for b in range(parts):
             moved = lights[b] * xs[b]
             light += lights[b]
