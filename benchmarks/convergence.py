@@ -63,10 +63,12 @@ def many_more_rays() -> Iterator[None]:
         quadrature.LEVELS, quadrature.LEVELS_OF_KINKS, quadrature.KINKS = before
 
 
-def rendered(simulator: Simulator, rows: dict) -> Tensor:
-    """Expected flux (N, H, W) in e-/s as the preset samples it, a few images at a time."""
+def rendered(simulator: Simulator, rows: dict, *, compile: bool) -> Tensor:
+    """Expected flux (N, H, W) in e-/s as the preset samples it, with and without compiled kernels, a few images at a time."""
     parts = np.array_split(np.arange(len(rows["id"])), max(1, len(rows["id"]) // 16))
-    return torch.cat([simulator.render(select(rows, part), noise=False)[:, 0] for part in parts]).double()
+    images = simulator.renderer.images
+    found = [images(select(rows, part), simulator.seed, noise=False, compile=compile)[:, 0] for part in parts]
+    return torch.cat(found).double()
 
 
 def _seen(pixels: int, factor: int, taps: list[float]) -> Tensor:
@@ -100,7 +102,7 @@ def main() -> None:
             reference, others = [], {factor: [] for factor in uniform}
             if arguments.quick:
                 with many_more_rays():
-                    reference = [rendered(simulator, rows)]
+                    reference = [rendered(simulator, rows, compile=False)]
             with progress_bar(f"{name} {label}") as advance:
                 for i in range(0 if arguments.quick else count):
                     row = select(rows, np.array([i]))
@@ -110,7 +112,8 @@ def main() -> None:
                     advance(i + 1, count)
             truth = torch.cat(reference)
             sigma = noise_sigma(preset, truth, columns_of(rows, ["exposure_time"], torch.float64)[0])
-            images = {"preset": rendered(simulator, rows)}
+            images = {"preset": rendered(simulator, rows, compile=True)}
+            images["by render"] = rendered(simulator, rows, compile=False)
             images |= {f"{factor} × {factor}": torch.cat(found) for factor, found in others.items() if found}
             for what, found in images.items():
                 worst = ((found - truth) / sigma).abs().flatten(1).amax(1)

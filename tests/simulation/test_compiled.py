@@ -19,12 +19,20 @@ compiles = pytest.mark.skipif(
 )
 
 
+def apart(simulator, images, others, rows):
+    """Largest difference of images in σ of their noise: kernels sample adaptively as the noise needs, others evenly."""
+    return ((images - others)[:, 0].abs() / simulator.noise_sigma(rows, others[:, 0])).max()
+
+
 @compiles
 def test_compiled_kernels_agree_with_eager_ones():
     for name in ("model-1", "fair-hst"):
         eager, compiled = Simulator(name, seed=2), Simulator(name, seed=2, compile=True)
-        a, b = (next(iter(s.blocks(BLOCK, noise=False)))[0] for s in (eager, compiled))
-        assert (a - b).abs().max() < 3e-4 * a.max(), name
+        (a, rows), (b, _) = (next(iter(s.blocks(BLOCK, noise=False))) for s in (eager, compiled))
+        if eager.preset.adaptive:
+            assert apart(eager, b, a, rows) < 0.4
+        else:
+            assert (a - b).abs().max() < 3e-4 * a.max(), name
 
 
 @compiles
@@ -65,7 +73,10 @@ def test_fused_light_is_that_of_the_catalog(name, changes):
     images, rows = next(iter(Simulator(preset, 3, compile=True).blocks(BLOCK, noise=False, threads=1)))
     assert compiled._ready, "the kernel was used"
     plain = Simulator(preset, 3).block(0, noise=False)[0]
-    assert (images - plain).abs().max() < 1e-4 * plain.max()
+    if preset.adaptive:
+        assert apart(Simulator(preset, 3), images, plain, rows) < 0.4
+    else:
+        assert (images - plain).abs().max() < 1e-4 * plain.max()
     assert len(rows["id"]) == BLOCK
 
 
@@ -122,8 +133,8 @@ def test_kernels_that_fail_are_given_up_with_a_warning(monkeypatch):
     preset = preset_of("fair-hst")
     simulator = Simulator(preset, 3, compile=True)
     with pytest.warns(UserWarning, match="^no such operation: simulating without"):
-        images, _ = simulator.block(0, noise=False)
+        images, rows = simulator.block(0, noise=False)
     plain = Simulator(preset, 3).block(0, noise=False)[0]
-    assert (images - plain).abs().max() < 1e-4 * plain.max()
+    assert apart(simulator, images, plain, rows) < 0.4
     assert not kernels_compile("cpu")
     assert not kernels_compile("cuda")

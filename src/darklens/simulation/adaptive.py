@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from darklens.physics.psf import SIGMA_PER_FWHM
-from darklens.simulation.columns import Columns
+from darklens.simulation.columns import Columns, columns_of, select
 from darklens.simulation.compiled import deflection_sum, fused_lens
 from darklens.simulation.multilevel import sum_on_grid
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import SMOOTH
 from darklens.simulation.quadrature import Places, bordered, resolve, roughness
-from darklens.simulation.scene import main_deflection, source_light, substructure, summed, total
+from darklens.simulation.scene import main_columns, main_deflection, source_light, substructure, total
 
 Lens = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Surface brightness (N, H, W) at positions (1 or N, H, W) in arcsec, where dark matter adds a deflection in x and y."""
@@ -53,15 +54,16 @@ def adaptive_light(
     x, y = grid
     added = [] if label is None else substructure(preset, label, columns, x)
     lens = _lens(preset, columns, x, galaxies, compile)
+    of_lens = {name: columns[name] for name in main_columns(preset, columns)}
     width = preset.instrument.pixel_scale / preset.supersampling
     looped = compile and x.device.type == "cpu"
     corner = -(x.shape[-1] - 1) / 2 * width
     smooth = [sum_on_grid(part, x.shape[-1], width, compile=compile) for part in added if part.deflection in SMOOTH]
-    kinked = [deflection_sum(part, compile=compile) for part in added if part.deflection not in SMOOTH]
+    kinked = [part for part in added if part.deflection not in SMOOTH]
     nothing = (x.new_zeros(1, 1, 1),) * 2
     on_grid, borders, kinks = smooth or [nothing], [bordered(each) for each in total(smooth)] if smooth else [], None
     if kinked:
-        field = summed(kinked)(x, y)
+        field = total([deflection_sum(part, compile=compile)(x, y) for part in kinked])
         on_grid = [*smooth, field]
         # Images in a kink of the deflection may be so small that no sample shows them.
         kinks = roughness(field[0], compiled=looped) + roughness(field[1], compiled=looped)
@@ -71,15 +73,23 @@ def adaptive_light(
         at = places.positions(corner, width)
         # In one row, as short ones take a kernel longer.
         ray_x, ray_y = (each.flatten(1)[:, None] for each in at)
-        beside = [each(ray_x, ray_y) for each in kinked]
+        # Where the noise tells how many rays an image needs, it has several rows of them.
+        own = places.owners
+        parts = [part.of(own) for part in kinked] if looped else kinked
+        beside = [deflection_sum(part, compile=compile)(ray_x, ray_y) for part in parts]
         if borders:
             bx, by = (places.interpolate(each).flatten(1)[:, None] for each in borders)
             beside.append((bx, by))
-        return lens(ray_x, ray_y, *total(beside or [nothing])).view(at[0].shape)
+        source = _lens(preset, select(of_lens, own.numpy()), x, galaxies, compile) if looped else lens
+        return source(ray_x, ray_y, *total(beside or [nothing])).view(at[0].shape)
 
     instrument = preset.instrument
     sigma = None if instrument.psf_file is not None else instrument.psf_fwhm * SIGMA_PER_FWHM / width
-    return resolve(samples, rays, psf_sigma=sigma, kinks=kinks, compiled=looped)
+    noise = None
+    if looped:
+        (times,) = columns_of(columns, ["exposure_time"], torch.float64)
+        noise = instrument.background(times).to(x) / instrument.pixel_scale**2
+    return resolve(samples, rays, psf_sigma=sigma, kinks=kinks, noise=noise, compiled=looped)
 
 
 def _lens(preset: Preset, columns: Columns, like: Tensor, galaxies: Tensor | None, compile: bool) -> Lens:

@@ -64,14 +64,77 @@ def convolve(padded: Any, taps: Any, out: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
+def choose(values: Any, owners: Any, above: Any, most: int, row: int) -> Any:
+    """Return what `darklens.simulation.choosing.choose` does, ragged.
+
+    Parameters
+    ----------
+    values, owners, above, most
+        As there: (R, K), (R,), (N,) and a number.
+    row
+        Numbers in each row of what is returned.
+
+    Returns
+    -------
+    Numbers among all values (R', row), the image of each row (R',), and which of the numbers were chosen, (R', row).
+    """
+    flat, length = values.ravel(), values.shape[1]
+    counts = np.zeros(len(above), np.int64)
+    for r in range(len(owners)):
+        threshold, count = above[owners[r]], 0
+        for k in range(length):
+            count += values[r, k] > threshold
+        counts[owners[r]] += count
+    rows = 0
+    for i in range(len(above)):
+        rows += -(-min(counts[i], most) // row)
+    # A compiled kernel would be compiled anew for no row and for one.
+    fill = max(0, 2 - rows)
+    index = np.zeros((rows + fill, row), np.int64)
+    images = np.full(rows + fill, owners[0])
+    there = np.zeros((rows + fill, row), values.dtype)
+    out, r = fill, 0
+    for i in range(len(above)):
+        start = r * length
+        while r < len(owners) and owners[r] == i:
+            r += 1
+        threshold, count = above[i], min(counts[i], most)
+        if count == 0:
+            continue
+        equal = 0
+        if counts[i] > most:
+            own = np.empty(counts[i], values.dtype)
+            at = 0
+            for j in range(start, r * length):
+                if flat[j] > threshold:
+                    own[at] = flat[j]
+                    at += 1
+            threshold = np.partition(own, counts[i] - most)[counts[i] - most]
+            equal = most - np.count_nonzero(own > threshold)
+        at, j = 0, start
+        while at < count:
+            if flat[j] > threshold or (equal > 0 and flat[j] == threshold):
+                equal -= flat[j] == threshold
+                index[out + at // row, at % row] = j
+                there[out + at // row, at % row] = 1
+                at += 1
+            j += 1
+        rest = -count % row
+        images[out : out + (count + rest) // row] = i
+        out += (count + rest) // row
+        index[out - 1, row - rest :] = j - 1
+    return index, images, there
+
+
+@numba.njit(nogil=True, cache=True)
 def positions(parts: Any, offsets: Any, corner: float, width: float, out: Any) -> None:
     """Write the positions of the places in some sub-pixels.
 
     Parameters
     ----------
     parts
-        Numbers of the sub-pixels, row by row, (N, K); how many there are along each side of an image, n; and the numbers of
-        their parts along either axis, each (N, K).
+        Numbers of the sub-pixels, row by row, (N, K); how many there are along each side of an image, n; the numbers of
+        their parts along either axis, each (N, K); and the image that each row is of, (N,).
     offsets
         Places in each part, in sub-pixels from the centre of the whole, (parts, Q).
     corner, width
@@ -79,7 +142,7 @@ def positions(parts: Any, offsets: Any, corner: float, width: float, out: Any) -
     out
         Written: x and y, arcsec, (2, N, K, Q, Q).
     """
-    cells, n, column, row = parts
+    cells, n, column, row, _ = parts
     images, count = cells.shape
     nodes = offsets.shape[1]
     for i in range(images):
@@ -107,7 +170,7 @@ def interpolate(parts: Any, polynomials: Any, field: Any, out: Any) -> None:
     out
         Written: the field, (N, K, Q, Q).
     """
-    cells, n, column, row = parts
+    cells, n, column, row, owners = parts
     images, count, nodes, _ = out.shape
     wide = n + 2 * REACH
     along, sums = np.empty((TAPS, LANES), field.dtype), np.empty(LANES, field.dtype)
@@ -116,7 +179,7 @@ def interpolate(parts: Any, polynomials: Any, field: Any, out: Any) -> None:
             across, down = polynomials[column[i, k]], polynomials[row[i, k]]
             start = cells[i, k] // n * wide + cells[i, k] % n
             for a in range(TAPS):
-                _seven(across, field[i, start : start + TAPS], along[a])
+                _seven(across, field[owners[i], start : start + TAPS], along[a])
                 start += wide
             for a in range(nodes):
                 _seven(along, down[:, a], sums)
@@ -140,18 +203,6 @@ def _seven(rows: Any, weights: Any, out: Any) -> None:
         )
 
 
-@numba.njit(nogil=True, inline="always", fastmath=SUMS)
-def _three_by_three(rows: Any, weights: Any, out: Any) -> None:
-    """Write the weighted sum of three or six rows of `LANES` numbers."""
-    w0, w1, w2 = weights[0], weights[1], weights[2]
-    for b in range(LANES):
-        out[b] = w0 * rows[0, b] + w1 * rows[1, b] + w2 * rows[2, b]
-    if len(weights) == 6:
-        w0, w1, w2 = weights[3], weights[4], weights[5]
-        for b in range(LANES):
-            out[b] += w0 * rows[3, b] + w1 * rows[4, b] + w2 * rows[5, b]
-
-
 @numba.njit(nogil=True, cache=True, fastmath=SUMS)
 def deposit(parts: Any, shares: Any, light: Any, sign: int, total: Any) -> None:
     """Add light at places to sub-pixels, each of which has its share.
@@ -170,22 +221,48 @@ def deposit(parts: Any, shares: Any, light: Any, sign: int, total: Any) -> None:
     total
         Changed: sub-pixels, with a border of `REACH` if neighbours have shares, (N, ·).
     """
-    cells, n, column, row = parts
+    cells, n, column, row, owners = parts
     images, count, nodes, _ = light.shape
     taps = 1 if total.shape[1] == n * n else TAPS
     wide = n + taps - 1
-    along, sums = np.empty((nodes, LANES), light.dtype), np.empty(LANES, light.dtype)
+    sums = np.empty((TAPS, LANES), light.dtype)
     for i in range(images):
+        out = total[owners[i]]
         for k in range(count):
-            across, down = shares[column[i, k]], shares[row[i, k]]
-            for a in range(nodes):
-                _three_by_three(across, light[i, k, a], along[a])
+            across, down, own = shares[column[i, k]], shares[row[i, k]], light[i, k]
+            sums[:] = 0
+            for a in range(0, nodes, 3):
+                for b in range(0, nodes, 3):
+                    _share(across[b : b + 3], down[a : a + 3], own[a : a + 3, b : b + 3], sums)
             start = cells[i, k] // n * wide + cells[i, k] % n
             for a in range(taps):
-                _three_by_three(along, down[:, a], sums)
                 for b in range(taps):
-                    total[i, start + b] += sign * sums[b]
+                    out[start + b] += sign * sums[a, b]
                 start += wide
+
+
+@numba.njit(nogil=True, inline="always", fastmath=SUMS)
+def _share(across: Any, down: Any, light: Any, sums: Any) -> None:
+    """Add to the sums, (7, LANES), what three by three places have for them; one loop, with all else at hand."""
+    p0, p1, p2 = light[0, 0], light[0, 1], light[0, 2]
+    q0, q1, q2 = light[1, 0], light[1, 1], light[1, 2]
+    r0, r1, r2 = light[2, 0], light[2, 1], light[2, 2]
+    u, v, w = down[0], down[1], down[2]
+    u0, u1, u2, u3, u4, u5, u6 = u[0], u[1], u[2], u[3], u[4], u[5], u[6]
+    v0, v1, v2, v3, v4, v5, v6 = v[0], v[1], v[2], v[3], v[4], v[5], v[6]
+    w0, w1, w2, w3, w4, w5, w6 = w[0], w[1], w[2], w[3], w[4], w[5], w[6]
+    for b in range(LANES):
+        x, y, z = across[0, b], across[1, b], across[2, b]
+        p = p0 * x + p1 * y + p2 * z
+        q = q0 * x + q1 * y + q2 * z
+        r = r0 * x + r1 * y + r2 * z
+        sums[0, b] += u0 * p + v0 * q + w0 * r
+        sums[1, b] += u1 * p + v1 * q + w1 * r
+        sums[2, b] += u2 * p + v2 * q + w2 * r
+        sums[3, b] += u3 * p + v3 * q + w3 * r
+        sums[4, b] += u4 * p + v4 * q + w4 * r
+        sums[5, b] += u5 * p + v5 * q + w5 * r
+        sums[6, b] += u6 * p + v6 * q + w6 * r
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS)
@@ -207,21 +284,67 @@ def add_lacking(total: Any, owners: Any, starts: Any, exact: Any, rough: Any, ha
         What it has on a grid of twice the spacing, (M, h, w).
     halves
         Polynomials through seven places, a quarter of their spacing before the middle one and after it, (2, 7).
+
+    A square has at most ``2 * (2 * LANES - 6)`` places along each side.
     """
     column, row, first, second = starts
     half = exact.shape[1] // 2
-    along, before, after = np.empty(half + 6, exact.dtype), np.empty(half, exact.dtype), np.empty(half, exact.dtype)
+    # Filled up with zeros to two times LANES, as loops over so many are the fastest.
+    near, along = np.zeros((half + TAPS - 1, 2 * LANES), exact.dtype), np.zeros(3 * LANES, exact.dtype)
+    before, after = np.empty(2 * LANES, exact.dtype), np.empty(2 * LANES, exact.dtype)
     for m in range(len(owners)):
         image, left = total[owners[m]], column[m]
+        for a in range(half + TAPS - 1):
+            for b in range(half + TAPS - 1):
+                near[a, b] = rough[m, second[m] + a, first[m] + b]
         for a in range(2 * half):
-            start = second[m] + a // 2
-            _seven_rows(rough[m, start : start + TAPS, first[m] : first[m] + half + 6], halves[a % 2], along)
+            start, w = a // 2, halves[a % 2]
+            w0, w1, w2, w3, w4, w5, w6 = w[0], w[1], w[2], w[3], w[4], w[5], w[6]
+            for b in range(2 * LANES):
+                along[b] = (
+                    w0 * near[start, b]
+                    + w1 * near[start + 1, b]
+                    + w2 * near[start + 2, b]
+                    + w3 * near[start + 3, b]
+                    + w4 * near[start + 4, b]
+                    + w5 * near[start + 5, b]
+                    + w6 * near[start + 6, b]
+                )
             _seven_along(along, halves[0], before)
             _seven_along(along, halves[1], after)
             there, out = exact[m, a], image[row[m] + a]
             for b in range(half):
                 out[left + 2 * b] += there[2 * b] - before[b]
                 out[left + 2 * b + 1] += there[2 * b + 1] - after[b]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=SUMS)
+def refine(fine: Any, coarse: Any, halves: Any) -> None:
+    """Add to a grid what polynomials through one of twice the spacing have there.
+
+    Parameters
+    ----------
+    fine
+        Changed: (N, n, n), with n even.
+    coarse
+        (N, m, m), of which the first place is `REACH` of its spacings less a quarter before that of ``fine``.
+    halves
+        As of `add_lacking`.
+    """
+    images, n, _ = fine.shape
+    half = n // 2
+    along = np.empty(half + TAPS - 1, fine.dtype)
+    before, after = np.empty(half, fine.dtype), np.empty(half, fine.dtype)
+    for i in range(images):
+        for a in range(n):
+            start = a // 2
+            _seven_rows(coarse[i, start : start + TAPS], halves[a % 2], along)
+            _seven_along(along, halves[0], before)
+            _seven_along(along, halves[1], after)
+            out = fine[i, a]
+            for b in range(half):
+                out[2 * b] += before[b]
+                out[2 * b + 1] += after[b]
 
 
 @numba.njit(nogil=True, inline="always", fastmath=SUMS)

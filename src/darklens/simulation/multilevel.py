@@ -7,8 +7,10 @@ is, less what the interpolation has of it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from darklens.simulation.compiled import deflection_of_each
 from darklens.simulation.loops import REACH
 from darklens.simulation.profiles import Substructure
 from darklens.simulation.quadrature import lagrange
+from darklens.simulation.radial import RadialTables, add_whole
 from darklens.simulation.scene import most_elements
 
 NEAR = 4
@@ -26,6 +29,8 @@ arcsec at most for the subhalos of fair-hst, which changes a pixel by less than 
 fifth of the places and are off by 1e-5, with 5 by 5e-7 (``tests/simulation/test_multilevel.py``)."""
 SIDE = 2 * (2 * NEAR + 1)
 """Finer places along each side of the square around a deflector."""
+IN_CACHE = 2**18
+"""Places of the coarsest grid, of all deflectors that are added at once by loops: their deflection stays in the cache."""
 FEWEST = 8 * NEAR
 """Places along each side from which on a coarser grid is worth it."""
 
@@ -71,11 +76,16 @@ def sum_on_grid(added: Substructure, pixels: int, pixel_scale: float, *, compile
     like, images = added.weights, len(added.weights)
     sums = [tuple(like.new_zeros(images, grid.count, grid.count) for _ in range(2)) for grid in grids]
     flat, owners = added.flat()
-    step = max(1, most_elements(like) // grids[-1].count ** 2)
+    step = max(1, (IN_CACHE if _looped(like, compile) else most_elements(like)) // grids[-1].count ** 2)
     for i in range(0, len(owners), step):
         _add(flat.slice(i, i + step), owners[i : i + step], grids, sums, compile)
     total = sums[-1]
     for own in sums[-2::-1]:
+        if _looped(like, compile):
+            for near, rest in zip(own, total, strict=True):
+                loops.refine(near.numpy(), rest.numpy(), _halves().to(like).numpy())
+            total = own
+            continue
         matrix = _between(own[0].shape[-1], total[0].shape[-1], like.dtype, like.device)
         total = tuple(near + matrix @ rest @ matrix.mT for near, rest in zip(own, total, strict=True))
     return total[0][:, :pixels, :pixels], total[1][:, :pixels, :pixels]
@@ -88,9 +98,13 @@ def _add(
     coarse = grids[-1]
     everywhere = torch.arange(coarse.count, device=owners.device)
     first = [torch.zeros_like(owners)] * 2
-    known = _deflection(added, coarse, everywhere[None], everywhere[None], compile)
+    deflect = _deflection(added, grids, compile)
+    known = deflect(coarse, everywhere[None], everywhere[None])
     for field, values in zip(sums[-1], known, strict=True):
-        field.index_add_(0, owners, values)
+        if _looped(added.weights, compile):
+            add_whole(field.numpy(), owners.numpy(), values.numpy())
+        else:
+            field.index_add_(0, owners, values)
     centres = [added.parameters[name] for name in ("x0", "y0")]
     finer = torch.arange(SIDE, device=owners.device)
     for grid, fields in zip(grids[-2::-1], sums[-2::-1], strict=True):
@@ -104,8 +118,8 @@ def _add(
             first[axis] = 2 * (first[axis] + part)
             parts.append(part)
         column, row = (start[:, None] + finer for start in first)
-        exact = _deflection(added, grid, column, row, compile)
-        if compile and owners.device.type == "cpu":
+        exact = deflect(grid, column, row)
+        if _looped(added.weights, compile):
             starts = tuple(each.numpy() for each in (*first, *parts))
             halves = _halves().to(known[0]).numpy()
             for field, there, rough in zip(fields, exact, known, strict=True):
@@ -119,10 +133,27 @@ def _add(
         coarse, known = grid, exact
 
 
-def _deflection(added: Substructure, grid: _Grid, column: Tensor, row: Tensor, compile: bool) -> tuple[Tensor, Tensor]:
+def _looped(like: Tensor, compile: bool) -> bool:
+    """Whether compiled loops serve."""
+    return compile and like.device.type == "cpu"
+
+
+def _deflection(added: Substructure, grids: list[_Grid], compile: bool) -> Callable[..., tuple[Tensor, Tensor]]:
     """Deflection of M deflectors at columns (M or 1, w) and rows (M or 1, h) of a grid, (M, h, w)."""
-    x, y = (grid.corner + grid.spacing * number for number in (column, row))
-    return deflection_of_each(added, x.to(added.weights)[:, None, :], y.to(added.weights)[:, :, None], compile=compile)
+    each = partial(deflection_of_each, compile=compile)
+    tables = None
+    if _looped(added.weights, compile):
+        reach = max(max(abs(grid.corner), abs(grid.corner + grid.spacing * (grid.count - 1))) for grid in grids)
+        centres = [added.parameters[name].abs().amax() for name in ("x0", "y0")]
+        tables = RadialTables(added, each, math.hypot(*(reach + float(centre) for centre in centres)))
+
+    def deflect(grid: _Grid, column: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = ((grid.corner + grid.spacing * number).to(added.weights) for number in (column, row))
+        if tables is not None:
+            return tables.deflection(x, y)
+        return each(added, x[:, None, :], y[:, :, None])
+
+    return deflect
 
 
 @lru_cache
@@ -135,6 +166,7 @@ def _between(fine: int, coarse: int, dtype: torch.dtype, device: torch.device) -
     return matrix.to(device, dtype)
 
 
+@lru_cache
 def _halves() -> Tensor:
     """Polynomials at the two finer places amid coarse ones, (2, 7), float64."""
     return lagrange(torch.tensor([-0.25, 0.25], dtype=torch.float64))

@@ -71,6 +71,11 @@ class Substructure:
         parameters = {name: values[there] for name, values in flat.parameters.items()}
         return Substructure(self.deflection, parameters, flat.weights[there]), owners[there]
 
+    def of(self, images: Tensor) -> Substructure:
+        """Return the deflectors of some of the images, by their numbers (R,)."""
+        parameters = {name: values[images] for name, values in self.parameters.items()}
+        return Substructure(self.deflection, parameters, self.weights[images])
+
     def slice(self, start: int, stop: int) -> Substructure:
         """Return some of flat deflectors."""
         parameters = {name: values[start:stop] for name, values in self.parameters.items()}

@@ -145,7 +145,7 @@ class Simulator:
         noise
             Whether to add noise; without it images are its expectation. A row whose id and seed are those of a simulated
             image gets that image's noise again: on the same device to the bit, but for images from compiled kernels,
-            where the flux differs by rounding.
+            where the flux differs by rounding, and of presets that sample adaptively by a hundredth of the noise.
         dtype
             Of computation and images.
 
