@@ -64,7 +64,7 @@ def many_more_rays() -> Iterator[None]:
 
 
 def rendered(simulator: Simulator, rows: dict, *, compile: bool) -> Tensor:
-    """Expected flux (N, H, W) in e-/s as the preset samples it, with and without compiled kernels, a few images at a time."""
+    """Expected flux (N, H, W) in e-/s as the preset samples it, by compiled kernels or without, a few images at a time."""
     parts = np.array_split(np.arange(len(rows["id"])), max(1, len(rows["id"]) // 16))
     images = simulator.renderer.images
     found = [images(select(rows, part), simulator.seed, noise=False, compile=compile)[:, 0] for part in parts]
