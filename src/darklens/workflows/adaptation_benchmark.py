@@ -28,7 +28,7 @@ from darklens.tasks.base import known_targets
 from darklens.training.job import Job, machine, open_job_data
 from darklens.training.recipe import Recipe, load_recipe, short_name
 from darklens.usercode import named_failures
-from darklens.workflows.benchmark import Budget, begin_or_go_on, planned, run_passing_on_errors
+from darklens.workflows.benchmark import Budget, begin_or_go_on, is_evaluated, planned, run_passing_on_errors
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.options import BenchmarkOptions, EvaluationOptions
 
@@ -117,7 +117,7 @@ def benchmark_adaptation(
         try:
             with named_failures():
                 _train(plan, name, encoder, number=number, run=run)
-                if not (run / "evaluations" / "test" / "arrays.npz").is_file():
+                if not is_evaluated(run):
                     with progress_bar("evaluating") as advance:
                         evaluate_run(run, plan.folders["test"], EvaluationOptions("test"), progress=advance)
             done.setdefault((short_name(name), short_name(encoder)), []).append(run)

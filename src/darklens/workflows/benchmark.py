@@ -212,7 +212,7 @@ def benchmark(
         say(f"[{place}/{len(trainings)}] {called}")
         if without := sorted(set(plan.overrides) - set(fitting[name])):
             say(f"  its network has no {', '.join(key.removeprefix('network.') for key in without)}: left as it is")
-        new = not _is_evaluated(run)
+        new = not is_evaluated(run)
         try:
             with named_failures():
                 _train(plan, name, number, run, folders["train"], fitting[name])
@@ -226,7 +226,7 @@ def benchmark(
             failed[called] = str(error)
             say(f"  left out: {error}")
         done = [
-            path.parents[2] for path in sorted((out / "runs").glob(f"*/{EVALUATION}")) if _is_evaluated(path.parents[2])
+            path.parents[2] for path in sorted((out / "runs").glob(f"*/{EVALUATION}")) if is_evaluated(path.parents[2])
         ]
         if done and (place == len(trainings) or (new and perf_counter() >= pause_until)):
             began = perf_counter()
@@ -273,8 +273,8 @@ class _Plan:
         return fitting
 
 
-def _is_evaluated(run: Path) -> bool:
-    """Whether a run has an evaluation with what a leaderboard needs; version 0.1 kept no predictions."""
+def is_evaluated(run: Path) -> bool:
+    """Return whether a run has an evaluation with what a leaderboard needs; version 0.1 kept no predictions."""
     return (run / EVALUATION).is_file() and (run / EVALUATION).with_name("arrays.npz").is_file()
 
 
