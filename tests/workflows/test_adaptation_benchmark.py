@@ -10,6 +10,7 @@ from darklens.data.importing import import_data
 from darklens.data.layouts import open_data
 from darklens.errors import DataError
 from darklens.evaluation.bootstrap import Metric, mean_statistic
+from darklens.inference.model import load_model
 from darklens.report.adaptation_board import Adapted, compare, markdown
 from darklens.workflows import adaptation_benchmark
 from darklens.workflows.adaptation_benchmark import benchmark_adaptation
@@ -45,7 +46,7 @@ def test_rows_compare_within_an_encoder():
 
 def test_methods_are_trained_evaluated_and_compared(tmp_path, monkeypatch):
     source = write_rings(tmp_path / "source", 48, 1, bands=("i",))
-    raw = write_rings(tmp_path / "raw", 60, 2, bands=("i",))
+    raw = write_rings(tmp_path / "raw", 60, 2, bands=("g", "i"))
     import_data(open_data(raw), tmp_path / "target", fractions={"train": 0.5, "validation": 0.2, "test": 0.3}, seed=0)
     small = {key: value for key, value in TINY.items() if key not in ("preprocessing.crop", "trainer.epochs")}
     choices = BenchmarkOptions(data=str(source), target_data=str(tmp_path / "target"), encoders="finding/demo")
@@ -63,6 +64,8 @@ def test_methods_are_trained_evaluated_and_compared(tmp_path, monkeypatch):
     found = json.loads((tmp_path / "board" / "adaptation.json").read_text())
     assert {row["method"] for row in found["rows"]} == {"source-only", "adamatch", "target-supervised"}
     assert found["failed"] == {}
+    ceiling = load_model(tmp_path / "board" / "runs" / "target-supervised-demo")
+    assert ceiling.config.bands == ["i"], "it sees no more than the others"
     assert found["n"] == 18
     assert "0.879" in text
     assert text.count("<svg") == 1

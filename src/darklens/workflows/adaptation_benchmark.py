@@ -179,11 +179,19 @@ def _train(plan: _Plan, name: str, encoder: str, *, number: int, run: Path) -> N
     values = {key.replace(".", "__"): "null" if value is None else value for key, value in changes.items()}
     first = plan.choices.seed
     values |= {"resume": True, "seed": first + number, "split_seed": first if number else None}
-    target = {"target": plan.folders["target"]} if adapts else {}
+    target = {"target": plan.folders["target"]} if adapts else {"bands": _shared_bands(plan.folders)}
     line = command("adapt" if adapts else "train", name, data=data, **target, out=run, **values)
     status, last = run_passing_on_errors([sys.executable, "-m", *shlex.split(line)])
     if status:
         raise RecipeError((last or f"ended with status {status}").removeprefix("darklens: "))
+
+
+def _shared_bands(folders: Mapping[str, str]) -> str | None:
+    """The source's bands, if the target has others beside them: the ceiling sees no more than what is adapted does."""
+    source, target = (open_data(folders[name]).info.bands for name in ("source", "target"))
+    if source == target or not source or not set(source) <= set(target):
+        return None
+    return ",".join(source)
 
 
 def _train_images(recipe: Recipe, data: str, seed: int) -> int:
