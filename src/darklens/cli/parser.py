@@ -15,7 +15,14 @@ from darklens.cli.verbs import VERBS
 from darklens.errors import DarklensError
 from darklens.schema import readable_type
 
-MANY = {"predict": "paths", "find": "paths", "explain": "paths", "report": "runs", "ensemble": "runs"}
+MANY = {
+    "predict": "paths",
+    "find": "paths",
+    "superresolve": "paths",
+    "explain": "paths",
+    "report": "runs",
+    "ensemble": "runs",
+}
 """Verbs whose last positions are many paths."""
 TRUE, FALSE = "true", "false"
 OPEN = ("--network.", "--task.", "--adaptation.")
