@@ -132,8 +132,8 @@ class Preprocessing(PreprocessingOptions):
                 lenses = self._lenses(self._in_noise(cropped, noise))
             stretched = torch.cat([stretched, *self._lens_channels(cropped, lenses, noise)], dim=1)
             if self.lens_fine > 1:
-                repeated = stretched.repeat_interleave(self.lens_fine, -1).repeat_interleave(self.lens_fine, -2)
-                return torch.cat([repeated, self._fine_lens(cropped, lenses, noise)], dim=1)
+                larger = stretched.repeat_interleave(self.lens_fine, -1).repeat_interleave(self.lens_fine, -2)
+                return torch.cat([larger, self._fine_lens(cropped, lenses, noise)], dim=1)
         if self.lens_light:
             stretched = torch.cat([stretched, _beside_isophotes(cropped, noise)], dim=1)
         if self.resize is not None and stretched.shape[-1] != self.resize:

@@ -177,6 +177,13 @@ def ssim(predicted: Tensor, truth: Tensor, data_range: float) -> Tensor:
     """Return the structural similarity (N,) of images (N, C, H, W) (Wang et al. 2004), with a Gaussian window.
 
     It is the mean over places where the whole window lies in the image, as in scikit-image.
+
+    Parameters
+    ----------
+    predicted, truth
+        (N, C, H, W), in the same unit.
+    data_range
+        Span of pixel values.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure as measure
 
@@ -196,6 +203,13 @@ def multiscale_ssim(predicted: Tensor, truth: Tensor, data_range: float) -> Tens
     """Return the multi-scale structural similarity (N,) of images (N, C, H, W).
 
     Of small images, it has fewer scales (`scales`), whose weights are scaled to sum to 1.
+
+    Parameters
+    ----------
+    predicted, truth
+        (N, C, H, W), in the same unit.
+    data_range
+        Span of pixel values.
     """
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as measure
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -101,9 +101,10 @@ class DenseBlock(nn.Module):
             nn.Conv2d(width + number * growth, size, 3, padding=1) for number, size in enumerate(sizes)
         )
         for layer in self.layers:
-            nn.init.kaiming_normal_(layer.weight, a=0.2)  # type: ignore[arg-type]
-            layer.weight.data *= 0.1  # type: ignore[operator]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            weight, bias = cast(Tensor, layer.weight), cast(Tensor, layer.bias)
+            nn.init.kaiming_normal_(weight, a=0.2)
+            weight.data.mul_(0.1)
+            nn.init.zeros_(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         seen = [x]
