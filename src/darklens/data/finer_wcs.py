@@ -93,6 +93,11 @@ def kept_from(band: BandImage, shape: tuple[int, int], side: int, pixel_scale: f
     pixel_scale
         Of the images as they were read, arcsec; None if unknown.
 
+    Returns
+    -------
+    tuple of int
+        Row and column, from 0.
+
     Raises
     ------
     DataError

@@ -133,6 +133,11 @@ def chi_square(fine: Tensor, images: Tensor, response: Response, factor: int, *,
         Fine pixels along the side of a pixel.
     truth
         Fine images whose light gives the variance; by default ``fine``.
+
+    Returns
+    -------
+    torch.Tensor
+        (N,), double precision.
     """
     model = degrade(fine.double(), response.weights, factor)
     light = model if truth is None else degrade(truth.double(), response.weights, factor)
@@ -184,6 +189,11 @@ def ssim(predicted: Tensor, truth: Tensor, data_range: float) -> Tensor:
         (N, C, H, W), in the same unit.
     data_range
         Span of pixel values.
+
+    Returns
+    -------
+    torch.Tensor
+        (N,), 1 for equal images.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure as measure
 
@@ -210,6 +220,11 @@ def multiscale_ssim(predicted: Tensor, truth: Tensor, data_range: float) -> Tens
         (N, C, H, W), in the same unit.
     data_range
         Span of pixel values.
+
+    Returns
+    -------
+    torch.Tensor
+        (N,), 1 for equal images.
     """
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as measure
 
@@ -232,6 +247,11 @@ def peak_offset(predicted: Tensor, truth: Tensor, factor: int) -> Tensor:
         (N, C, H, W), bands summed.
     factor
         Fine pixels along the side of a coarser one.
+
+    Returns
+    -------
+    torch.Tensor
+        (N,), at most `PEAK_SEARCH` and a pixel.
     """
     a, b = (
         torch.nn.functional.pad(each.sum(1).double(), (1, 1, 1, 1), mode="replicate") for each in (predicted, truth)

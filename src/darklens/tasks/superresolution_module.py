@@ -58,6 +58,11 @@ class PairModule(SupervisedModule):
             (N, C, H, W), in their own unit.
         seen
             The images as the detector gave them, turned as the targets are, (N, C, h, w).
+
+        Returns
+        -------
+        Tensor
+            One number.
         """
         loss = self.task.pixel * self.task.loss(output, targets, self.current_epoch + 1)
         for network in self._features:
