@@ -35,7 +35,7 @@ def test_untrained_networks_interpolate_images_of_any_size(name, scale):
     images = torch.randn(2, 2, 15, 18)
     with torch.no_grad():
         found = network(images)
-    torch.testing.assert_close(found, bicubic(images, scale), atol=1e-2 if name == "srcnn" else 1e-5, rtol=0.1)
+    torch.testing.assert_close(found, bicubic(images, scale), atol=1e-5, rtol=1e-5)
 
 
 def test_lens_residual_begins_with_the_rendered_lens():

@@ -45,6 +45,7 @@ class SRCNN(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
         if residual:
             nn.init.zeros_(layers[-2].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(layers[-2].bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return finer images (N, outputs, H × scale, W × scale) of images (N, C, H, W)."""

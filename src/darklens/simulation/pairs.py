@@ -43,6 +43,11 @@ def paired_telescope(preset: Preset | ScenePreset, pairs: str, *, trust_code: bo
     trust_code
         Whether code that such a preset in YAML names may run.
 
+    Returns
+    -------
+    Target
+        As of `sharper`, or of `seen_by` where another preset is named.
+
     Raises
     ------
     PresetError

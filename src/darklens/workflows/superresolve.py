@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from darklens.commands import command
 from darklens.data.dataset import Cutouts
 from darklens.data.finer_wcs import finer_wcs, first_band, kept_from
 from darklens.data.layouts import open_with
@@ -49,6 +48,7 @@ def superresolve_paths(
     skip: bool = False,
     options: DataOptions = DataOptions(),
     trust_code: bool = False,
+    line: str = "",
     progress: Progress | None = None,
 ) -> Finer:
     """Write finer images of cutouts into a folder, whole or not at all, a batch at a time; return what was done.
@@ -70,6 +70,8 @@ def superresolve_paths(
         How the paths are read.
     trust_code
         Whether code that the model names may run.
+    line
+        The command, for the page.
     progress
         Called with the images done and their number.
 
@@ -95,7 +97,6 @@ def superresolve_paths(
     partial.mkdir(parents=True)
     try:
         written = _write_all(model, paths, partial, skip=skip, options=options, progress=progress)
-        line = command("superresolve", *paths, model=run, out=out, **options.given())
         _page(written, model, partial / PAGE, line)
         pl.concat(written.tables, how="diagonal_relaxed").write_csv(partial / TABLE)
         partial.replace(out)

@@ -147,9 +147,10 @@ def superresolve(
     with loading():
         from darklens.workflows.superresolve import superresolve_paths
 
+    line = command("superresolve", *paths, model=model, out=out, skip=skip or None, **options.given())
     with progress_bar("making images finer") as advance:
         finer = superresolve_paths(
-            model, paths, out, skip=skip, options=options, trust_code=trust_code, progress=advance
+            model, paths, out, skip=skip, options=options, trust_code=trust_code, line=line, progress=advance
         )
     for note in finer.notes:
         say(f"note: {note}")
