@@ -5,6 +5,7 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
+from darklens.data.options import DataOptions
 from darklens.errors import DataError
 from darklens.workflows import look as looking
 from darklens.workflows.look import look
@@ -87,3 +88,59 @@ def test_bands_of_a_single_image_are_all_drawn(tmp_path, drawn):
     fits.HDUList(hdus).writeto(tmp_path / "a.fits")
     assert "bands: G, R" in look(tmp_path, out=tmp_path / "look.png").facts
     np.testing.assert_allclose(drawn[0], image)
+
+
+def survey(folder, bands, scale=None, side=64, count=3):
+    """Cutouts with an HDU for each band, and a pixel scale (arcsec) in their headers."""
+    folder.mkdir()
+    for number in range(count):
+        hdus = [fits.ImageHDU(RNG.normal(size=(side, side)).astype(np.float32), name=band) for band in bands]
+        for hdu in hdus if scale else ():
+            hdu.header.update(CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CDELT1=-scale / 3600, CDELT2=scale / 3600)
+        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(folder / f"o{number}.fits")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("bands", "scale", "side", "model"),
+    [
+        ("GRI", 0.168, 64, "finding-hsc"),
+        (["HSC-I", "HSC-G", "HSC-R", "HSC-Z"], 0.17, 90, "finding-hsc"),
+        ("gri", 0.26, 50, "finding-ground"),
+        ("gri", 0.2, 64, "finding-ground"),
+        (["VIS", "NIR_Y", "NIR_J", "NIR_H"], 0.1, 96, "finding-euclid"),
+        (["VIS", "NIR_Y", "NIR_J", "NIR_H"], None, 96, "finding-euclid"),
+        ("gr", 0.168, 64, None),
+        (["VIS"], 0.1, 96, None),
+        (["BAND1", "BAND2", "BAND3"], 0.168, 64, None),
+    ],
+)
+def test_search_is_suggested_where_a_shipped_finder_knows_the_bands(tmp_path, monkeypatch, bands, scale, side, model):
+    monkeypatch.chdir(tmp_path)
+    folder = survey(tmp_path / "cutouts", bands, scale, side)
+    findings = look(folder)
+    expected = f"darklens find {folder} --model {model} --out candidates.csv --mosaic candidates.html"
+    assert findings.search_command == (expected if model else None)
+    assert findings.next_command.startswith("darklens predict substructure-")
+
+
+def test_suggested_search_repeats_what_was_given_with_bands_in_the_order_of_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = survey(tmp_path / "cutouts", ["HSC-G", "DES-G", "HSC-R", "HSC-I"])
+    (tmp_path / "candidates.csv").touch()
+    options = DataOptions(bands="HSC-I,HSC-R,HSC-G", pixel_scale=0.168, mask=True)
+    given = "--bands HSC-G,HSC-R,HSC-I --pixel_scale 0.168 --mask true"
+    findings = look(folder, options)
+    assert findings.search_command == (
+        f"darklens find {folder} --model finding-hsc --out candidates-2.csv --mosaic candidates.html {given}"
+    )
+    assert "--bands" not in findings.next_command
+
+
+def test_search_is_not_suggested_for_images_with_classes_other_than_lenses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = survey(tmp_path / "cutouts", "gri", 0.168, 16, 24)
+    for labels, suggested in ((("cdm", "axion"), False), (("lens", "spiral"), True), (("lens", "lens"), True)):
+        rows = "".join(f"o{number},{labels[number % 2]}\n" for number in range(24))
+        (tmp_path / "cutouts" / "table.csv").write_text(f"id,label\n{rows}")
+        assert (look(folder).search_command is not None) == suggested

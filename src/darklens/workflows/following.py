@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from darklens.commands import command
-from darklens.data.dataset import Cutouts
+from darklens.data.bands import matching
+from darklens.data.dataset import Cutouts, DatasetInfo
 from darklens.data.options import DataOptions
 from darklens.errors import DarklensError, DataError
 from darklens.inference.shipped import shipped_models
@@ -37,13 +39,49 @@ def after_looking(path: Path, cutouts: Cutouts, options: DataOptions, masked: bo
         Whether some pixels are nan or infinite, so that ``--mask`` is needed.
     """
     given = replace(options, mask=options.mask or masked).given()
+    if (labels := _labels_to_learn(cutouts)) is not None:
+        return training_command(path, len(cutouts), labels, given)
+    model = nearest_model(cutouts.info, cutouts.images.shape[-1], searching=False)
+    if model is None:
+        raise DarklensError("this installation has no trained models; install darklens again")
+    return command("predict", model, path, out=free_path("predictions.csv"), **_with_bands_of(model, cutouts, given))
+
+
+def search_command(path: Path, cutouts: Cutouts, options: DataOptions, masked: bool) -> str | None:
+    """Return the command that searches images for lenses; None if no shipped finder knows their bands.
+
+    There is none either where images have labels to learn other than that of lenses, such as kinds of dark matter.
+
+    Parameters
+    ----------
+    path
+        Where the images are.
+    cutouts
+        What they are.
+    options
+        How they were read, which the command repeats.
+    masked
+        Whether some pixels are nan or infinite, so that ``--mask`` is needed.
+    """
+    labels = _labels_to_learn(cutouts)
+    model = nearest_model(cutouts.info, cutouts.images.shape[-1], searching=True)
+    if model is None or not (labels is None or _are_of_lenses(labels)):
+        return None
+    given = _with_bands_of(model, cutouts, replace(options, mask=options.mask or masked).given())
+    out, page = free_path("candidates.csv"), free_path("candidates.html")
+    return command("find", path, model=model, out=out, mosaic=page, **given)
+
+
+def _labels_to_learn(cutouts: Cutouts) -> set[str] | None:
+    """The labels of images that a training can be suggested for: several, on all of at least 20 images."""
     labels = cutouts.catalog["label"] if "label" in cutouts.catalog.columns else None
     if labels is None or labels.null_count() or labels.n_unique() < 2 or len(labels) < FEWEST:
-        model = nearest_model(cutouts.info.pixel_scale, cutouts.images.shape[-1])
-        if "," in given.get("bands", ""):  # the model is of one band
-            del given["bands"]
-        return command("predict", model, path, out=free_path("predictions.csv"), **given)
-    return training_command(path, len(cutouts), set(labels), given)
+        return None
+    return set(labels)
+
+
+def _are_of_lenses(labels: Collection[str]) -> bool:
+    return "lens" in labels and len(labels) == 2
 
 
 def training_command(path: Path, images: int, labels: Collection[str], given: dict[str, object]) -> str:
@@ -60,7 +98,7 @@ def training_command(path: Path, images: int, labels: Collection[str], given: di
     given
         Options that the command repeats.
     """
-    recipe = SEARCH if "lens" in labels and len(labels) == 2 else RECIPE
+    recipe = SEARCH if _are_of_lenses(labels) else RECIPE
     batch = load_recipe(recipe).trainer.batch_size
     fitting = 1 << max(1, int(0.7 * images)).bit_length() - 1
     smaller = {} if fitting >= batch else {"trainer__batch_size": fitting}
@@ -120,17 +158,55 @@ def free_path(name: str) -> Path:
     return path
 
 
-def nearest_model(pixel_scale: float | None, pixels: int) -> str:
-    """Return the shipped model whose images have the pixel scale (arcsec) nearest to this one, or the number of pixels.
+def nearest_model(info: DatasetInfo, pixels: int, *, searching: bool) -> str | None:
+    """Return the shipped model whose images are most like some cutouts; None if there is none for their bands.
 
-    It is one of one band, which any cutouts have.
+    Of those that can be used, the ones that see most bands count; of these the one whose pixel scale is nearest (as a
+    ratio), or whose number of pixels is where that does not decide.
+
+    Parameters
+    ----------
+    info
+        Bands and pixel scale (arcsec) of the cutouts.
+    pixels
+        Their side.
+    searching
+        Whether the model is to find lenses, or to predict what lenses are like.
     """
     from darklens.inference.model import read_config
+    from darklens.tasks.registry import make_task
+
+    def apart(name: str) -> tuple[int, float, float]:
+        config = configs[name]
+        scales = (config.pixel_scale, info.pixel_scale)
+        ratio = abs(math.log(scales[0] / scales[1])) if scales[0] and scales[1] else 0.0
+        return -config.channels, ratio, abs(math.log(config.pixels / pixels))
 
     known = {name: read_config(folder) for name, folder in shipped_models().items()}
-    configs = {name: config for name, config in known.items() if config.channels == 1}
-    if not configs:
-        raise DarklensError("this installation has no trained models; install darklens again")
-    if pixel_scale is not None:
-        return min(configs, key=lambda name: abs((configs[name].pixel_scale or 0) - pixel_scale))
-    return min(configs, key=lambda name: abs(configs[name].pixels - pixels))
+    configs = {
+        name: config
+        for name, config in known.items()
+        if (make_task(config.task, name, learned=True).sought is not None) == searching
+        and not config.catalog
+        and _fits(config.channels, config.bands, info.bands, searching)
+    }
+    return min(configs, key=apart, default=None)
+
+
+def _fits(channels: int, own: Sequence[str], bands: Sequence[str], searching: bool) -> bool:
+    """Whether a model finds its bands; one of a single band that tells lenses apart takes any."""
+    if channels == 1 and not searching:
+        return True
+    return bool(own) and matching(own, bands) is not None
+
+
+def _with_bands_of(model: str, cutouts: Cutouts, given: dict[str, object]) -> dict[str, object]:
+    """Options of reading with the bands of a shipped model in its order, where the user chose bands at all."""
+    from darklens.inference.model import read_config
+
+    if "," not in str(given.get("bands", "")):
+        return given
+    config = read_config(shipped_models()[model])
+    places = matching(config.bands, cutouts.info.bands) if config.channels > 1 else None
+    rest = {name: value for name, value in given.items() if name != "bands"}
+    return rest if places is None else given | {"bands": ",".join(cutouts.info.bands[place] for place in places)}

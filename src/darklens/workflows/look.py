@@ -15,7 +15,7 @@ from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.errors import DamagedFileError
 from darklens.plots.pictures import drawn_images, mosaic, save, single_band
-from darklens.workflows.following import after_looking
+from darklens.workflows.following import after_looking, search_command
 
 SAMPLE = 512
 PER_CLASS = 6
@@ -23,11 +23,12 @@ PER_CLASS = 6
 
 @dataclass(frozen=True)
 class Findings:
-    """What was seen: lines of fact, lines of warning, and the next sensible command."""
+    """What was seen: lines of fact, lines of warning, the next sensible command, and the one that searches for lenses."""
 
     facts: list[str]
     warnings: list[str]
     next_command: str
+    search_command: str | None
 
 
 def look(path: Path, options: DataOptions = DataOptions(), out: Path | None = None) -> Findings:
@@ -59,6 +60,7 @@ def look(path: Path, options: DataOptions = DataOptions(), out: Path | None = No
         _facts(cutouts),
         [*damaged, *_warnings(images, len(cutouts), options.mask)],
         after_looking(path, cutouts, options, masked=unmasked),
+        search_command(path, cutouts, options, masked=unmasked),
     )
     if out is not None:
         pictures, captions = _chosen(cutouts)

@@ -136,6 +136,7 @@ def look(path: Path, out: Path = Path("look.png"), options: DataOptions = DataOp
         findings = look_at(path, options, out)
     say("\n".join([str(path), *(f"  {fact}" for fact in findings.facts), *(f"  ! {w}" for w in findings.warnings)]))
     say(f"  mosaic → {out}", findings.next_command)
+    _say_search(findings.search_command)
 
 
 def import_(
@@ -159,7 +160,7 @@ def import_(
     with loading():
         from darklens.data.importing import import_data
         from darklens.data.layouts import open_with
-        from darklens.workflows.following import after_looking
+        from darklens.workflows.following import after_looking, search_command
 
     cutouts = open_with(source, options)
     with progress_bar("importing") as advance:
@@ -169,6 +170,13 @@ def import_(
         f"{len(cutouts):,} images ({cutouts.info.layout}) → {out}{notes}",
         after_looking(out, cutouts, DataOptions(), masked=False),
     )
+    _say_search(search_command(out, cutouts, DataOptions(), masked=False))
+
+
+def _say_search(line: str | None) -> None:
+    """Print the command that searches images for lenses, if there is one."""
+    if line is not None:
+        say(f"to search for lenses: {line}")
 
 
 def paint(
