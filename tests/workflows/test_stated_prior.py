@@ -17,6 +17,7 @@ from darklens.evaluation.finding import shift_prior
 from darklens.inference.config import ModelConfig
 from darklens.inference.model import Ensemble, TrainedModel, save_model
 from darklens.tasks.find import Find
+from darklens.workflows import explain
 from darklens.workflows.evaluate import evaluate_run
 from darklens.workflows.explain import explain_images
 from darklens.workflows.options import EvaluationOptions, PredictionOptions
@@ -121,6 +122,28 @@ def test_figures_and_notes_are_those_of_the_prior(searched, tmp_path):
     written = predict_paths(run, [data], tmp_path / "out.parquet", choices=PredictionOptions(prior=0.6))
     assert any("a fraction of 0.6 are lenses" in note for note in written.notes)
     assert_allclose(pl.read_parquet(tmp_path / "out.parquet")["p_lens"], p["p_lens"])
+
+
+@pytest.mark.parametrize("prior", [None, 0.3])
+def test_explanations_say_for_which_prior_their_probabilities_are(searched, tmp_path, monkeypatch, prior):
+    run, _ = searched
+    paths = [write_rings(tmp_path / name, 3, seed) for name, seed in (("one", 4), ("two", 5))]
+    figures = []
+    monkeypatch.setattr(explain, "save", lambda figure, out: figures.append(figure))
+    lines, notes = explain_images(run, paths, tmp_path / "out.png", prior=prior)
+    choices = PredictionOptions(prior=prior)
+    predict_paths(run, paths, tmp_path / "out.parquet", choices=choices)
+    p = pl.read_parquet(tmp_path / "out.parquet")["p_lens"]
+    assert [line.partition(": ")[2].partition(",")[0] for line in lines] == [f"lens {each:.2g}" for each in p]
+    stated = f"probabilities are for objects of which a fraction of {prior or PRIOR:g} are lenses"
+    assert notes[-1] == f"{stated} (--prior states another); they add up to {p.sum():.3g} lenses among 6"
+    assert stated in " ".join(text.get_text() for text in figures[0].texts).replace("\n", " ")
+
+
+def test_explanations_of_other_tasks_state_no_prior(run, test_set, tmp_path):
+    images = np.load(test_set / "images.npy")[:2]
+    np.save(tmp_path / "two.npy", images)
+    assert not any("fraction" in note for note in explain_images(run, [tmp_path / "two.npy"], tmp_path / "a.png")[1])
 
 
 def test_options_without_a_prior_are_as_before():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from darklens.data.readers.files import COLOURS
 from darklens.plots.style import INK, QUIET, style
 
 CMAP = "magma"
+LINE = 60
+"""Characters of small text that fit below a pair of pictures."""
 
 
 def mosaic(
@@ -285,13 +288,22 @@ def save(figure: Any, path: Path) -> None:
 
 
 def explanation(
-    images: Sequence[np.ndarray], maps: Sequence[np.ndarray], captions: Sequence[str], pixel_scale: float | None = None
+    images: Sequence[np.ndarray],
+    maps: Sequence[np.ndarray],
+    captions: Sequence[str],
+    pixel_scale: float | None = None,
+    *,
+    note: str | None = None,
 ) -> Any:
-    """Pairs of an image and what its pixels add to the answer: red for, blue against."""
+    """Pairs of an image and what its pixels add to the answer: red for, blue against; ``note`` is written below them."""
     pairs = min(3, len(images))
     rows = -(-len(images) // pairs)
+    lines = ["red pixels speak for the answer, blue ones against it"]
+    lines += [] if note is None else textwrap.wrap(note, LINE * pairs)
+    below = 0.2 + 0.13 * (len(lines) - 1)
+    height = 1.98 * rows + below
     with style() as plt:
-        figure, axes = plt.subplots(rows, 2 * pairs, figsize=(3.4 * pairs, 1.98 * rows + 0.2), squeeze=False)
+        figure, axes = plt.subplots(rows, 2 * pairs, figsize=(3.4 * pairs, height), squeeze=False)
         for axis in axes.flat:
             axis.set_axis_off()
         for i, (image, found, caption) in enumerate(zip(images, maps, captions, strict=True)):
@@ -299,12 +311,10 @@ def explanation(
             draw_image(left, image, pixel_scale if i == 0 else None)
             left.set_title(_short(caption, 48, end=34), fontsize=8, loc="left", color=INK, fontweight="normal")
             draw_attribution(right, image, found)
-        height = 1.98 * rows + 0.2
         figure.subplots_adjust(
-            left=0.01, right=0.99, bottom=0.2 / height, top=1 - 0.24 / height, wspace=0.04, hspace=0.16
+            left=0.01, right=0.99, bottom=below / height, top=1 - 0.24 / height, wspace=0.04, hspace=0.16
         )
-        key = "red pixels speak for the answer, blue ones against it"
-        figure.text(0.01, 0.05 / height, key, fontsize=7.5, color=QUIET)
+        figure.text(0.01, 0.05 / height, "\n".join(lines), fontsize=7.5, color=QUIET, linespacing=1.25)
         return figure
 
 

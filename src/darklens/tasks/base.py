@@ -390,6 +390,11 @@ class Task(ABC):
         """Fraction of what is sought among all objects that probabilities are for; None if the task states none."""
         return None
 
+    @property
+    def prior_text(self) -> str | None:
+        """Sentence on the fraction that probabilities are for; None if the task states none."""
+        return None
+
     def with_prior(self, prior: float) -> Self:
         """Return the task with probabilities for another fraction of what is sought, by Bayes' theorem.
 

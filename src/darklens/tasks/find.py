@@ -133,6 +133,11 @@ class Find(Classify):
         """Fraction of lenses that probabilities are calibrated for."""
         return self.share if self.prior is None else self.prior
 
+    @property
+    def prior_text(self) -> str:
+        """Sentence on the fraction of lenses that probabilities are for."""
+        return f"probabilities are for objects of which a fraction of {self.stated_prior:g} are lenses"
+
     def loss(self, output: Tensor, targets: Tensor, epoch: int) -> Tensor:
         """Return the loss of the phase that an epoch is in, of both labels alike with ``balance``."""
         import torch
@@ -191,8 +196,7 @@ class Find(Classify):
     def notes(self, predicted: np.ndarray) -> list[str]:
         """Return for which prior the probabilities are."""
         return [
-            f"probabilities are for objects of which a fraction of {self.stated_prior:g} are lenses (--prior states "
-            f"another); they add up to {float(predicted[:, 1].sum()):.3g} lenses among {len(predicted):,}"
+            f"{self.prior_text} (--prior states another); they add up to {float(predicted[:, 1].sum()):.3g} lenses among {len(predicted):,}"
         ]
 
     def metrics(self, predicted: np.ndarray, truth: np.ndarray, sets: np.ndarray | None = None) -> list[Metric]:
@@ -295,8 +299,7 @@ class Find(Classify):
     def purpose(self) -> str:
         """Return what a model is for."""
         return (
-            "To rank images like those above by the probability of a lens, before people look at them; probabilities are "
-            f"for objects of which a fraction of {self.stated_prior:g} are lenses"
+            f"To rank images like those above by the probability of a lens, before people look at them; {self.prior_text}"
         )
 
     def limits(self) -> str:

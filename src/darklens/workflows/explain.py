@@ -64,6 +64,7 @@ def explain_images(
     if prior is not None:
         model = model.with_prior(prior)
     notes: list[str] = []
+    predicted: list[np.ndarray] = []
     images: list[np.ndarray] = []
     maps: list[np.ndarray] = []
     captions: list[str] = []
@@ -83,6 +84,7 @@ def explain_images(
         said = [] if catalog is None else model.catalog_notes(catalog, cutouts.where)
         strange = outlier_note(prediction.outlier_score)
         notes += [f"{path}: {note}" for note in [*adapt.notes, *said, *([strange] if strange else [])]]
+        predicted.append(prediction.array)
         targets = model.task.explained_outputs(prediction.array)
         found = model.task.captions(prediction.array)
         if prediction.outlier_score is not None:
@@ -91,5 +93,6 @@ def explain_images(
         images += list(batch[:, 0].numpy())
         maps += list(attributions(model, batch, targets, noise=sky, catalog=catalog))
         captions += [f"{name}: {what}" for name, what in zip(cutouts.ids, found, strict=True)]
-    save(explanation(images, maps, captions, model.config.pixel_scale), out)
-    return captions, notes
+    prior_text = model.task.prior_text
+    save(explanation(images, maps, captions, model.config.pixel_scale, note=prior_text), out)
+    return captions, [*notes, *model.task.notes(np.concatenate(predicted))]

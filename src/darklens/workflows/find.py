@@ -129,8 +129,8 @@ def find_lenses(
         )
     prior = model.task.stated_prior
     notes.append(
-        f"probabilities are for objects of which a fraction of {prior:g} are lenses (--prior states another); they add up "
-        f"to {table['probability'].sum():.3g} lenses among {len(table):,} images"
+        f"{model.task.prior_text} (--prior states another); they add up to "
+        f"{table['probability'].sum():.3g} lenses among {len(table):,} images"
     )
     total, stated = float(table["probability"].sum()), (prior or 0.0) * len(table)
     if total > stated + 5 * stated**0.5 + 5:
