@@ -78,7 +78,9 @@ def test_lenses_are_searched_for_where_scenes_have_them(verb, tmp_path):
     assert train.startswith("darklens train finding/demo --data scenes --out runs/scenes")
     looked = verb("look scenes")
     assert next_command(looked) == train
-    search = re.search(r"^to search for lenses: (darklens find scenes --model finding-hsc .*)$", looked, re.MULTILINE)[1]
+    search = re.search(r"^to search for lenses: (darklens find scenes --model finding-hsc .*)$", looked, re.MULTILINE)[
+        1
+    ]
     assert "192 images ranked" in verb(search)
     evaluate = next_command(verb(f"{train} {TINY} --task.prior 0.02"))
     report = next_command(verb(f"{evaluate} --count 96"))

@@ -41,7 +41,7 @@ class AddaModule(AdaptationModule):
     def training_step(self, batch: Batch) -> Tensor:
         """Step the discriminator, then the target encoder; return the encoder's loss."""
         images, _ = self.augmented(batch)
-        critic, encoder = self.optimizers()
+        critic, encoder = self.optimizers()  # type: ignore[attr-defined]
         with torch.no_grad():
             _, known = outputs_and_features(self.source, images)
         _, features = outputs_and_features(self.network, self.weak_view(batch))
@@ -56,7 +56,7 @@ class AddaModule(AdaptationModule):
         self.manual_backward(loss)
         encoder.step()
         for schedule in self.lr_schedulers():  # type: ignore[union-attr]
-            schedule.step()  # type: ignore[call-arg]
+            schedule.step()
         self.log_losses(len(images), loss=loss, domain_loss=domain)
         return loss
 

@@ -163,7 +163,7 @@ class AdaptationModule(SupervisedModule):
         training = self.network.training
         self.network.eval()
         with torch.no_grad():
-            for images in self.target.validation.split(BATCH):
+            for images in torch.split(self.target.validation, BATCH):
                 output: Tensor = self.network(self.preprocessing(images.to(self.device)))
                 yield output.float()
         self.network.train(training)

@@ -111,7 +111,7 @@ def degraded_metric(
     def compute() -> Floats:
         parts = [
             chi_square(x, y, response, factor, truth=t)
-            for x, t, y in zip(a.split(CHUNK), b.split(CHUNK), seen.split(CHUNK), strict=True)
+            for x, t, y in zip(*(torch.split(each, CHUNK) for each in (a, b, seen)), strict=True)
         ]
         return torch.cat(parts).numpy()
 
@@ -339,7 +339,7 @@ def _each(predicted: Tensor, truth: Tensor, compute: Callable[[Tensor, Tensor], 
 
     @cache
     def found() -> Floats:
-        pairs = zip(predicted.split(CHUNK), truth.split(CHUNK), strict=True)
+        pairs = zip(torch.split(predicted, CHUNK), torch.split(truth, CHUNK), strict=True)
         return torch.cat([compute(a, b).double() for a, b in pairs]).numpy()
 
     return found

@@ -110,7 +110,7 @@ def choose(values: Any, owners: Any, above: Any, most: int, row: int) -> Any:
                     own[at] = flat[j]
                     at += 1
             threshold = np.partition(own, counts[i] - most)[counts[i] - most]
-            equal = most - np.count_nonzero(own > threshold)
+            equal = int(most - np.count_nonzero(own > threshold))
         at, j = 0, start
         while at < count:
             if flat[j] > threshold or (equal > 0 and flat[j] == threshold):

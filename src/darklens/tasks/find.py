@@ -195,9 +195,8 @@ class Find(Classify):
 
     def notes(self, predicted: np.ndarray) -> list[str]:
         """Return for which prior the probabilities are."""
-        return [
-            f"{self.prior_text} (--prior states another); they add up to {float(predicted[:, 1].sum()):.3g} lenses among {len(predicted):,}"
-        ]
+        total = f"they add up to {float(predicted[:, 1].sum()):.3g} lenses among {len(predicted):,}"
+        return [f"{self.prior_text} (--prior states another); {total}"]
 
     def metrics(self, predicted: np.ndarray, truth: np.ndarray, sets: np.ndarray | None = None) -> list[Metric]:
         """Return recall before false positives, purity and completeness at the prior, calibration error, AUC."""
@@ -298,9 +297,8 @@ class Find(Classify):
 
     def purpose(self) -> str:
         """Return what a model is for."""
-        return (
-            f"To rank images like those above by the probability of a lens, before people look at them; {self.prior_text}"
-        )
+        what = "To rank images like those above by the probability of a lens, before people look at them"
+        return f"{what}; {self.prior_text}"
 
     def limits(self) -> str:
         """Return what a model is not for."""

@@ -136,7 +136,7 @@ class AdversarialModule(PairModule):
     def training_step(self, batch: Batch) -> None:  # type: ignore[override]
         """Step the network, then the one that tells its images from true ones."""
         images, targets, seen = self.turned(batch)
-        generator, discriminator = self.optimizers()  # type: ignore[misc]
+        generator, discriminator = self.optimizers()  # type: ignore[attr-defined]
         output, true = self.outputs(images, batch), self.task.standardised(targets)
         self.discriminator.requires_grad_(False)
         against = relativistic_loss(self.discriminator(output), self.discriminator(true).detach())
@@ -146,7 +146,7 @@ class AdversarialModule(PairModule):
         told = relativistic_loss(self.discriminator(true), self.discriminator(output.detach()))
         self._step(discriminator, told)
         for schedule in self.lr_schedulers():  # type: ignore[union-attr]
-            schedule.step()  # type: ignore[union-attr,call-arg]
+            schedule.step()
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
         self.log("train/discriminator", told, on_step=False, on_epoch=True, batch_size=len(images))
 

@@ -281,7 +281,9 @@ class Superresolve(Task):
         """Return images (N, C, H, W) in the unit of the targets; of samples (N, 4 C, H, W), as `output_names` has them."""
         if not self.samples:
             return output * self.scale + self.center
-        image, spread, *ends = output.split(self.channels, dim=1)
+        import torch
+
+        image, spread, *ends = torch.split(output, self.channels, dim=1)
         values = [image * self.scale + self.center, spread * self.scale]
         return _joined([*values, *(each * self.scale + self.center for each in ends)])
 
@@ -383,7 +385,7 @@ class Superresolve(Task):
         if self._seen is None:
             return None
         images = torch.from_numpy(np.asarray(self._seen, dtype=np.float32))
-        return getattr(degrading, kind)(images, self.factor).numpy() * np.float32(self.flux_ratio)  # type: ignore[no-any-return]
+        return getattr(degrading, kind)(images, self.factor).numpy() * np.float32(self.flux_ratio)
 
     def trivial(self, truth: np.ndarray) -> tuple[str, np.ndarray] | None:
         """Return bicubic interpolation, if `with_images` gave the test images."""

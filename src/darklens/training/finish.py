@@ -104,7 +104,7 @@ def calibrated(model: TrainedModel, data: TrainingData) -> TrainedModel:
     config = dataclasses.replace(model.config, calibration=dataclasses.asdict(calibration))
     if data.target is not None:  # what such a model is for; the source's images may be unlike it
         (_, known, known_statistics), (_, features, statistics) = (
-            _features(model, [{"image": part} for part in images.split(BATCH)])
+            _features(model, [{"image": part} for part in torch.split(images, BATCH)])
             for images in (data.target.sample, data.target.images.validation)
         )
     outliers = OutlierScore.fit(known, known_statistics, (features, statistics))

@@ -222,7 +222,7 @@ def open_target(
     ]
     with working("reading a sample of the target"):
         images, sample = held[chosen[0]]["image"], stream[chosen[1]]["image"]
-    description = {
+    description: dict[str, Any] = {
         "source": cutouts.info.source if cutouts.info.source.startswith("preset:") else Path(cutouts.info.source).name,
         "layout": cutouts.info.layout,
         "seed": cutouts.info.seed,

@@ -244,8 +244,8 @@ def open_training_data(
         target = _target(opened, data, unlabelled, options=options, seeds=seeds, labels=labels, trust_code=trust_code)
         opened.description["target"] = target.description
         opened.notes.extend(target.notes)
-        changed = {"unlabelled": target.stream, "target": target}
-        return dataclasses.replace(opened, seed=seed + MEMBER_STRIDE * member, **changed)
+        own_seed = seed + MEMBER_STRIDE * member
+        return dataclasses.replace(opened, seed=own_seed, unlabelled=target.stream, target=target)
     if labels is not None:
         raise RecipeError(f"--labels {labels}: are of a target, and this recipe adapts to none")
     second = _second_stream(opened, unlabelled, options)

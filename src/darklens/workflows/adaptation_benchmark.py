@@ -223,5 +223,5 @@ def _features(model: TrainedModel, data: str) -> tuple[np.ndarray, np.ndarray]:
     cutouts, truth = known_targets(model.task, cutouts.subset(np.arange(min(SHOWN, len(cutouts)))))
     adapt = adaptation(model.config, cutouts.info, cutouts.images.shape)
     images = adapt(np.asarray(cutouts.images[np.arange(len(cutouts))], dtype=np.float32))
-    found = [model.outputs_and_features(part.to(model.device))[1] for part in images.split(BATCH)]
+    found = [model.outputs_and_features(part.to(model.device))[1] for part in torch.split(images, BATCH)]
     return torch.cat(found).double().numpy(), np.asarray(truth).reshape(len(truth), -1)[:, 0]

@@ -242,9 +242,9 @@ def _measure(
     metrics += own
     figures = intervals(metrics, len(array), evaluation.seed)
     if evaluation.outliers is not None:
-        found = _outlier_metrics(model, predicted, evaluation.outliers, options.mask)
-        metrics += found.metrics
-        figures |= intervals(found.metrics, found.images, evaluation.seed)
+        told_apart = _outlier_metrics(model, predicted, evaluation.outliers, options.mask)
+        metrics += told_apart.metrics
+        figures |= intervals(told_apart.metrics, told_apart.images, evaluation.seed)
     return Measured(predicted, sets, metrics, own, figures, seconds)
 
 

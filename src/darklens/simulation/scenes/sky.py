@@ -308,7 +308,8 @@ class Sky:
         # where a point is magnified enough.
         beta = pairs.theta_E * np.minimum(1, 2 / pairs.least) * np.sqrt(pairs.radius)
         shown = np.flatnonzero(self._resolved(source, pairs.theta_E, beta))
-        source, numbers = (type(each)(*(column[shown] for column in each)) for each in (source, pairs.deflector))
+        source = Galaxies(*(column[shown] for column in source))
+        numbers = EarlyNumbers(*(column[shown] for column in pairs.deflector))
         sigma_v, theta_E, angle, z_lens, beta = (
             column[shown] for column in (pairs.sigma_v, pairs.theta_E, pairs.angle, z_lens, beta)
         )

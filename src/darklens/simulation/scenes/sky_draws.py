@@ -103,11 +103,16 @@ class Pairs(NamedTuple):
 
 def joined(rounds: Sequence[Pairs]) -> Pairs:
     """Return the pairs of all rounds, one round after the other."""
-    own = len(Pairs._fields) - 2
-    columns = [np.concatenate(parts) for parts in zip(*(pairs[:own] for pairs in rounds), strict=True)]
-    source = [np.concatenate(parts) for parts in zip(*(pairs.source for pairs in rounds), strict=True)]
-    deflector = [np.concatenate(parts) for parts in zip(*(pairs.deflector for pairs in rounds), strict=True)]
-    return Pairs(*columns, CountedNumbers(*source), EarlyNumbers(*deflector))
+
+    def column(name: str) -> Floats:
+        return np.concatenate([getattr(pairs, name) for pairs in rounds])
+
+    source, deflector = (
+        [np.concatenate(parts) for parts in zip(*(getattr(pairs, name) for pairs in rounds), strict=True)]
+        for name in ("source", "deflector")
+    )
+    own = {name: column(name) for name in Pairs._fields if name not in ("source", "deflector")}
+    return Pairs(**own, source=CountedNumbers(*source), deflector=EarlyNumbers(*deflector))
 
 
 def draw_pairs(rng: Generator, tables: Tables, theta_E: tuple[float, float]) -> Pairs:
