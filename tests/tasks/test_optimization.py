@@ -10,6 +10,7 @@ from darklens.errors import RecipeError
 from darklens.tasks import muon as own_muon
 from darklens.tasks.optimization import learning_rate_factor, make_optimizer
 from darklens.tasks.options import OptimizerOptions, ScheduleOptions
+from darklens.training.recipe import load_recipe
 
 
 def of_steps(options, steps, epochs):
@@ -31,8 +32,25 @@ def test_cosine_rises_linearly_and_falls_to_nothing():
 def test_step_falls_every_so_many_epochs_and_constant_never():
     factor = of_steps(ScheduleOptions("step", step_epochs=2, step_factor=0.5), steps=60, epochs=6)
     assert [factor(step) for step in (0, 19, 20, 39, 40)] == [1, 1, 0.5, 0.5, 0.25]
+    assert of_steps(ScheduleOptions("step"), steps=60, epochs=6)(59) == 1, "eight epochs are never over"
     constant = of_steps(ScheduleOptions("constant"), steps=60, epochs=6)
     assert {constant(step) for step in (0, 30, 59)} == {1.0}
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 10, 120])
+def test_step_falls_after_equal_parts_of_any_training(epochs):
+    factor = of_steps(ScheduleOptions("step", step_parts=3, step_factor=0.1), steps=60, epochs=epochs)
+    expected = {0: 1, 19: 1, 20: 0.1, 39: 0.1, 40: 0.01, 59: 0.01, 60: 0.01}
+    assert {step: factor(step) for step in expected} == pytest.approx(expected)
+    if epochs == 120:
+        published = of_steps(ScheduleOptions("step", step_epochs=40, step_factor=0.1), steps=60, epochs=epochs)
+        assert [factor(step) for step in range(60)] == [published(step) for step in range(60)]
+
+
+def test_rate_of_lanusse_falls_twice_however_short_the_training_is():
+    recipe = load_recipe("finding/lanusse", {"trainer.epochs": 3})
+    factor = of_steps(recipe.schedule, steps=30, epochs=recipe.trainer.epochs)
+    assert [factor(step) for step in (0, 10, 29)] == pytest.approx([1, 0.1, 0.01])
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Muon"])

@@ -224,8 +224,8 @@ def test_empty_part_of_a_file_changes_nothing(tmp_path):
     [
         ("trainer.workers", -1), ("trainer.nodes", 0), ("trainer.patience", 0), ("trainer.keep_every", 0),
         ("trainer.ema", 2.0), ("trainer.ema", -0.1), ("trainer.gradient_clip", -1.0), ("trainer.minutes", 0.0),
-        ("schedule.warmup", 2.0), ("schedule.step_epochs", 0), ("preprocessing.resize", 0), ("preprocessing.crop", 0),
-        ("preprocessing.repeat_channels", 0), ("preprocessing.repeat_channels", 65),
+        ("schedule.warmup", 2.0), ("schedule.step_epochs", 0), ("schedule.step_parts", 1), ("preprocessing.resize", 0),
+        ("preprocessing.crop", 0), ("preprocessing.repeat_channels", 0), ("preprocessing.repeat_channels", 65),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be_are_refused_by_name(key, value):

@@ -94,7 +94,11 @@ def learning_rate_factor(options: ScheduleOptions, epochs: int) -> Callable[[flo
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / max(step, 1 - warmup))))
 
     def stepped(done: float, step: float) -> float:
-        epoch = math.floor(done * epochs + 1e-9)  # a product of fractions may end just below a whole number
+        # A product of fractions may end just below a whole number.
+        if options.step_parts is not None:
+            part = min(math.floor(done * options.step_parts + 1e-9), options.step_parts - 1)
+            return float(options.step_factor**part)
+        epoch = math.floor(done * epochs + 1e-9)
         return float(options.step_factor ** (epoch // options.step_epochs))
 
     return {"cosine": cosine, "step": stepped, "constant": lambda done, step: 1.0}[options.name]

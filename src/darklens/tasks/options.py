@@ -55,15 +55,21 @@ class ScheduleOptions:
         Epochs between steps.
     step_factor
         Factor of each step.
+    step_parts
+        Equal parts of the training, whatever its length in epochs or minutes, between which there are steps; in place of
+        step_epochs.
     """
 
     name: Literal["cosine", "step", "constant"] = "cosine"
     warmup: float = 0.1
     step_epochs: int = 8
     step_factor: float = 0.1
+    step_parts: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 1:
             raise RecipeError(f"schedule.warmup is a fraction, from 0 to 1; got {self.warmup}")
         if self.step_epochs < 1:
             raise RecipeError(f"schedule.step_epochs must be at least 1; got {self.step_epochs}")
+        if self.step_parts is not None and self.step_parts < 2:
+            raise RecipeError(f"schedule.step_parts must be at least 2, with a step between them; got {self.step_parts}")
