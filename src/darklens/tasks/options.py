@@ -72,4 +72,6 @@ class ScheduleOptions:
         if self.step_epochs < 1:
             raise RecipeError(f"schedule.step_epochs must be at least 1; got {self.step_epochs}")
         if self.step_parts is not None and self.step_parts < 2:
-            raise RecipeError(f"schedule.step_parts must be at least 2, with a step between them; got {self.step_parts}")
+            raise RecipeError(
+                f"schedule.step_parts must be at least 2, with a step between them; got {self.step_parts}"
+            )
