@@ -157,13 +157,13 @@ def test_sinkhorn_divergence_becomes_optimal_transport(rng):
 
 def test_sinkhorn_divergence_has_the_gradient_of_finite_differences(rng):
     x, y = torch.tensor(rng.normal(size=(5, 2)), requires_grad=True), torch.tensor(1 + rng.normal(size=(4, 2)))
-    sinkhorn_divergence(x, y, 0.2, 300).backward()
+    sinkhorn_divergence(x, y, 0.2, 2000).backward()
     plain, step = x.detach(), 1e-5
     for place in np.ndindex(5, 2):
         moved = torch.zeros_like(plain)
         moved[place] = step
-        ends = [sinkhorn_divergence(plain + sign * moved, y, 0.2, 300).item() for sign in (1, -1)]
-        assert x.grad[place].item() == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=1e-6)
+        ends = [sinkhorn_divergence(plain + sign * moved, y, 0.2, 2000).item() for sign in (1, -1)]
+        assert x.grad[place].item() == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=1e-5)
 
 
 @settings(max_examples=10, deadline=None)

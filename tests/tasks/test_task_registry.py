@@ -64,7 +64,9 @@ def test_tasks_by_name(own):
             RecipeError, match=rf"own\.py:{name}: is no task: expected a dataclass that is derived from"
         ):
             task_class(f"{own}:{name}")
-    with pytest.raises(RecipeError, match="'regres'; there are classify, find, regress, and your own as my_task"):
+    with pytest.raises(
+        RecipeError, match="'regres'; there are classify, find, regress, superresolve, and your own as my_task"
+    ):
         task_class("regres")
 
 

@@ -272,7 +272,7 @@ def test_process_that_shares_a_benchmark_waits_for_its_images(tmp_path, monkeypa
         other.close()
 
     monkeypatch.setattr(benchmarks, "sleep", sleep)
-    monkeypatch.setattr(benchmarks, "simulate_dataset", lambda *given, out, progress: made.append(out.name))
+    monkeypatch.setattr(benchmarks, "simulate_dataset", lambda *_, out, **more: made.append(out.name))
     benchmarks._shared_images(plan, said.append)
     assert made == ["train", "test"]
 

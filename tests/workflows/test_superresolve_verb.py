@@ -143,7 +143,7 @@ def test_images_that_cannot_be_used_are_left_out_without_a_gap(model, tmp_path):
         superresolve_paths(model, [tmp_path / "a.npy"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     done = superresolve_paths(model, [tmp_path / "a.npy"], tmp_path / "out", skip=True)
-    assert (done.images, list(done.skipped)) == (1, ["0"])
+    assert (done.images, list(done.skipped)) == (1, ["a:0"])
     assert np.load(tmp_path / "out" / "a.npy").shape == (1, 1, 48, 48)
 
 

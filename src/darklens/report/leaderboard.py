@@ -388,5 +388,5 @@ def _pairs(
     for d in differences:
         known[d["first"], d["second"]] = dict(d)
         known[d["second"], d["first"]] = dict(d) | {"value": -d["value"], "low": -d["high"], "high": -d["low"]}
-    names = [row.get("recipe", row["name"]) for row in rows]
+    names = [row["recipe"] if "recipe" in row else row["name"] for row in rows]
     return [[known.get((a, b)) for b in names] for a in names]

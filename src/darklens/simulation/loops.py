@@ -269,6 +269,8 @@ def _share(across: Any, down: Any, light: Any, sums: Any) -> None:
 def add_lacking(total: Any, owners: Any, starts: Any, exact: Any, rough: Any, halves: Any) -> None:
     """Add to a grid what deflectors have there and polynomials through a coarser grid have not.
 
+    A square has at most ``2 * (2 * LANES - 6)`` places along each side.
+
     Parameters
     ----------
     total
@@ -284,8 +286,6 @@ def add_lacking(total: Any, owners: Any, starts: Any, exact: Any, rough: Any, ha
         What it has on a grid of twice the spacing, (M, h, w).
     halves
         Polynomials through seven places, a quarter of their spacing before the middle one and after it, (2, 7).
-
-    A square has at most ``2 * (2 * LANES - 6)`` places along each side.
     """
     column, row, first, second = starts
     half = exact.shape[1] // 2

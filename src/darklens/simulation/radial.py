@@ -85,7 +85,17 @@ def _through_four() -> np.ndarray:
 
 @numba.njit(nogil=True, cache=True)
 def add_whole(total: Any, owners: Any, fields: Any) -> None:
-    """Add the field of each of M deflectors, (M, h, w), to that of its image, of ``total`` (N, h, w)."""
+    """Add the field of each deflector to that of its image.
+
+    Parameters
+    ----------
+    total
+        Changed: the sum over deflectors, (N, h, w).
+    owners
+        Image of each deflector, (M,).
+    fields
+        Of each, (M, h, w).
+    """
     for m in range(len(owners)):
         out, own = total[owners[m]].ravel(), fields[m].ravel()
         for i in range(len(own)):

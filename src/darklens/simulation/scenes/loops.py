@@ -186,7 +186,19 @@ def parts_needed(c: Any, width: Any, span: tuple[int, int], room: Room) -> None:
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def add_arms(c: Any, dx: Any, dy: Any, span: tuple[int, int], room: Room) -> None:
-    """Multiply the ``found`` of `brightness` at the same places with that of spiral arms, if the component has any."""
+    """Multiply the brightness of a component along a row with that of its spiral arms, if it has any.
+
+    Parameters
+    ----------
+    c
+        Numbers of the component.
+    dx, dy
+        Places from its centre, as `brightness` had them.
+    span
+        First place and the one after the last.
+    room
+        Its ``found`` is changed, and its ``square`` is what `brightness` left there.
+    """
     if c[ARM] <= ZERO:
         return
     for j in range(span[0], span[1]):

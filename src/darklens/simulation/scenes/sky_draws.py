@@ -126,6 +126,11 @@ def draw_pairs(rng: Generator, tables: Tables, theta_E: tuple[float, float]) -> 
         Those of the preset.
     theta_E
         Lowest and highest Einstein radius, arcsec.
+
+    Returns
+    -------
+    Pairs
+        As many as there are, most often a few in a thousand.
     """
     numbers = np.empty((5, PROPOSALS))
     for row in range(3):
@@ -163,6 +168,11 @@ def redshifts(gamma: Floats, i: Floats, highest: float) -> Floats:
         Magnitudes, (N,).
     highest
         Redshift that none exceeds.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N,), at least 0.02.
     """
     found: Floats = (gamma * (0.0417 * i - 0.744).clip(0.02)).clip(0.02, highest)
     return found
