@@ -26,6 +26,7 @@ LAYERS = [
     {"models"},
     {"evaluation"},
     {"plots"},
+    {"pretraining"},
     {"tasks"},
     {"inference"},
     {"adaptation"},

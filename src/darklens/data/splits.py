@@ -112,7 +112,13 @@ def named_splits(column: pl.Series) -> pl.Series:
     return lower.replace(SPLIT_NAMES).zip_with(lower.is_in(list(SPLIT_NAMES)), names).rename("split")
 
 
-def ensure_split(catalog: pl.DataFrame, seed: int, fractions: Mapping[str, float] = FRACTIONS) -> pl.DataFrame:
+def ensure_split(
+    catalog: pl.DataFrame,
+    seed: int,
+    fractions: Mapping[str, float] = FRACTIONS,
+    *,
+    stratify: str | None = "label",
+) -> pl.DataFrame:
     """Return the catalogue with a column ``split`` that has training and validation rows.
 
     A column that is there is kept; if it has no validation rows, `FRACTIONS` of its training rows become such.
@@ -125,6 +131,8 @@ def ensure_split(catalog: pl.DataFrame, seed: int, fractions: Mapping[str, float
         Seed of the random assignment, 0 or above.
     fractions
         Fraction of each split by its name, for a catalogue without the column.
+    stratify
+        Column with the class, as of `split_rows`.
 
     Returns
     -------
@@ -137,7 +145,8 @@ def ensure_split(catalog: pl.DataFrame, seed: int, fractions: Mapping[str, float
         If the catalogue's own column has unknown names or no training rows, or a split would be empty.
     """
     if "split" not in catalog.columns:
-        return catalog.with_columns(pl.Series("split", split_rows(catalog, fractions, seed).tolist(), dtype=pl.String))
+        split = split_rows(catalog, fractions, seed, stratify=stratify)
+        return catalog.with_columns(pl.Series("split", split.tolist(), dtype=pl.String))
     catalog = catalog.with_columns(named_splits(catalog["split"]))
     if unknown := sorted(set(catalog["split"].drop_nulls()) - set(SPLIT_NAMES.values())):
         raise DataError(f"the catalogue's column 'split' says {unknown[0]!r}; expected train, validation or test")
@@ -147,5 +156,5 @@ def ensure_split(catalog: pl.DataFrame, seed: int, fractions: Mapping[str, float
     if not len(train):
         raise DataError("the catalogue's column 'split' names no row 'train'")
     split = catalog["split"].to_numpy().astype(object)
-    split[train] = split_rows(catalog[train], FRACTIONS, seed)
+    split[train] = split_rows(catalog[train], FRACTIONS, seed, stratify=stratify)
     return catalog.with_columns(pl.Series("split", split.tolist(), dtype=pl.String))

@@ -22,7 +22,9 @@ LEAST_THRESHOLD = 1e-6
 
 
 def last_linear(network: nn.Module) -> nn.Linear | None:
-    """The layer that turns a network's features into its answer."""
+    """The layer that turns a network's features into its answer; None of a network that calls itself ``headless``."""
+    if getattr(network, "headless", False):
+        return None
     layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
     return layers[-1] if layers else None
 

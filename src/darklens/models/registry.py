@@ -27,6 +27,8 @@ from darklens.models.nafnet import NAFNet
 from darklens.models.rrdb import RRDBNet
 from darklens.models.srcnn import SRCNN
 from darklens.models.upconv import MAEUpconv
+from darklens.models.masked import MaskedAutoencoder
+from darklens.models.patches import patch_transformer
 from darklens.schema import typed_arguments
 from darklens.usercode import is_reference, load_function
 
@@ -49,6 +51,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "nafnet": NAFNet,
     "flow": Flow,
     "lens-residual": LensResidual,
+    "patch-transformer": patch_transformer,
+    "masked-autoencoder": MaskedAutoencoder,
 }
 
 
@@ -164,6 +168,25 @@ def has_learned_weights(name: str, options: Mapping[str, Any]) -> bool:
     values |= options
     asked = [values[option] for option in ("pretrained", "weights") if option in values]
     return any(asked) if asked else is_reference(name)
+
+
+def refuses_constant(name: str, options: Mapping[str, Any]) -> bool:
+    """Return whether a network cannot learn from images without contrast: its option ``masking`` is informative.
+
+    Parameters
+    ----------
+    name
+        One of `NETWORKS`, or a user's own, ``file.py:Class``, whose code is run.
+    options
+        Values by name; those that are not given have their defaults.
+
+    Raises
+    ------
+    ModelError
+        If there is no such network.
+    """
+    masking = inspect.signature(network_class(name)).parameters.get("masking")
+    return masking is not None and options.get("masking", masking.default) == "informative"
 
 
 def network_class(name: str) -> Callable[..., nn.Module]:

@@ -96,11 +96,14 @@ class Needs:
         Whether every image comes with an image to predict (``targets.npy``).
     unlabelled
         Whether training batches carry images of a second, unlabelled dataset as ``batch["unlabelled"]``.
+    stratify
+        Column whose values a random split keeps in proportion; None splits all rows alike.
     """
 
     columns: Sequence[str] = ()
     pairs: bool = False
     unlabelled: bool = False
+    stratify: str | None = "label"
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,8 @@ class Task(ABC):
         over symmetries.
     benchmark_preset
         What a benchmark simulates unless it is told what.
+    pretrains
+        Whether other tasks that start from its models take the encoder alone.
     """
 
     ranking: ClassVar[str]
@@ -189,6 +194,7 @@ class Task(ABC):
     mistakes_title: ClassVar[str] = "Largest errors"
     predicts: ClassVar[Literal["columns", "images"]] = "columns"
     benchmark_preset: ClassVar[str] = "model-1"
+    pretrains: ClassVar[bool] = False
 
     # What it needs of data.
 

@@ -30,6 +30,8 @@ class LearningOptions:
         Of augmentation, dropout and whatever else is random in an epoch.
     unfreezing
         Whether sections of the network are unfrozen one after the other.
+    frozen
+        Epochs in which the head alone is trained; below 1, a fraction of all epochs.
     """
 
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
@@ -37,6 +39,7 @@ class LearningOptions:
     augmentation: Augmentation = "none"
     seed: int = 0
     unfreezing: bool = False
+    frozen: float = 0.0
 
 
 def make_optimizer(options: OptimizerOptions, network: nn.Module) -> torch.optim.Optimizer:

@@ -18,6 +18,7 @@ TASKS = {
     "find": "darklens.tasks.find:Find",
     "regress": "darklens.tasks.regress:Regress",
     "superresolve": "darklens.tasks.superresolve:Superresolve",
+    "pretrain": "darklens.tasks.pretrain:Pretrain",
 }
 
 

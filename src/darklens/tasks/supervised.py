@@ -72,11 +72,14 @@ class SupervisedModule(LightningModule):
 
     def prepared(self, batch: Batch) -> Tensor:
         """Return a batch's images preprocessed; the lens of an image that comes again is not fitted again."""
-        images, noise, lenses = batch["image"], batch.get("noise"), None
-        if self.preprocessing.lens_model and "row" in batch:
-            cache = self._lens_fits["train" if self.training else "validation"]
-            lenses = cache.get_or_fit(batch["row"], images, self.preprocessing.lenses, noise)
-        return self.preprocessing(images, lenses, noise)
+        return self.preprocessing(batch["image"], self.lenses_of(batch), batch.get("noise"))
+
+    def lenses_of(self, batch: Batch) -> Tensor | None:
+        """Return the lens parameters (N, P) of a batch's images, fitted once; None where preprocessing is to fit them."""
+        if not self.preprocessing.lens_model or "row" not in batch:
+            return None
+        cache = self._lens_fits["train" if self.training else "validation"]
+        return cache.get_or_fit(batch["row"], batch["image"], self.preprocessing.lenses, batch.get("noise"))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the fitted lens parameters in a checkpoint: a resumed run needs the same to the last bit."""
@@ -95,7 +98,7 @@ class SupervisedModule(LightningModule):
         key = (self.options.seed * 1_000_003 + self.current_epoch) * 1009 + self.global_rank
         self._generator.manual_seed(key)
         torch.manual_seed(key)
-        if self.options.unfreezing:
+        if self.options.unfreezing or self.options.frozen:
             self._unfreeze()
 
     def _unfreeze(self) -> None:
@@ -104,7 +107,13 @@ class SupervisedModule(LightningModule):
         epochs, present = self.trainer.max_epochs or 1, self.current_epoch
         if self.time_budget is not None:  # whose epochs may be fewer
             present = epochs - 1 if self.time_budget.is_last_epoch else int(self.time_budget.share * epochs)
-        for names, epoch in zip(sections(self.network), thaw_epochs(self.network, epochs), strict=True):
+        found = sections(self.network)
+        if self.options.frozen:
+            first = self.options.frozen if self.options.frozen >= 1 else round(self.options.frozen * epochs)
+            thawed = [0] + [min(int(first), epochs - 1)] * (len(found) - 1)
+        else:
+            thawed = thaw_epochs(self.network, epochs)
+        for names, epoch in zip(found, thawed, strict=True):
             for name in names:
                 parameters[name].requires_grad_(epoch <= present)
         for module in self.network.modules():

@@ -14,6 +14,7 @@ from darklens.errors import DarklensError, ModelError, RecipeError
 from darklens.inference.carried import carries_only
 from darklens.inference.model import load_model
 from darklens.inference.shipped import model_folder
+from darklens.models.encoders import load_encoder
 from darklens.models.registry import build_network, has_learned_weights, network_arguments
 from darklens.tasks.optimization import LearningOptions
 from darklens.training.recipe import Recipe, own_code
@@ -71,7 +72,8 @@ def build_module(
     _check_takes(network, shape, recipe.name, features)
     if start is not None:
         own = carries_only(model_folder(start), own_code(recipe))
-        data.description["also"] = [_load_weights_of(network, start, trust_code or own)]
+        only_encoder = not data.task.pretrains
+        data.description["also"] = [_load_weights_of(network, start, trust_code or own, only_encoder=only_encoder)]
     network = network.to(memory_format=torch.channels_last)
     if recipe.trainer.compile:
         network.compile()
@@ -81,12 +83,20 @@ def build_module(
         data.notes.append(
             "trainer.unfreezing: the network begins with random weights, so all are trained from the start"
         )
+    frozen = recipe.trainer.frozen
+    if frozen and start is None and not has_learned_weights(recipe.network["name"], options):
+        frozen = 0.0
+        data.notes.append(
+            "trainer.frozen: the network begins with random weights, so all are trained from the start; --start RUN gives "
+            "it those of a pre-trained encoder"
+        )
     learning = LearningOptions(
         recipe.optimizer,
         recipe.schedule,
         augmentation=recipe.augmentation,
         seed=data.seed,
         unfreezing=unfreezing,
+        frozen=frozen,
     )
     if (method := recipe.method) is not None:
         adapting = method.module(data.task, network, preprocessing, options=learning)
@@ -127,14 +137,18 @@ def _lens_band(recipe: Recipe, data: TrainingData) -> int | None:
     return names.index(wanted)
 
 
-def _load_weights_of(network: nn.Module, start: str, trust_code: bool) -> dict[str, Any]:
+def _load_weights_of(network: nn.Module, start: str, trust_code: bool, *, only_encoder: bool) -> dict[str, Any]:
     """Load all weights of a trained model that fit; the last layer is new if the classes are others.
 
-    Returns what that model remembers of its data.
+    Of a model that was pre-trained for other tasks, ``only_encoder`` loads the encoder alone. Returns what that model
+    remembers of its data.
     """
     trained = load_model(start, trust_code=trust_code)
     if len(trained.members) > 1:
         raise ModelError(f"{start}: an ensemble cannot be trained further; start from one of its members")
+    if only_encoder and trained.task.pretrains:
+        load_encoder(network, trained.network, start)
+        return trained.config.data
     own, given = network.state_dict(), trained.network.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     others = [name for name in own if name not in fitting]

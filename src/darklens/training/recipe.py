@@ -57,6 +57,9 @@ class TrainerConfig:
     unfreezing
         sections: train the head first, then unfreeze section after section, each for epochs in proportion to its size.
         A network that begins with random weights is all trained from the start.
+    frozen
+        Epochs in which the head alone is trained, and the encoder that --start brings stays as it is; below 1, a fraction
+        of all epochs.
     keep_every
         Keep a checkpoint every so many epochs, beside the best and the last.
     epoch_images
@@ -83,6 +86,7 @@ class TrainerConfig:
     ema: float | None = None
     gradient_clip: float | None = None
     unfreezing: Literal["none", "sections"] = "none"
+    frozen: float = 0.0
     keep_every: int | None = None
     epoch_images: int | None = None
     workers: int = 0
@@ -108,6 +112,13 @@ class TrainerConfig:
         for name in ("minutes", "gradient_clip"):
             if (number := getattr(self, name)) is not None and not number > 0:
                 raise RecipeError(f"trainer.{name} must be above zero; got {number}")
+        if not self.frozen >= 0 or self.frozen >= self.epochs or (self.frozen > 1 and self.frozen % 1):
+            raise RecipeError(
+                f"trainer.frozen is a whole number of epochs below {self.epochs}, or a fraction of them below 1; got "
+                f"{self.frozen}"
+            )
+        if self.frozen and self.unfreezing != "none":
+            raise RecipeError("trainer.frozen and trainer.unfreezing both say when sections are trained; choose one")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise RecipeError(f"trainer.ema must be from 0 to below 1; got {self.ema}")
 
@@ -121,8 +132,8 @@ class Recipe:
     name
         Where it is in the library.
     task
-        What is learned: ``name`` (classify, find, regress, superresolve, or your own as my_task.py:Class) and the options
-        of that task.
+        What is learned: ``name`` (classify, find, regress, superresolve, pretrain, or your own as my_task.py:Class) and
+        the options of that task.
     description
         What it is.
     source
@@ -131,8 +142,8 @@ class Recipe:
         How it differs from its source.
     network
         ``name`` (compact, equivariant, ecnn, cmu-deeplens, cbam-densenet, cvt, crossformer, cct, timm, metadata,
-        attention-fusion, srcnn, edsr, rrdb, mae-upconv, nafnet, flow, lens-residual, or your own as
-        my_network.py:Class) and the options of that network.
+        attention-fusion, srcnn, edsr, rrdb, mae-upconv, nafnet, flow, lens-residual, patch-transformer,
+        masked-autoencoder, or your own as my_network.py:Class) and the options of that network.
     preprocessing
         From detector to network.
     inputs

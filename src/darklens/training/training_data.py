@@ -31,6 +31,7 @@ from darklens.data.streams import TwoStreamBatches, TwoStreams, UnlabelledImages
 from darklens.data.synthesis import simulated_info
 from darklens.errors import DataError, RecipeError
 from darklens.inference.model import BATCH
+from darklens.models.registry import refuses_constant
 from darklens.progress import progress_bar, working
 from darklens.simulation import BLOCK, AnyPreset, Simulator, load_preset
 from darklens.tasks.base import Task, known_targets
@@ -334,7 +335,7 @@ def _stored(
         if len(cutouts) < given:
             what = " or ".join(task.needs.columns) or "target"
             notes.append(f"{given - len(cutouts):,} of {given:,} images have no {what} and are left out")
-    catalog = ensure_split(cutouts.catalog, split_seed)
+    catalog = ensure_split(cutouts.catalog, split_seed, stratify=task.needs.stratify)
     split = catalog["split"].to_numpy()
     train, validation = (np.flatnonzero(split == name) for name in ("train", "validation"))
     if not task.needs.pairs:
@@ -344,7 +345,9 @@ def _stored(
     notes += inputs.notes
     if inputs.encoder is not None:
         notes += inputs.encoder.notes(catalog[validation], f"{cutouts.where}: validation")
-    refuse = recipe.preprocessing.stretch == "minmax"
+    refuse = recipe.preprocessing.stretch == "minmax" or refuses_constant(
+        recipe.network["name"], recipe.network_options
+    )
     crop = recipe.preprocessing.crop
     if task.needs.pairs and crop is not None:
         raise RecipeError("preprocessing.crop is not for image pairs, whose sizes go together")

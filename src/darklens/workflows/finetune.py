@@ -87,7 +87,7 @@ def finetuning_recipe(start: str, overrides: Mapping[str, Any], *, trust_code: b
         if not isinstance(content.get(part), dict):
             raise ModelError(f"{folder / 'config.json'}: its recipe has no {part}; it cannot be trained further")
     content["optimizer"] = content["optimizer"] | {"lr": content["optimizer"].get("lr", OptimizerOptions.lr) * SLOWER}
-    content["trainer"] = content["trainer"] | {"epochs": EPOCHS, "unfreezing": "none", "minutes": None}
+    content["trainer"] = content["trainer"] | {"epochs": EPOCHS, "unfreezing": "none", "frozen": 0.0, "minutes": None}
     random = {name: value for name, value in content["network"].items() if name not in ("pretrained", "weights")}
     content |= {"network": random, "members": [], "stages": [], "adaptation": {}}
     return recipe_from(overridden(content, overrides), f"of {start}")

@@ -29,6 +29,7 @@ def train(
     split_seed: int | None = None,
     unlabelled: str | None = None,
     labels: Path | None = None,
+    start: str | None = None,
     wandb: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
@@ -46,6 +47,7 @@ def train(
         split_seed: of the split (of a preset, of the validation images), if it is to be that of another seed.
         unlabelled: a second dataset, for recipes that learn from images without labels as well.
         labels: a table with id and label of a few images of the second dataset, for recipes that adapt to it.
+        start: a trained model, by name or run, whose weights it starts from; of a pre-trained one, the encoder's.
         wandb: a Weights & Biases project to log to as well.
         resume: continue a run that was interrupted.
         dry_run: only say how long it takes.
@@ -63,6 +65,8 @@ def train(
         check_data(unlabelled)
     if labels is not None:
         check_present(labels)
+    if start is not None:
+        model_folder(start)
     with loading():
         from darklens.training.job import Job
         from darklens.training.train import resume as resume_training
@@ -70,7 +74,9 @@ def train(
         from darklens.workflows.following import after_adapting, after_training
 
     few = None if labels is None else str(labels)
-    job = Job(loaded, data, seed, options, wandb, unlabelled=unlabelled, split_seed=split_seed, labels=few)
+    job = Job(
+        loaded, data, seed, options, wandb, unlabelled=unlabelled, split_seed=split_seed, labels=few, start=start
+    )
     if dry_run:
         say(_training_time(job, trust_code))
         return

@@ -1,0 +1,1 @@
+"""Losses and views of learning without labels, as pure functions of tensors."""
