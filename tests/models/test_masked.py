@@ -110,9 +110,7 @@ def test_encoder_takes_any_multiple_and_knows_places():
 def test_positions_are_sines_and_cosines_of_row_and_column():
     found = positions(2, 3, 8)
     rates = [1, 1e-2]
-    expected = [
-        [f(a * r) for a in (y, x) for f in (np.sin, np.cos) for r in rates] for y in range(2) for x in range(3)
-    ]
+    expected = [[f(a * r) for a in (y, x) for f in (np.sin, np.cos) for r in rates] for y in range(2) for x in range(3)]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

@@ -45,7 +45,8 @@ class CutoutDataset(Dataset[Batch]):
     mask
         Set pixels that are nan or infinite to 0 instead of refusing them.
     refuse_constant
-        Refuse images in which every band holds one value only, which a stretch to 0..1 cannot scale and masking by brightness not mask.
+        Refuse images in which every band holds one value only, which a stretch to 0..1 cannot scale and
+        masking by brightness not mask.
     noise
         Add the noise of the sky to batches, if there are noise maps; they are read once.
     catalog
@@ -85,7 +86,10 @@ class CutoutDataset(Dataset[Batch]):
         ids = [self.ids[row] for row in rows]
         if self.refuse_constant and (constant := constant_images(images)).any():
             first = ids[int(np.flatnonzero(constant)[0])]
-            raise DataError(f"{self.source}: image {first} is constant: there is nothing to scale in it, nor a bright part to find; leave it out")
+            raise DataError(
+                f"{self.source}: image {first} is constant: there is nothing to scale in it, nor a bright part to find; "
+                "leave it out"
+            )
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
             images = images.astype(np.float32)
         batch = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +39,7 @@ class UpconvolutionDecoder(nn.Module):
         self.blocks = nn.ModuleList(transformer_block(width, heads) for _ in range(depth))
         widths = [max(width >> number, 16) for number in range(doublings + 1)]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.ConvTranspose2d(before, after, 2, stride=2), nn.GELU()]
             layers += [nn.Conv2d(after, after, 3, padding=1), nn.GELU()]
         self.up = nn.Sequential(*layers, nn.Conv2d(widths[-1], out_channels, 1))

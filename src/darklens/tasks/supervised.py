@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -43,7 +43,12 @@ class SupervisedModule(LightningModule):
     ----------
     time_budget
         The time that the training has, if it is that which ends it and not a number of epochs.
+    keeps_last
+        Whether the weights of the last epoch are kept, as losses of different epochs cannot be compared; else those of the
+        epoch with the lowest validation loss.
     """
+
+    keeps_last: ClassVar[bool] = False
 
     def __init__(self, task: Task, network: nn.Module, preprocessing: Preprocessing, options: LearningOptions):
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +119,8 @@ class SelfDistillation(TwoViews):
         What the teacher keeps of its weights at each step.
     """
 
-    center: Tensor
+    keeps_last: ClassVar[bool] = True  # what the loss compares with is the teacher, which changes
+    logit_center: Tensor
 
     def __init__(
         self,
@@ -134,7 +136,7 @@ class SelfDistillation(TwoViews):
         super().__init__(task, network, preprocessing, options, views=views)
         self.student = copy.deepcopy(network)
         self.temperature, self.momentum = temperature, momentum
-        self.register_buffer("center", torch.zeros(task.outputs))
+        self.register_buffer("logit_center", torch.zeros(task.outputs))
 
     def trained_modules(self) -> nn.Module:
         """Return the student, whose weights the optimiser changes."""
@@ -147,10 +149,14 @@ class SelfDistillation(TwoViews):
             teacher = self._both(self.network, views, batch)
         student = self._both(self.student, views, batch)
         loss = distillation(
-            student, teacher, self.center, temperature=self.temperature, sharper=TEACHER_SHARPER * self.temperature
+            student,
+            teacher,
+            self.logit_center,
+            temperature=self.temperature,
+            sharper=TEACHER_SHARPER * self.temperature,
         )
         if self.training:
-            self.center.lerp_(teacher.mean((0, 1)), 1 - CENTER_KEPT)
+            self.logit_center.lerp_(teacher.mean((0, 1)), 1 - CENTER_KEPT)
         return loss
 
     @torch.no_grad()

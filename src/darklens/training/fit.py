@@ -261,7 +261,7 @@ def fit(
     best = BestCheckpoint(
         out / "checkpoints",
         filename="best",
-        monitor=monitor,
+        monitor=None if module.keeps_last else monitor,
         save_last=True,
         enable_version_counter=False,
         save_on_train_epoch_end=False,
