@@ -72,7 +72,8 @@ def test_network_that_fails_is_named_with_its_arguments(own):
 
 def test_near_names_are_suggested():
     known = "compact, equivariant, ecnn, cmu-deeplens, cbam-densenet, cvt, crossformer, cct, timm, metadata"
-    known += ", attention-fusion, srcnn, edsr, rrdb, mae-upconv, nafnet, flow, lens-residual, patch-transformer, masked-autoencoder"
+    known += ", attention-fusion, srcnn, edsr, rrdb, mae-upconv, nafnet, flow, lens-residual"
+    known += ", patch-transformer, masked-autoencoder, equivariant-transformer"
     names = f"There are {known}, and your own as my_network.py:Class"
     with pytest.raises(ModelError) as raised:
         network_class("compct")

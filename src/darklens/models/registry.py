@@ -29,6 +29,7 @@ from darklens.models.srcnn import SRCNN
 from darklens.models.upconv import MAEUpconv
 from darklens.models.masked import MaskedAutoencoder
 from darklens.models.patches import patch_transformer
+from darklens.models.rotated import equivariant_transformer
 from darklens.schema import typed_arguments
 from darklens.usercode import is_reference, load_function
 
@@ -53,6 +54,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lens-residual": LensResidual,
     "patch-transformer": patch_transformer,
     "masked-autoencoder": MaskedAutoencoder,
+    "equivariant-transformer": equivariant_transformer,
 }
 
 

@@ -143,7 +143,7 @@ class Recipe:
     network
         ``name`` (compact, equivariant, ecnn, cmu-deeplens, cbam-densenet, cvt, crossformer, cct, timm, metadata,
         attention-fusion, srcnn, edsr, rrdb, mae-upconv, nafnet, flow, lens-residual, patch-transformer,
-        masked-autoencoder, or your own as my_network.py:Class) and the options of that network.
+        masked-autoencoder, equivariant-transformer, or your own as my_network.py:Class) and the options of that network.
     preprocessing
         From detector to network.
     inputs
