@@ -44,7 +44,11 @@ def change(folder, keys, value):
         ("outputs", ["cdm", "cdm"], "outputs are cdm, cdm; expected different names"),
         ("outputs", [], "outputs are none; expected different names, at least one"),
         ("outputs", ["axion", "cdm"], "outputs are axion, cdm of classes cdm, axion; its task has cdm, axion"),
-        ("task.name", "clbssify", "task is 'clbssify'; there are classify, find, regress, superresolve, and your own"),
+        (
+            "task.name",
+            "clbssify",
+            "task is 'clbssify'; there are classify, find, regress, superresolve, pretrain, and your own",
+        ),
         ("task.class_names", ["cdm", "cdm"], "its task has cdm, cdm"),
         ("task.class_names", 3, r"task.class_names is 3; expected list\[str\]"),
         ("task.losses", [{"name": "none"}], "no loss 'none'"),

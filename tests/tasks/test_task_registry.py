@@ -65,7 +65,8 @@ def test_tasks_by_name(own):
         ):
             task_class(f"{own}:{name}")
     with pytest.raises(
-        RecipeError, match="'regres'; there are classify, find, regress, superresolve, and your own as my_task"
+        RecipeError,
+        match="'regres'; there are classify, find, regress, superresolve, pretrain, and your own as my_task",
     ):
         task_class("regres")
 

@@ -57,6 +57,9 @@ class EffectiveRank(TorchMetric):
     """
 
     full_state_update = False
+    number: Tensor
+    total: Tensor
+    products: Tensor
 
     def __init__(self, size: int):
         super().__init__()

@@ -49,7 +49,7 @@ class UpconvolutionDecoder(nn.Module):
         """Images (N, C, H, W) of tokens (N, rows · columns, width)."""
         for block in self.blocks:
             tokens = block(tokens)
-        image: Tensor = self.up(tokens.transpose(1, 2).unflatten(2, (rows, columns)))
+        image: Tensor = self.up(tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns))
         return image
 
 
@@ -172,9 +172,8 @@ class MaskedAutoencoder(nn.Module):
     def reconstruct(self, images: Tensor) -> Tensor:
         """Return images (N, C, H, W) of which each part is the mean of what was made of it while it was hidden."""
         masks = self._regular(images)
-        total = sum(self.rebuild(images, hidden) * hidden for hidden in masks)
-        rebuilt: Tensor = total / sum(hidden.float() for hidden in masks)
-        return rebuilt
+        total = torch.stack([self.rebuild(images, hidden) * hidden for hidden in masks]).sum(0)
+        return total / torch.stack([hidden.float() for hidden in masks]).sum(0)
 
     def _grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of what is hidden as a whole: patches, or pixels."""
@@ -195,7 +194,7 @@ class MaskedAutoencoder(nn.Module):
         """Four masks, each of which shows another quarter; fewer for an image of one row or column of patches."""
         rows, columns = self._grid(images)
         groups = regular_groups(rows, columns, images.device)
-        masks = [(groups != number).reshape(1, 1, rows, columns) for number in groups.unique().tolist()]
+        masks = [(groups != number).reshape(1, 1, rows, columns) for number in torch.unique(groups).tolist()]
         return [self._enlarged(mask).expand(len(images), -1, -1, -1) for mask in masks]
 
 

@@ -23,13 +23,13 @@ from darklens.models.edsr import EDSR
 from darklens.models.equivariant import EquivariantResNet
 from darklens.models.flow import Flow
 from darklens.models.lens_residual import LensResidual
+from darklens.models.masked import MaskedAutoencoder
 from darklens.models.nafnet import NAFNet
+from darklens.models.patches import patch_transformer
+from darklens.models.rotated import equivariant_transformer
 from darklens.models.rrdb import RRDBNet
 from darklens.models.srcnn import SRCNN
 from darklens.models.upconv import MAEUpconv
-from darklens.models.masked import MaskedAutoencoder
-from darklens.models.patches import patch_transformer
-from darklens.models.rotated import equivariant_transformer
 from darklens.schema import typed_arguments
 from darklens.usercode import is_reference, load_function
 

@@ -40,7 +40,7 @@ RAYS = 3
 ROUGH = 3.0
 """Roughness from which a sub-pixel gets rays where the noise is known, in units of the noise in a pixel, as `LEAST`. Of 704
 images of fair-hst the worst was off by 0.14 of the noise, with `LEVELS` and `LEVELS_OF_KINKS` by 0.38, with 6 by 0.41."""
-LEAST = 0.1
+LEAST = 0.03
 """Error of a sub-pixel's mean from which it is cut; for a quarter it is four times that. Of 192 images of fair-hst
 the worst is off by 0.08 of the noise; with 0.03 by 0.07, for a seventh more time, and with 0.2 by 0.33, in as much."""
 NEIGHBOURS = range(-REACH, REACH + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -171,11 +171,11 @@ class Pretrain(Task):
             return SelfDistillation(
                 self, network, preprocessing, options, views=views, temperature=temperature, momentum=momentum
             )
-        loss = {
-            "vicreg": lambda: losses.vicreg,
-            "simclr": lambda: partial(losses.simclr, temperature=self._option("temperature")),
-            "contrastive-pairs": lambda: partial(losses.contrastive_pairs, margin=self._option("margin")),
-        }[self.method]()
+        loss: Callable[[Tensor, Tensor], Tensor] = losses.vicreg
+        if self.method == "simclr":
+            loss = partial(losses.simclr, temperature=self._option("temperature"))
+        elif self.method == "contrastive-pairs":
+            loss = partial(losses.contrastive_pairs, margin=self._option("margin"))
         return TwoViews(self, network, preprocessing, options, views=views, of_views=loss)
 
     def concern_of_training(self, measured: Mapping[str, float], images: int) -> str | None:

@@ -81,7 +81,7 @@ class TwoViews(SupervisedModule):
         """Embeddings (2, N, K) of both views (2 N, C, H, W)."""
         beside = [torch.cat([batch["catalog"]] * 2)] if "catalog" in batch else []
         embeddings: Tensor = network(views, *beside)
-        return embeddings.float().unflatten(0, (2, -1))
+        return torch.stack(embeddings.float().chunk(2))
 
     def training_step(self, batch: Batch) -> Tensor:
         """Return the loss of a training batch."""
@@ -161,8 +161,8 @@ class SelfDistillation(TwoViews):
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        """Move the teacher towards the student."""
-        for kept, trained in zip(self.network.parameters(), self.student.parameters(), strict=True):
-            kept.lerp_(trained, 1 - self.momentum)
-        for kept, trained in zip(self.network.buffers(), self.student.buffers(), strict=True):
-            kept.copy_(trained)
+        # The teacher moves towards the student.
+        for weight, trained in zip(self.network.parameters(), self.student.parameters(), strict=True):
+            weight.lerp_(trained, 1 - self.momentum)
+        for buffer, newest in zip(self.network.buffers(), self.student.buffers(), strict=True):
+            buffer.copy_(newest)

@@ -74,9 +74,7 @@ def train(
         from darklens.workflows.following import after_adapting, after_training
 
     few = None if labels is None else str(labels)
-    job = Job(
-        loaded, data, seed, options, wandb, unlabelled=unlabelled, split_seed=split_seed, labels=few, start=start
-    )
+    job = Job(loaded, data, seed, options, wandb, unlabelled=unlabelled, split_seed=split_seed, labels=few, start=start)
     if dry_run:
         say(_training_time(job, trust_code))
         return
