@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 import yaml
 
@@ -34,8 +34,7 @@ def make_parser() -> Any:
 
     Options of a recipe's network and task are not among them: see `open_options` and `options_help`.
     """
-    from jsonargparse import ArgumentParser
-
+    ArgumentParser = _parser_class()
     parser = ArgumentParser(prog="darklens", description="Dark matter from strong gravitational lenses.")
     parser.add_argument("--version", action="store_true", help="print the version")
     verbs = parser.add_subcommands(required=False, metavar="VERB")
@@ -62,7 +61,34 @@ def make_parser() -> Any:
             for part, kind in recipe_parts().items():
                 sub.add_class_arguments(kind, part)
         verbs.add_subcommand(name, sub, help=(verb.__doc__ or "").splitlines()[0])
+        parser.of_verbs[name] = sub
     return parser
+
+
+def _parser_class() -> Any:
+    """The parser of jsonargparse, with errors that name options as a command line does."""
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def __init__(self, **settings: Any):
+            super().__init__(**settings)
+            self.of_verbs: dict[str, Any] = {}
+
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            missing = re.fullmatch(r"the following arguments are required: (\w+)\.(.+)", message)
+            if missing and (verb := self.of_verbs.get(missing[1])) is not None:
+                keys = [key.removeprefix(f"{missing[1]}.") for key in missing[2].split(", ")]
+                verb.error(f"missing: {', '.join(_as_given(verb, key) for key in keys)}")
+            of = getattr(ex, "subcommand_parser", None) or self
+            super().error(re.sub(r'Parser key "([\w.]+)"', lambda key: _as_given(of, key[1]), message), ex)
+
+    return Parser
+
+
+def _as_given(parser: Any, key: str) -> str:
+    """An argument as it stands in the usage of a verb: an option, or a position in capitals."""
+    options = {option for action in parser._actions for option in action.option_strings}
+    return f"--{key}" if f"--{key}" in options else key.upper()
 
 
 def recipe_parts() -> dict[str, Any]:
