@@ -84,8 +84,8 @@ def check_image(path: Path, promised: int) -> None:
 
 
 def is_gzip(path: Path) -> bool:
-    """Return whether a file begins with the signature of gzip."""
-    with path.open("rb") as file:
+    """Return whether a file begins with the signature of gzip. Raises DamagedFileError if it cannot be read."""
+    with named_errors(path, "cannot be read"), path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
 
@@ -133,7 +133,14 @@ def named_errors(path: Path, what: str, kind: type[DarklensError] = DamagedFileE
         # Each library in Rust has a class of its own for panics, and it is no Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
+        if isinstance(error, OSError) and error.strerror is not None:
+            raise kind(f"{path}: cannot be read: {_target(path)}{error.strerror}") from error
         raise kind(f"{path}: {what}: {reason(error)}") from error
+
+
+def _target(path: Path) -> str:
+    """Where a link points to, if there is nothing."""
+    return f"a link to {path.readlink()}: " if path.is_symlink() and not path.exists() else ""
 
 
 def reason(error: BaseException) -> str:

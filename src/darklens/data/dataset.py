@@ -125,6 +125,8 @@ class Cutouts:
         Returns for the number of an image its point-spread functions (h, w) by band; None if they are unknown.
     without_row, without_image
         Where a catalogue was joined: identifiers of images that have no row in it, and of rows that have no image.
+    overruled
+        Notes on what the user says of the images and they themselves say otherwise, which are among those of ``info`` too.
 
     Raises
     ------
@@ -141,6 +143,7 @@ class Cutouts:
     psf: Psf | None = None
     without_row: Sequence[str] = ()
     without_image: Sequence[str] = ()
+    overruled: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if len(self.catalog) != self.images.shape[0]:
@@ -236,7 +239,7 @@ class Cutouts:
         if self.without_row:
             kept = set(some.ids)
             some.without_row = [name for name in self.without_row if name in kept]
-        some.without_image = self.without_image
+        some.without_image, some.overruled = self.without_image, self.overruled
         return some
 
     def with_bands(self, names: Sequence[str]) -> Cutouts:

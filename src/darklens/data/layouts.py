@@ -33,6 +33,7 @@ from darklens.data.readers.companions import (
 )
 from darklens.data.readers.files import BANDS_LAST, NpyFiles, PictureFiles, is_channels_last
 from darklens.data.readers.fits import FitsObjects, NoiseMaps
+from darklens.data.readers.fits_headers import SAME_SCALE
 from darklens.data.readers.header_groups import group_by_headers
 from darklens.data.readers.stacks import Hdf5Stack, hdf5_splits, open_npy_stack
 from darklens.data.readers.tables import read_csv
@@ -120,7 +121,7 @@ def open_data(
             if "split" in found.catalog.columns:
                 found = replace(found, catalog=found.catalog.with_columns(named_splits(found.catalog["split"])))
             if pixel_scale is not None:
-                found = replace(found, info=replace(found.info, pixel_scale=pixel_scale))
+                found = _with_pixel_scale(found, pixel_scale)
             if options.band_names is not None and (own or not isinstance(found.images, FitsObjects)):
                 found = found.with_bands(options.band_names)
             return _resized(found, crop, pad)
@@ -136,6 +137,15 @@ def open_with(path: str | Path, options: DataOptions) -> Cutouts:
     chosen = options.given()
     chosen.pop("mask", None)
     return open_data(path, **chosen)
+
+
+def _with_pixel_scale(found: Cutouts, pixel_scale: float) -> Cutouts:
+    """The images with the pixel scale that the user says, and a note if they say another."""
+    own, said = found.info.pixel_scale, []
+    if own is not None and abs(pixel_scale / own - 1) > SAME_SCALE:
+        said = [f"pixel scale {pixel_scale:.4g}″ as --pixel_scale says; the images themselves say {own:.4g}″"]
+    info = replace(found.info, pixel_scale=pixel_scale, notes=[*found.info.notes, *said])
+    return replace(found, info=info, overruled=said)
 
 
 def _readable_inside(where: Path) -> str | None:
@@ -400,7 +410,7 @@ def _is_one_image(shape: Sequence[int]) -> bool:
 
 def _bands(path: Path, options: DataOptions) -> Cutouts | None:
     """A FITS file for each band of an object, grouped by the names of files and folders; around them folders of classes."""
-    files = [p for p in sorted(path.rglob("*")) if file_kind(p) == "fits" and p.is_file()] if path.is_dir() else []
+    files = [p for p in sorted(path.rglob("*")) if file_kind(p) == "fits" and _is_listed(p)] if path.is_dir() else []
     files, others = without_auxiliary(files, path)
     try:
         groups = (group_bands(path, files, CLASS_NAMES) or group_by_headers(path, files)) if len(files) > 1 else None
@@ -577,12 +587,17 @@ def _files_elsewhere(root: Path, read: Collection[Path] = ()) -> list[Path]:
 
 
 def _files(folder: Path, suffix: str | None = None) -> list[Path]:
-    found = (p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    found = (p for p in folder.iterdir() if _is_listed(p) and not p.name.startswith("."))
     return sorted(p for p in found if (p.suffix == suffix if suffix else file_kind(p) is not None))
 
 
 def _has_images(folder: Path) -> bool:
-    return any(file_kind(p) is not None for p in folder.iterdir() if p.is_file())
+    return any(file_kind(p) is not None for p in folder.iterdir() if _is_listed(p))
+
+
+def _is_listed(path: Path) -> bool:
+    """Whether a path is a file, or a link to one that is not there, which is named as a file that cannot be read."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _is_band_folders(folders: Sequence[Path]) -> bool:

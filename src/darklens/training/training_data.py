@@ -317,7 +317,7 @@ def _second_stream(data: TrainingData, unlabelled: str | None, options: DataOpti
 def _stored(
     cutouts: Cutouts, recipe: Recipe, seed: int, split_seed: int, *, mask: bool, encoder: CatalogEncoder | None
 ) -> TrainingData:
-    notes = [] if cutouts.info.layout == "dataset" else list(cutouts.info.notes)
+    notes = list(cutouts.overruled if cutouts.info.layout == "dataset" else cutouts.info.notes)
     cutouts = _square(cutouts, notes)
     if recipe.inputs.columns is not None:
         check_ids(cutouts.catalog, cutouts.where)

@@ -299,7 +299,7 @@ def _record(
         "rounds": ROUNDS,
         "seconds": round(measured.seconds, 2),
         "images_per_second": round(len(array) / measured.seconds, 1),
-        "notes": measured.predicted.notes,
+        "notes": [*images.cutouts.overruled, *measured.predicted.notes],
         "warnings": [*task.concerns(measured.figures, array, images.truth), *_without_value(measured)],
         "figures": {key: value.record() for key, value in measured.figures.items()},
         "metrics": {metric.key: metric.describe() for metric in measured.metrics},

@@ -158,7 +158,7 @@ def predict_each(
         )  # fmt: skip
         if predicted.prediction.outlier_score is not None:
             gathered.scores.append(predicted.prediction.outlier_score)
-        reading = [] if cutouts.info.layout == "dataset" else cutouts.info.notes
+        reading = cutouts.overruled if cutouts.info.layout == "dataset" else cutouts.info.notes
         gathered.note(path, [*reading, *predicted.notes])
         gathered.skipped |= predicted.skipped
         yield path, cutouts, predicted
