@@ -81,7 +81,7 @@ def measure(
     Returns
     -------
     dict
-        ``data``, ``n``, ``seed``, ``coverage`` and ``figures``.
+        ``data``, ``n``, ``seed``, ``coverage`` and ``figures``; of a finder also ``labels``, the numbers of test images.
     """
     preset = load_preset(data.removeprefix("preset:"))
     with tempfile.TemporaryDirectory() as temporary:
@@ -94,7 +94,11 @@ def measure(
         run = Path(temporary) / "run"
         shutil.copytree(folder, run / "model")
         found = evaluate_run(run, test, EvaluationOptions("test", coverage=coverage, outliers=outliers))
-    return {"data": data, "n": found["n"], "seed": seed, "coverage": found["coverage"], "figures": found["figures"]}
+    measured = {"data": data, "n": found["n"], "seed": seed, "coverage": found["coverage"], "figures": found["figures"]}
+    if "lenses" in found:
+        other, lens = found["classes"]
+        measured["labels"] = {lens: found["lenses"], other: found["others"]}
+    return measured
 
 
 def measure_again(folder: Path) -> None:

@@ -2,8 +2,14 @@
 
 import pytest
 
-from darklens.inference.config import ModelConfig
+from darklens.errors import ModelError
+from darklens.inference.config import ModelConfig, read_config
+from darklens.inference.model import load_task
+from darklens.inference.shipped import shipped_models
+from darklens.schema import read_json
+from darklens.simulation import Simulator, load_preset
 from darklens.tasks.classify import Classify
+from darklens.tasks.find import Find
 from darklens.training.card import model_card
 
 TASK = Classify(class_names=["cdm", "axion"])
@@ -100,3 +106,25 @@ def test_card_of_a_model_without_name_scale_unit_or_figures():
 def test_tag_of_a_task_is_its_name(name, tag):
     found = model_card(ModelConfig({"name": name}, {}, {}, 1, 4, recipe=RECIPE, data=config().data), TASK, RECORD)
     assert f"tags: [gravitational-lensing, dark-matter, {tag}]" in found
+
+
+def test_card_of_a_finder_counts_lenses_and_others():
+    task = Find(class_names=["other", "lens"], share=round(12_345 / 98_765, 8))
+    measured = MEASURED | {"labels": {"lens": 801, "other": 1699}}
+    found = model_card(config(measured=measured), task, RECORD)
+    assert "98,765 training images: 12,345 lens, 86,420 other\n" in found
+    assert "On 2,500 images of preset:x (seed 9: 801 lens, 1,699 other), none of them used in training" in found
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_models() if name.startswith("finding-")])
+def test_cards_of_shipped_finders_say_what_was_trained_and_tested_on(name):
+    folder = shipped_models()[name]
+    shipped = read_config(folder)
+    card = (folder / "README.md").read_text("utf-8")
+    assert card == model_card(shipped, load_task(folder, shipped), read_json(folder / "run.json", ModelError), name=name)
+    counts, preset = shipped.measured["labels"], load_preset(name)
+    assert sum(counts.values()) == shipped.measured["n"] == 20_480
+    rounds, rest = divmod(20_480, len(preset.turns))
+    turns = Simulator(preset, 2001).catalog(64)["label"].to_list()[: len(preset.turns)]
+    assert counts["lens"] == rounds * turns.count("lens") + turns[:rest].count("lens")
+    assert "27,648 training images: 9,216 lens, 18,432 nonlens\n" in card

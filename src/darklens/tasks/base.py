@@ -449,6 +449,10 @@ class Task(ABC):
         """Return what a user should know of predictions (N, K) without truths."""
         return []
 
+    def training_counts(self, images: int) -> dict[str, int]:
+        """Return how many of some training images have each label, by label; empty if the task does not know."""
+        return {}
+
     # How good they are.
 
     @abstractmethod

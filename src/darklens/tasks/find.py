@@ -93,6 +93,11 @@ class Find(Classify):
             raise DataError(f"{'no' if share == 0 else 'every'} training image is a {self.positive}; both are needed")
         return dataclasses.replace(self, share=round(share, 8))
 
+    def training_counts(self, images: int) -> dict[str, int]:
+        """Return how many of the training images are lenses, and how many are not."""
+        lenses = round(self.share * images)
+        return {self.class_names[1]: lenses, self.class_names[0]: images - lenses}
+
     def check_split(self, targets: np.ndarray, where: str) -> None:
         """Refuse training or validation images of which all are lenses, or none is.
 

@@ -45,7 +45,8 @@ def model_card(config: ModelConfig, task: Task, record: dict[str, Any], *, name:
         "",
         f"- **Predicts**: {what}",
         f"- **Images**: {config.channels} × {config.pixels} × {config.pixels}, {scale}, {config.unit or 'unknown unit'}",
-        f"- **Trained on**: {data['source']} (seed {data['seed']}), {data['train_images']:,} training images",
+        f"- **Trained on**: {data['source']} (seed {data['seed']}), {data['train_images']:,} training images"
+        + _of_which(task.training_counts(data["train_images"])),
         *_target(data),
         f"- **Training**: {training['epochs']} epochs, {training['images']:,} images seen, {training['seconds']:.0f} s on "
         f"{training['machine']} ({training.get('threads', 'all')} of its cores used), {training['precision']}"
@@ -99,6 +100,11 @@ def _target(data: dict[str, Any]) -> list[str]:
     ]
 
 
+def _of_which(counts: dict[str, int]) -> str:
+    """How many images have each label, as the end of a sentence; empty if that is not known."""
+    return ": " + ", ".join(f"{count:,} {label}" for label, count in counts.items()) if counts else ""
+
+
 def _inputs(config: ModelConfig) -> list[str]:
     """Columns of the catalogue that it takes beside images, if any."""
     if not config.catalog:
@@ -118,8 +124,8 @@ def _figures(config: ModelConfig) -> list[str]:
     return [
         "## Measured",
         "",
-        f"On {measured['n']:,} images of {measured['data']} (seed {measured['seed']}), none of them used in training; 95% "
-        f"bootstrap intervals{calibrated}."
+        f"On {measured['n']:,} images of {measured['data']} (seed {measured['seed']}"
+        f"{_of_which(measured.get('labels', {}))}), none of them used in training; 95% bootstrap intervals{calibrated}."
         + (f" Prediction sets promise {measured['coverage']:.0%}." if "coverage" in figures else ""),
         "",
         "| figure | value | 95% interval |",
