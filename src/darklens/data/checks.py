@@ -58,6 +58,22 @@ def noise_of_data(noise: np.ndarray, images: np.ndarray) -> np.ndarray:
     return noise if finite.all() else np.where(finite, noise, np.float32(np.inf))
 
 
+def empty_images(images: np.ndarray) -> np.ndarray:
+    """Return which images (N, C, H, W) show nothing, (N,) bool: in every band, all finite pixels have one value.
+
+    Images without a finite pixel are among them.
+    """
+    flat = images.reshape(len(images), images.shape[1], -1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        whole = images.dtype.kind != "f" or np.isfinite(flat.sum(dtype=np.float64))
+    if whole:  # as nearly always
+        return constant_images(images)
+    bad = ~np.isfinite(flat)
+    low, high = np.where(bad, np.inf, flat).min(-1), np.where(bad, -np.inf, flat).max(-1)
+    empty: np.ndarray = (low >= high).all(1)
+    return empty
+
+
 def constant_images(images: np.ndarray) -> np.ndarray:
     """Return which images (N, C, H, W) hold one value only in every band, (N,) bool."""
     flat = images.reshape(len(images), images.shape[1], -1)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
 
 from darklens.data.catalog_inputs import check_ids, check_joined, check_names_present
-from darklens.data.checks import check_finite, noise_of_data
+from darklens.data.checks import check_finite, empty_images, noise_of_data
 from darklens.data.dataset import Cutouts
 from darklens.errors import DataError
 from darklens.inference.adapt import Adaptation, adaptation
@@ -24,13 +24,17 @@ Batch = TypeVar("Batch")
 
 @dataclass
 class Predicted:
-    """Predictions of some rows of a dataset, how these were made to fit the model, and what was left out and why."""
+    """Predictions of some rows of a dataset, how these were made to fit the model, and what was left out and why.
+
+    ``empty`` (N,) is True of images in which all pixels of a band have one value, or none: predictions say nothing there.
+    """
 
     rows: np.ndarray
     prediction: Prediction
     adapt: Adaptation
     skipped: dict[str, str] = field(default_factory=dict)
     of_catalog: list[str] = field(default_factory=list)
+    empty: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
     @property
     def notes(self) -> list[str]:
@@ -92,29 +96,32 @@ def predict_cutouts(
     skipped: dict[str, str] = {}
     done: list[np.ndarray] = []
     parts: list[Prediction] = []
+    empty: list[np.ndarray] = []
     seen = 0
 
-    def read(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def read(start: int) -> tuple[np.ndarray, _Read]:
         rows = np.arange(start, min(start + batch_size, len(cutouts)))
         try:
-            return rows, *_read(cutouts, rows, ids, mask)
+            return rows, _read(cutouts, rows, ids, mask)
         except DataError:
             if not skip:
                 raise
             return _readable(cutouts, rows, ids, mask, skipped)
 
-    for rows, images, noise in _one_ahead(read, range(0, len(cutouts), batch_size)):
+    for rows, found in _one_ahead(read, range(0, len(cutouts), batch_size)):
         if len(rows):
-            fitting, sky = adapt.with_noise(images, noise)
+            fitting, sky = adapt.with_noise(found.images, found.noise)
             beside = None if catalog is None else catalog[rows]
             part = model.predict(fitting, noise=sky, catalog=beside, batch_size=batch_size, symmetries=symmetries)
-            parts.append(_in_own_flux(part, adapt, images) if pictures else part)
+            parts.append(_in_own_flux(part, adapt, found.images) if pictures else part)
             done.append(rows)
+            empty.append(found.empty)
         if progress:
             seen += batch_size
             progress(min(seen, len(cutouts)), len(cutouts))
     everything = np.concatenate(done) if done else np.zeros(0, dtype=int)
-    return Predicted(everything, _joined(model, parts), adapt, skipped, of_catalog)
+    nothing = np.concatenate(empty) if empty else np.zeros(0, dtype=bool)
+    return Predicted(everything, _joined(model, parts), adapt, skipped, of_catalog, nothing)
 
 
 def _in_own_flux(part: Prediction, adapt: Adaptation, images: np.ndarray) -> Prediction:
@@ -215,29 +222,40 @@ def beside_catalog(columns: Sequence[pl.Series], catalog: pl.DataFrame, reserved
     return pl.DataFrame(columns)
 
 
-def _read(cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images that can be used, and their noise maps if there are any."""
+class _Read(NamedTuple):
+    """Images (N, C, H, W) that can be used, their noise maps if there are any, and which of them show nothing (N,)."""
+
+    images: np.ndarray
+    noise: np.ndarray | None
+    empty: np.ndarray
+
+
+def _read(cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool) -> _Read:
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, which is checked next
         images = np.asarray(cutouts.images[rows], dtype=np.float32)
     checked = check_finite(images, [ids[row] for row in rows], cutouts.where, mask=mask)
-    return checked, None if cutouts.noise is None else noise_of_data(cutouts.noise[rows], images)
+    noise = None if cutouts.noise is None else noise_of_data(cutouts.noise[rows], images)
+    return _Read(checked, noise, empty_images(images))
 
 
 def _readable(
     cutouts: Cutouts, rows: np.ndarray, ids: list[str], mask: bool, skipped: dict[str, str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The rows of images that can be used, these, and their noise maps; the others are listed in ``skipped``."""
+) -> tuple[np.ndarray, _Read]:
+    """The rows of images that can be used, and these; the others are listed in ``skipped``."""
     good: list[int] = []
-    read: list[tuple[np.ndarray, np.ndarray | None]] = []
+    read: list[_Read] = []
     for row in rows:
         try:
             read.append(_read(cutouts, np.array([row]), ids, mask))
             good.append(int(row))
         except DataError as error:
             skipped[ids[row]] = str(error)
-    images = [image for image, _ in read] or [np.zeros((0, *cutouts.images.shape[1:]))]
-    maps = [noise for _, noise in read if noise is not None]
-    return np.array(good, dtype=int), np.concatenate(images), np.concatenate(maps) if maps else None
+    images = [each.images for each in read] or [np.zeros((0, *cutouts.images.shape[1:]))]
+    maps = [each.noise for each in read if each.noise is not None]
+    empty = [each.empty for each in read] or [np.zeros(0, dtype=bool)]
+    return np.array(good, dtype=int), _Read(
+        np.concatenate(images), np.concatenate(maps) if maps else None, np.concatenate(empty)
+    )
 
 
 def _joined(model: TrainedModel, parts: list[Prediction]) -> Prediction:

@@ -67,8 +67,8 @@ def find_lenses(
 
     The table has the columns ``rank``, ``id``, ``file``, ``probability``, ``outlier_score`` and ``outlier`` (if the model
     knows them), ``ra``, ``dec``, ``known_lens`` and ``known_lens_separation`` (if they are known), then the others of the
-    catalogue. Of equal probabilities, the image that was read first ranks higher. Images are read a batch at a time; only
-    those of the page are kept.
+    catalogue. Of equal probabilities, the image that was read first ranks higher. Empty images, of one value in each band,
+    have no probability and come last. Images are read a batch at a time; only those of the page are kept.
 
     Parameters
     ----------
@@ -114,12 +114,12 @@ def find_lenses(
     for path, cutouts, predicted in predict_each(
         model, paths, gathered, choices=choices, options=options, progress=progress
     ):
-        p = probability_of_sought(model, predicted)
+        p = np.where(predicted.empty, np.nan, probability_of_sought(model, predicted))
         tables.append(_candidates(predicted, cutouts, p))
         first.add(cutouts, predicted.rows, p, start, str(path))
         start += len(p)
     table = joined_tables(tables, out)
-    notes = gathered.sentences()
+    notes = [*gathered.sentences(), *gathered.empty_note("they have no probability, and come last")]
     if known is not None:
         table, said = _with_known_lenses(table, *known)
         notes += said
@@ -140,9 +140,10 @@ def find_lenses(
             "high"
         )
     ranked = rank_candidates(table)
-    if unknown := ranked["probability"].null_count():
+    unknown = ranked["probability"].null_count()
+    if undefined := unknown - len(gathered.empty):
         notes.append(
-            f"{unknown:,} images have no probability, as the network's output is no number for them; they come last"
+            f"{undefined:,} images have no probability, as the network's output is no number for them; they come last"
         )
     number = min(search.top or DRAWN, len(ranked) - unknown)
     expected = ranked["probability"].head(number).to_numpy().cumsum()

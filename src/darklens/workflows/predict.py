@@ -20,6 +20,9 @@ from darklens.paths import check_absent
 from darklens.workflows.options import PredictionOptions
 from darklens.workflows.tables import without_lists, write_table
 
+NAMED = 5
+"""Empty images that a note names."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -87,7 +90,7 @@ def predict_paths(
         tables.append(prediction_table(predicted, cutouts, model.task, sets=sets))
         arrays.append(array)
         gathered.note(path, model.task.notes(array))
-    notes, skipped = gathered.sentences(), gathered.skipped
+    notes = [*gathered.sentences(), *gathered.empty_note("what is predicted of them means nothing")]
     table = joined_tables(tables, out)
     if choices.sort is not None:
         table = _sorted(table, choices.sort, out)
@@ -101,7 +104,7 @@ def predict_paths(
         np.save(pictures, np.concatenate(arrays).astype(np.float32))
         notes.append(f"{pictures}: the predicted images, one for each row of the table")
     write_table(table, out)
-    return Written(len(table), notes, skipped)
+    return Written(len(table), notes, gathered.skipped)
 
 
 @dataclass
@@ -111,11 +114,23 @@ class Gathered:
     notes: dict[str, list[Path]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     scores: list[np.ndarray] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    images: int = 0
 
     def note(self, path: Path, notes: Sequence[str]) -> None:
         """Add notes on a path."""
         for note in notes:
             self.notes.setdefault(note, []).append(path)
+
+    def empty_note(self, consequence: str) -> list[str]:
+        """Return a note on the images that show nothing, which ends in what follows for them; none if there are none."""
+        if not self.empty:
+            return []
+        named = ", ".join(self.empty[:NAMED]) + (" and others" if len(self.empty) > NAMED else "")
+        return [
+            f"{len(self.empty):,} of {self.images:,} images are empty (all pixels of a band have one value, or none): "
+            f"{named}; {consequence}"
+        ]
 
     def sentences(self) -> list[str]:
         """Return the notes, each with its path or their number, and the warning of images unlike the training images."""
@@ -142,7 +157,7 @@ def predict_each(
     paths
         Images in any layout.
     gathered
-        Gets the notes, what was skipped, and the outlier scores.
+        Gets the notes, what was skipped or is empty, and the outlier scores.
     choices
         How they are predicted.
     options
@@ -161,6 +176,10 @@ def predict_each(
         reading = cutouts.overruled if cutouts.info.layout == "dataset" else cutouts.info.notes
         gathered.note(path, [*reading, *predicted.notes])
         gathered.skipped |= predicted.skipped
+        gathered.images += len(predicted.rows)
+        if predicted.empty.any():
+            names = cutouts.ids
+            gathered.empty += [names[row] for row in predicted.rows[predicted.empty]]
         yield path, cutouts, predicted
 
 
