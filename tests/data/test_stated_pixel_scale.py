@@ -34,7 +34,8 @@ def test_only_another_value_is_noted_and_counts(cutouts, tmp_path):
     assert notes(open_data(cutouts, pixel_scale=0.168).info.notes, "--pixel_scale") == 0
     assert notes(open_data(cutouts, pixel_scale=0.1683).info.notes, "--pixel_scale") == 0, "rounded"
     opened = open_data(cutouts, pixel_scale=0.2)
-    assert opened.info.notes.count(OTHER) == 1 and opened.info.pixel_scale == 0.2
+    assert opened.info.notes.count(OTHER) == 1
+    assert opened.info.pixel_scale == 0.2
     assert opened.subset(np.array([1])).overruled == [OTHER]
     np.save(tmp_path / "plain.npy", np.zeros((2, 8, 8)))
     assert notes(open_data(tmp_path / "plain.npy", pixel_scale=0.2).info.notes, "--pixel_scale") == 0, "unknown before"

@@ -121,7 +121,9 @@ def test_cards_of_shipped_finders_say_what_was_trained_and_tested_on(name):
     folder = shipped_models()[name]
     shipped = read_config(folder)
     card = (folder / "README.md").read_text("utf-8")
-    assert card == model_card(shipped, load_task(folder, shipped), read_json(folder / "run.json", ModelError), name=name)
+    assert card == model_card(
+        shipped, load_task(folder, shipped), read_json(folder / "run.json", ModelError), name=name
+    )
     counts, preset = shipped.measured["labels"], load_preset(name)
     assert sum(counts.values()) == shipped.measured["n"] == 20_480
     rounds, rest = divmod(20_480, len(preset.turns))

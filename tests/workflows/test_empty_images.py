@@ -59,9 +59,13 @@ def test_a_search_ranks_them_last_without_a_probability(finding_run, survey, tmp
     predicted, ranked = (pl.read_parquet(tmp_path / name) for name in ("all.parquet", "list.parquet"))
     p = dict(zip(predicted["id"], predicted["p_lens"], strict=True))
     others = [name for name in predicted["id"] if name not in empty]
-    assert len(ranked) == count and "o8-5" in others
+    assert len(ranked) == count
+    assert "o8-5" in others
     assert ranked["id"].to_list() == [*sorted(others, key=lambda name: -p[name]), *empty]
-    assert ranked["probability"].to_list() == [*sorted((p[name] for name in others), reverse=True), *[None] * len(empty)]
+    assert ranked["probability"].to_list() == [
+        *sorted((p[name] for name in others), reverse=True),
+        *[None] * len(empty),
+    ]
     assert (found.first, found.expected) == (len(others), pytest.approx(sum(p[name] for name in others)))
     said = f"{len(empty)} of {count} images are empty (all pixels of a band have one value, or none): "
     named = ", ".join(empty[:5]) + (" and others" if len(empty) > 5 else "")

@@ -69,7 +69,7 @@ def _parser_class() -> Any:
     """The parser of jsonargparse, with errors that name options as a command line does."""
     from jsonargparse import ArgumentParser
 
-    class Parser(ArgumentParser):
+    class Parser(ArgumentParser):  # type: ignore[misc]
         def __init__(self, **settings: Any):
             super().__init__(**settings)
             self.of_verbs: dict[str, Any] = {}
@@ -81,6 +81,7 @@ def _parser_class() -> Any:
                 verb.error(f"missing: {', '.join(_as_given(verb, key) for key in keys)}")
             of = getattr(ex, "subcommand_parser", None) or self
             super().error(re.sub(r'Parser key "([\w.]+)"', lambda key: _as_given(of, key[1]), message), ex)
+            raise SystemExit(2)  # as that does
 
     return Parser
 
