@@ -11,6 +11,7 @@ from darklens.evaluation.finding import (
     finding_metrics,
     population_weights,
     precision_statistic,
+    purity_at,
     recall_statistic,
     shift_prior,
 )
@@ -99,6 +100,12 @@ def test_purity_is_that_of_a_population_at_the_prior(search):
     assert_allclose(weights.mean(), 1)
     assert_allclose(weights[lenses].sum() / weights.sum(), PRIOR)
     assert_allclose(found["log_loss"], log_loss(positive, scores, sample_weight=weights), rtol=1e-9)
+
+
+def test_purity_of_rates_is_that_of_a_population_counted_on_paper():
+    true, false = np.array([0.8, 0.5, 0.0]), np.array([0.01, 0.0, 0.1])
+    lenses, others = 20_000 * true, 980_000 * false  # among a million at the prior of 0.02
+    assert_allclose(purity_at(PRIOR, true, false), lenses / (lenses + others))
 
 
 def test_candidates_to_inspect_for_half_of_the_lenses():

@@ -32,6 +32,25 @@ def shift_prior(probabilities: Floats, prior: float, to: float) -> Floats:
     return shifted
 
 
+def purity_at(prior: float, true: Floats, false: Floats) -> Floats:
+    """Return the fraction of positives among what is called positive, in a population with a fraction ``prior`` of them.
+
+    Parameters
+    ----------
+    prior
+        Fraction of positives, above 0 and below 1.
+    true, false
+        Fractions of the positives and of the negatives that are called positive, of one shape. One of them is above 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape.
+    """
+    found: Floats = prior * true / (prior * true + (1 - prior) * false)
+    return found
+
+
 def finding_metrics(probabilities: Floats, positive: Floats, prior: float) -> list[Metric]:
     """Return the metrics of a search for rare objects.
 

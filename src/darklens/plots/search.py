@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from darklens.evaluation.finding import purity_at
 from darklens.plots.charts import SIZE
 from darklens.plots.style import colour, style
 
@@ -40,7 +41,7 @@ def purity_against_completeness(curves: Curves, prior: float) -> Any:
         for i, (name, curve) in enumerate(curves.items()):
             false, true = (np.asarray(curve[key]) for key in ("fpr", "tpr"))
             found = true > 0
-            purity = prior * true[found] / (prior * true[found] + (1 - prior) * false[found])
+            purity = purity_at(prior, true[found], false[found])
             axis.plot(true[found], purity, linewidth=1.6, color=colour(i), label=name or None)
         axis.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="completeness", ylabel="purity")
         axis.set(title=f"Purity where {prior:g} of all are lenses")

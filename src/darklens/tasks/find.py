@@ -211,6 +211,10 @@ class Find(Classify):
 
     def concerns(self, figures: Mapping[str, Interval], predicted: np.ndarray, truth: np.ndarray) -> list[str]:
         """Return warnings of a model that cannot be told from guessing, and of too few images to measure what matters."""
+        import numpy as np
+
+        from darklens.evaluation.finding import purity_at
+
         lenses, others = int(truth.sum()), int(len(truth) - truth.sum())
         if not lenses or not others:
             return [f"all images are {self.class_names[int(truth[0])]}: how well lenses are found cannot be measured"]
@@ -224,7 +228,7 @@ class Find(Classify):
         if found and not false:
             # Of no event among n, a 95% upper bound of the rate is 3 / n.
             recall, rate = found / lenses, min(1.0, 3 / others)
-            least = self.stated_prior * recall / (self.stated_prior * recall + (1 - self.stated_prior) * rate)
+            least = float(purity_at(self.stated_prior, np.asarray(recall), np.asarray(rate)))
             return [
                 f"none of {others:,} negatives has a probability above 0.5: purity is measured as 1, and can be as low as "
                 f"{least:.2g} (95%) where {self.stated_prior:g} of all objects are lenses; test on more negatives"
