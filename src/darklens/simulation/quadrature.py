@@ -42,7 +42,7 @@ ROUGH = 3.0
 images of fair-hst the worst was off by 0.14 of the noise, with `LEVELS` and `LEVELS_OF_KINKS` by 0.38, with 6 by 0.41."""
 LEAST = 0.03
 """Error of a sub-pixel's mean from which it is cut; for a quarter it is four times that. Of 192 images of fair-hst
-the worst is off by 0.08 of the noise; with 0.03 by 0.07, for a seventh more time, and with 0.2 by 0.33, in as much."""
+the worst is off by 0.07 of the noise; with 0.1 by 0.08, for a seventh less time, and with 0.2 by 0.33, in no less."""
 NEIGHBOURS = range(-REACH, REACH + 1)
 WIDEST = 3.0
 """Standard deviation of a PSF, in sub-pixels, from which on light is shared as if it were this: the equations for a wider
