@@ -257,7 +257,7 @@ def asked(monkeypatch, tmp_path):
     def ask(wandb=None, checkpoint=None, **overrides):
         recipe = load_recipe("substructure/demo", {f"trainer.{key}": value for key, value in overrides.items()})
         data = SimpleNamespace(train_images=1234, validation=range(56), notes=["a note"])
-        module = SimpleNamespace(network=torch.nn.Linear(30, 40))
+        module = SimpleNamespace(keeps_last=False, network=torch.nn.Linear(30, 40))
         job = Job(recipe, "d", wandb=wandb)
         with pytest.raises(Trained):
             fit(job, data, module, tmp_path / "run", checkpoint=checkpoint, started=0.0)
@@ -332,7 +332,7 @@ def test_checkpoint_that_was_cut_off_is_refused(asked, tmp_path, monkeypatch):
     whole.write_bytes(whole.read_bytes()[:50])
     job = Job(load_recipe("substructure/demo"), "d")
     data = SimpleNamespace(train_images=1, validation=[], notes=[])
-    module = SimpleNamespace(network=torch.nn.Linear(1, 1))
+    module = SimpleNamespace(keeps_last=False, network=torch.nn.Linear(1, 1))
     with pytest.raises(DataError, match=r"last\.ckpt: cannot be read as a checkpoint; bring a copy back, or remove"):
         fit(job, data, module, tmp_path / "run", checkpoint=whole, started=0.0)
 
@@ -360,7 +360,7 @@ def test_weights_and_figures_of_the_best_epoch_come_back(tmp_path, monkeypatch):
     )
     job = Job(load_recipe("substructure/demo", {"trainer.batch_size": 50}), "d")
     data = SimpleNamespace(train_images=1, validation=[], notes=[])
-    module = SimpleNamespace(network=network)
+    module = SimpleNamespace(keeps_last=False, network=network)
     monkeypatch.setattr(fitting.time, "perf_counter", lambda: 100.0)
     started = 70.0
     found = fit(job, data, module, tmp_path / "run", checkpoint=None, started=started)
@@ -389,7 +389,14 @@ def test_interruption_is_told_from_an_end(tmp_path, monkeypatch, interrupted, en
     job = Job(load_recipe("substructure/demo"), "d")
     data = SimpleNamespace(train_images=1, validation=[], notes=[])
     with pytest.raises(ends):
-        fit(job, data, SimpleNamespace(network=torch.nn.Linear(1, 1)), tmp_path, checkpoint=None, started=0.0)
+        fit(
+            job,
+            data,
+            SimpleNamespace(keeps_last=False, network=torch.nn.Linear(1, 1)),
+            tmp_path,
+            checkpoint=None,
+            started=0.0,
+        )
 
 
 def test_weights_and_biases_gets_the_project_and_the_name_of_the_run(asked, tmp_path, monkeypatch):

@@ -83,7 +83,8 @@ def explain_images(
         prediction = model.predict(batch, noise=sky, catalog=catalog)
         said = [] if catalog is None else model.catalog_notes(catalog, cutouts.where)
         strange = outlier_note(prediction.outlier_score)
-        notes += [f"{path}: {note}" for note in [*adapt.notes, *said, *([strange] if strange else [])]]
+        of_path = [*cutouts.overruled, *adapt.notes, *said, *([strange] if strange else [])]
+        notes += [f"{path}: {note}" for note in of_path]
         predicted.append(prediction.array)
         targets = model.task.explained_outputs(prediction.array)
         found = model.task.captions(prediction.array)
