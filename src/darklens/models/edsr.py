@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from darklens.models.upscaling import checked_scale, interpolated, sub_pixel
+from darklens.models.upscaling import checked_scale, interpolated, sub_pixel, without_effect
 
 
 class EDSR(nn.Module):
@@ -49,8 +49,7 @@ class EDSR(nn.Module):
         self.finer = sub_pixel(width, scale)
         self.out = nn.Conv2d(width, outputs, 3, padding=1)
         if skip:
-            nn.init.zeros_(self.out.weight)
-            nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+            without_effect(self.out)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return finer images (N, outputs, H × scale, W × scale) of images (N, C, H, W)."""

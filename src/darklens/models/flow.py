@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from darklens.errors import ModelError
 from darklens.models.nafnet import GatedBlock
-from darklens.models.upscaling import checked_scale, interpolated, sub_pixel
+from darklens.models.upscaling import checked_scale, interpolated, sub_pixel, without_effect
 
 LEAST_SPREAD = 1e-4
 """Of a pixel, in units of the scatter of the images: less is rounding."""
@@ -63,8 +63,7 @@ class Flow(nn.Module):
         self.blocks = nn.Sequential(*(GatedBlock(width) for _ in range(blocks)))
         self.finer = sub_pixel(width, scale)
         self.out = nn.Conv2d(width, 2 * self.bands, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        without_effect(self.out)
         self.condition = nn.Conv2d(width, flow_width, 1)
         self.join = nn.Conv2d(self.bands + 2, flow_width, 3, padding=1)
         self.flow = nn.Sequential(*(GatedBlock(flow_width) for _ in range(flow_blocks)))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from darklens.errors import ModelError
 from darklens.models.edsr import ResidualBlock
-from darklens.models.upscaling import checked_scale, sub_pixel
+from darklens.models.upscaling import checked_scale, sub_pixel, without_effect
 
 GIVEN = 3
 """Channels that ``preprocessing.lens_fine`` adds to an image: what the fit leaves, the fit, and the fit on finer pixels."""
@@ -41,8 +41,7 @@ class LensResidual(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(width, 1.0) for _ in range(blocks)))
         self.finer = sub_pixel(width, scale)
         self.out = nn.Conv2d(width, outputs, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        without_effect(self.out)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return finer images (N, 1, H, W) of prepared ones (N, 4, H, W), whose pixels are repeated to that size."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from darklens.models.upscaling import checked_scale, interpolated, sub_pixel
+from darklens.models.upscaling import checked_scale, interpolated, sub_pixel, without_effect
 
 
 class NAFNet(nn.Module):
@@ -30,8 +30,7 @@ class NAFNet(nn.Module):
         self.blocks = nn.Sequential(*(GatedBlock(width) for _ in range(blocks)))
         self.finer = sub_pixel(width, scale)
         self.out = nn.Conv2d(width, outputs, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        without_effect(self.out)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return finer images (N, outputs, H × scale, W × scale) of images (N, C, H, W)."""

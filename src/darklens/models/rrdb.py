@@ -7,7 +7,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from darklens.models.upscaling import checked_scale, interpolated, nearest, sub_pixel
+from darklens.models.upscaling import checked_scale, interpolated, nearest, sub_pixel, without_effect
 
 ADDED = 0.2
 """What each addition is multiplied by, as the paper has it."""
@@ -57,8 +57,7 @@ class RRDBNet(nn.Module):
             nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(width, outputs, 3, padding=1)
         )
         if skip:
-            nn.init.zeros_(self.out[-1].weight)  # type: ignore[arg-type]
-            nn.init.zeros_(self.out[-1].bias)  # type: ignore[arg-type]
+            without_effect(self.out[-1])
 
     def forward(self, images: Tensor) -> Tensor:
         """Return finer images (N, outputs, H × scale, W × scale) of images (N, C, H, W)."""

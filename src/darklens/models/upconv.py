@@ -7,7 +7,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from darklens.errors import ModelError
-from darklens.models.upscaling import checked_scale, interpolated, prime_factors
+from darklens.models.upscaling import checked_scale, interpolated, prime_factors, without_effect
 
 
 class MAEUpconv(nn.Module):
@@ -66,8 +66,7 @@ class MAEUpconv(nn.Module):
             nn.Conv2d(2 * before, before, 3, padding=1), nn.GELU(), nn.Conv2d(before, outputs, 3, padding=1)
         )
         if skip:
-            nn.init.zeros_(self.out[-1].weight)  # type: ignore[arg-type]
-            nn.init.zeros_(self.out[-1].bias)  # type: ignore[arg-type]
+            without_effect(self.out[-1])
 
     def forward(self, images: Tensor) -> Tensor:
         """Return finer images (N, outputs, H × scale, W × scale) of images (N, C, H, W)."""

@@ -49,6 +49,12 @@ def nearest(width: int, scale: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def without_effect(layer: nn.Module) -> None:
+    """Set weight and bias of a convolution to 0: what it is added to is unchanged until it is trained."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 def interpolated(images: Tensor, channels: int, scale: int) -> Tensor:
     """Return the first channels of images (N, C, H, W) on finer pixels, by cubic convolution in float32."""
     with torch.autocast(images.device.type, enabled=False):

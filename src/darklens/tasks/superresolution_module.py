@@ -14,7 +14,7 @@ from darklens.data.preprocessing import Preprocessing
 from darklens.models.discriminator import Discriminator
 from darklens.models.perceptual import feature_network
 from darklens.physics.degrading import Response
-from darklens.tasks.optimization import LearningOptions, learning_rate_factor, make_optimizer
+from darklens.tasks.optimization import LearningOptions, make_optimizer
 from darklens.tasks.supervised import SupervisedModule
 
 if TYPE_CHECKING:
@@ -121,17 +121,7 @@ class AdversarialModule(PairModule):
     def configure_optimizers(self) -> Any:
         """Return an optimiser and a schedule for each of the networks."""
         made = [make_optimizer(self.options.optimizer, each) for each in (self.network, self.discriminator)]
-        factor, time = learning_rate_factor(self.options.schedule, self.trainer.max_epochs or 1), self.time_budget
-        if time is not None:
-            schedules = [
-                torch.optim.lr_scheduler.LambdaLR(each, lambda _: factor(time.share, time.step_share)) for each in made
-            ]
-        else:
-            steps = max(1, int(self.trainer.estimated_stepping_batches))
-            schedules = [
-                torch.optim.lr_scheduler.LambdaLR(each, lambda n: factor(n / steps, 1 / steps)) for each in made
-            ]
-        return made, schedules
+        return made, [self.schedule(each) for each in made]
 
     def training_step(self, batch: Batch) -> None:  # type: ignore[override]
         """Step the network, then the one that tells its images from true ones."""
