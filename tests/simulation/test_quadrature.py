@@ -8,6 +8,7 @@ from scipy.special import erf
 
 from darklens.physics import bin_pixels, convolve_separable, gaussian_psf_taps
 from darklens.physics.psf import SIGMA_PER_FWHM
+from darklens.simulation.loops import LANES
 from darklens.simulation.quadrature import LEVELS, Places, _rule, bordered, lagrange, resolve, roughness
 
 N = 24
@@ -142,7 +143,7 @@ def test_loops_do_what_pytorch_does(psf_sigma, depth, pieces, dtype, rtol):
     found = []
     for compiled in (False, True):
         places = Places(cells, n, rule, column=column, row=row, compiled=compiled)
-        total = torch.ones(images, (n if psf_sigma is None else n + 6) ** 2, dtype=dtype)
+        total = torch.ones(images, (n if psf_sigma is None else n + 6) ** 2 + LANES, dtype=dtype)
         places.deposit(light, total)
         places.deposit(light.flip(-1), total, -1)
         found.append([*places.positions(-1.3, 0.2), places.interpolate(field), total])

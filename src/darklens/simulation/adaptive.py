@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from darklens.physics.lensing import Deflect
 from darklens.physics.psf import SIGMA_PER_FWHM
 from darklens.simulation.columns import Columns, columns_of, select
 from darklens.simulation.compiled import deflection_sum, fused_lens
@@ -14,10 +16,11 @@ from darklens.simulation.multilevel import sum_on_grid
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import SMOOTH
 from darklens.simulation.quadrature import Places, bordered, resolve, roughness
-from darklens.simulation.scene import main_columns, main_deflection, source_light, substructure, total
+from darklens.simulation.scene import Light, main_columns, main_deflection, source_light, substructure, total
 
-Lens = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Surface brightness (N, H, W) at positions (1 or N, H, W) in arcsec, where dark matter adds a deflection in x and y."""
+Lens = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""Surface brightness (R, H, W) at positions (1 or R, H, W) in arcsec, where dark matter adds a deflection in x and y; the last
+argument tells which image each of R is of, where they are not the N images in order."""
 
 
 def adaptive_light(
@@ -54,7 +57,6 @@ def adaptive_light(
     x, y = grid
     added = [] if label is None else substructure(preset, label, columns, x)
     lens = _lens(preset, columns, x, galaxies, compile)
-    of_lens = {name: columns[name] for name in main_columns(preset, columns)}
     width = preset.instrument.pixel_scale / preset.supersampling
     looped = compile and x.device.type == "cpu"
     corner = -(x.shape[-1] - 1) / 2 * width
@@ -67,7 +69,7 @@ def adaptive_light(
         on_grid = [*smooth, field]
         # Images in a kink of the deflection may be so small that no sample shows them.
         kinks = roughness(field[0], compiled=looped) + roughness(field[1], compiled=looped)
-    samples = lens(x, y, *total(on_grid))
+    samples = lens(x, y, *total(on_grid), None)
 
     def rays(places: Places) -> Tensor:
         at = places.positions(corner, width)
@@ -80,8 +82,7 @@ def adaptive_light(
         if borders:
             bx, by = (places.interpolate(each).flatten(1)[:, None] for each in borders)
             beside.append((bx, by))
-        source = _lens(preset, select(of_lens, own.numpy()), x, galaxies, compile) if looped else lens
-        return source(ray_x, ray_y, *total(beside or [nothing])).view(at[0].shape)
+        return lens(ray_x, ray_y, *total(beside or [nothing]), own if looped else None).view(at[0].shape)
 
     instrument = preset.instrument
     sigma = None if instrument.psf_file is not None else instrument.psf_fwhm * SIGMA_PER_FWHM / width
@@ -94,14 +95,21 @@ def adaptive_light(
 
 def _lens(preset: Preset, columns: Columns, like: Tensor, galaxies: Tensor | None, compile: bool) -> Lens:
     """Main deflection, lens equation and source, compiled where they can be."""
-    main = main_deflection(preset, columns, like)
-    source = source_light(preset, columns, like, galaxies=galaxies)
     fused = fused_lens(preset, columns, like) if compile else None
+    needed = {name: columns[name] for name in main_columns(preset, columns)}
 
-    def light(x: Tensor, y: Tensor, bx: Tensor, by: Tensor) -> Tensor:
-        found = None if fused is None else fused(x, y, bx, by)
+    @cache
+    def whole() -> tuple[Deflect, Light]:
+        return parts(needed)
+
+    def parts(own: Columns) -> tuple[Deflect, Light]:
+        return main_deflection(preset, own, like), source_light(preset, own, like, galaxies=galaxies)
+
+    def light(x: Tensor, y: Tensor, bx: Tensor, by: Tensor, owners: Tensor | None) -> Tensor:
+        found = None if fused is None else fused(x, y, bx, by, owners)
         if found is not None:
             return found
+        main, source = whole() if owners is None else parts(select(needed, owners.numpy()))
         ax, ay = main(x, y)
         return source(x - ax - bx, y - ay - by)
 

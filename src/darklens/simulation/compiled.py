@@ -163,17 +163,21 @@ def fused_lens(preset: Preset, columns: Columns, like: Tensor) -> Callable[..., 
     Returns
     -------
     A function of positions (1 or N, H, W) in arcsec and of a further deflection there, in x and y, that returns the surface
-    brightness per arcsec², (N, H, W), or None where it cannot be compiled; None instead of it for other profiles than
-    isothermal deflectors and Sérsic sources.
+    brightness per arcsec², (N, H, W), or None where it cannot be compiled; by a fifth argument, the numbers of the images that
+    R positions are of, it is (R, H, W). None instead of the function for other profiles than isothermal deflectors and Sérsic
+    sources.
     """
     if preset.deflector.profile != "sie" or preset.source.profile != "sersic" or not kernels_compile(like.device.type):
         return None
-    values = zip(MAIN, columns_of(columns, list(MAIN.values()), like), strict=True)
-    main = _along_axes({name: value.view(-1, 1, 1) for name, value in values})
-    source = {name: value.view(-1, 1, 1) for name, value in sersic_parameters(preset, columns, like).items()}
+    main = _along_axes(dict(zip(MAIN, columns_of(columns, list(MAIN.values()), like), strict=True)))
+    source = sersic_parameters(preset, columns, like)
+    # In one tensor, so that those of some of the images are picked at once.
+    values = torch.stack([*main.values(), *source.values()])
 
-    def light(x: Tensor, y: Tensor, bx: Tensor, by: Tensor) -> Tensor | None:
-        found: Tensor | None = _called(_lens(), x, y, bx, by, main, source)
+    def light(x: Tensor, y: Tensor, bx: Tensor, by: Tensor, owners: Tensor | None = None) -> Tensor | None:
+        each = iter((values if owners is None else values[:, owners])[..., None, None])
+        parameters = [dict(zip(names, each)) for names in (main, source)]
+        found: Tensor | None = _called(_lens(), x, y, bx, by, *parameters)
         return found
 
     return light

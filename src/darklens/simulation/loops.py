@@ -204,13 +204,15 @@ def _seven(rows: Any, weights: Any, out: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS)
-def deposit(parts: Any, shares: Any, light: Any, sign: int, total: Any) -> None:
+def deposit(parts: Any, there: Any, shares: Any, light: Any, sign: int, total: Any) -> None:
     """Add light at places to sub-pixels, each of which has its share.
 
     Parameters
     ----------
     parts
         As of `positions`.
+    there
+        0 for sub-pixels whose light does not count, (N, K).
     shares
         Of the neighbours in each place's light, or of its own sub-pixel alone, as `in_lanes` returns them,
         (parts, Q, LANES).
@@ -219,16 +221,18 @@ def deposit(parts: Any, shares: Any, light: Any, sign: int, total: Any) -> None:
     sign
         1 adds, -1 takes away.
     total
-        Changed: sub-pixels, with a border of `REACH` if neighbours have shares, (N, ·).
+        Changed: sub-pixels, with a border of `REACH` if neighbours have shares, and `LANES` more numbers, (N, ·).
     """
     cells, n, column, row, owners = parts
     images, count, nodes, _ = light.shape
-    taps = 1 if total.shape[1] == n * n else TAPS
+    taps = 1 if total.shape[1] == n * n + LANES else TAPS
     wide = n + taps - 1
     sums = np.empty((TAPS, LANES), light.dtype)
     for i in range(images):
         out = total[owners[i]]
         for k in range(count):
+            if there[i, k] == 0:
+                continue
             across, down, own = shares[column[i, k]], shares[row[i, k]], light[i, k]
             sums[:] = 0
             for a in range(0, nodes, 3):
@@ -236,7 +240,8 @@ def deposit(parts: Any, shares: Any, light: Any, sign: int, total: Any) -> None:
                     _share(across[b : b + 3], down[a : a + 3], own[a : a + 3, b : b + 3], sums)
             start = cells[i, k] // n * wide + cells[i, k] % n
             for a in range(taps):
-                for b in range(taps):
+                sums[a, taps:] = 0  # no share, and yet not a number where light is none
+                for b in range(LANES):
                     out[start + b] += sign * sums[a, b]
                 start += wide
 
@@ -263,6 +268,44 @@ def _share(across: Any, down: Any, light: Any, sums: Any) -> None:
         sums[4, b] += u4 * p + v4 * q + w4 * r
         sums[5, b] += u5 * p + v5 * q + w5 * r
         sums[6, b] += u6 * p + v6 * q + w6 * r
+
+
+@numba.njit(nogil=True, cache=True, fastmath=SUMS)
+def quarters(finer: Any, coarse: Any, there: Any, halves: Any, weights: Any, out: Any) -> None:
+    """Sort light by quarters of sub-pixels, and write how far its means are from what coarser light promised.
+
+    Parameters
+    ----------
+    finer
+        Light at 3 × 3 places in each quarter, (N, K, 6, 6).
+    coarse
+        At as many in each whole, (N, K, 3, 3).
+    there
+        0 for sub-pixels whose light does not count, (N, K).
+    halves
+        Means over either half of the polynomial through three places, (2, 3).
+    weights
+        Of three places, (3,).
+    out
+        Written: the light (N, 4 K, 3, 3), the differences (N, 4 K), -1 where light does not count, and ``there`` of the
+        quarters, (N, 4 K).
+    """
+    light, error, which = out
+    rows, count = there.shape
+    for i in range(rows):
+        for k in range(count):
+            for quarter in range(4):
+                down, across = quarter // 2, quarter % 2
+                q = 4 * k + quarter
+                mean = expected = finer[i, k, 0, 0] * 0
+                for a in range(3):
+                    for b in range(3):
+                        value = finer[i, k, 3 * down + a, 3 * across + b]
+                        light[i, q, a, b] = value
+                        mean += weights[a] * weights[b] * value
+                        expected += halves[down, a] * halves[across, b] * coarse[i, k, a, b]
+                which[i, q] = there[i, k]
+                error[i, q] = abs(mean - expected) if there[i, k] > 0 else -1
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS)

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from darklens.physics import convolve_separable
 from darklens.simulation import loops
 from darklens.simulation.choosing import choose
-from darklens.simulation.loops import REACH, in_lanes
+from darklens.simulation.loops import LANES, REACH, in_lanes
 
 LEVELS = (1536, 256, 256, 64)
 """Sub-pixels of each image that get `RAYS` × `RAYS` rays; then how many of them, and of their quarters, are cut in four,
@@ -37,7 +37,7 @@ KINKS = 256
 source from all samples; 512 find no more of them."""
 RAYS = 3
 """Rays along each side, at the nodes of Gauss and Legendre's rule."""
-ROUGH = 3.0
+ROUGH = 2.0
 """Roughness from which a sub-pixel gets rays where the noise is known, in units of the noise in a pixel, as `LEAST`. Of 704
 images of fair-hst the worst was off by 0.14 of the noise, with `LEVELS` and `LEVELS_OF_KINKS` by 0.38, with 6 by 0.41."""
 LEAST = 0.03
@@ -64,6 +64,8 @@ class Places:
         Of the parts, counted along each axis of the image, (N, K).
     owners
         Image that each row of sub-pixels is of, (N,); without it, there is one row for each image.
+    there
+        1 for sub-pixels whose light counts, 0 for others, (N, K), in the dtype of light; without it, that of all counts.
     compiled
         Whether the compiled `darklens.simulation.loops` serve: on a CPU, and without derivatives.
     """
@@ -77,9 +79,11 @@ class Places:
         column: Tensor,
         row: Tensor,
         owners: Tensor | None = None,
+        there: Tensor | None = None,
         compiled: bool = False,
     ):
         self.cells, self._n, self._rule, self._compiled = cells, n, rule, compiled
+        self._there = rule.offsets.new_ones(cells.shape) if there is None else there
         self.owners = torch.arange(len(cells), device=cells.device) if owners is None else owners
         self._column, self._row = column & rule.last, row & rule.last
 
@@ -125,15 +129,20 @@ class Places:
         light
             (N, K, Q, Q).
         total
-            Changed: sub-pixels with a border of `REACH`, or without one where all light stays in its own, (N, ·).
+            Changed: sub-pixels with a border of `REACH`, or without one where all light stays in its own, and `LANES` more
+            numbers, which loops need, (N, ·).
         sign
             1 adds, -1 takes away.
         """
         shares = self._rule.shares
         if self._compiled:
-            loops.deposit(self._parts, self._rule.shares_in_lanes, light.numpy(), sign, total.numpy())
+            shares_in_lanes, there = self._rule.shares_in_lanes, self._there.numpy()
+            loops.deposit(self._parts, there, shares_in_lanes, light=light.numpy(), sign=sign, total=total.numpy())
             return
-        numbers = self.cells if shares.shape[1] == 1 else self._around.flatten(1)
+        numbers, light = (
+            self.cells if shares.shape[1] == 1 else self._around.flatten(1),
+            light * self._there[..., None, None],
+        )
         total.scatter_add_(1, numbers, sign * self._both(shares, light).flatten(1))
 
     @property
@@ -216,7 +225,7 @@ def resolve(
     else:
         means = convolve_separable(samples, taps)
     edge = 0 if psf_sigma is None else REACH
-    deposited = samples.new_zeros(images, (n + 2 * edge) ** 2)
+    deposited = samples.new_zeros(images, (n + 2 * edge) ** 2 + LANES)
 
     def rule(depth: int, pieces: int) -> _Rule:
         return _rule(depth, pieces, psf_sigma, samples.dtype, samples.device)
@@ -224,7 +233,7 @@ def resolve(
     def places_in(depth: int, pieces: int, column: Tensor, row: Tensor) -> Places:
         cells = (row >> depth) * n + (column >> depth)
         own = rule(depth, pieces)
-        return Places(cells, n, own, column=column, row=row, owners=chosen.owners, compiled=compiled)
+        return Places(cells, n, own, column=column, row=row, owners=chosen.owners, there=there, compiled=compiled)
 
     every = torch.arange(images, device=samples.device)
     values = roughness(samples, compiled=compiled).flatten(1)
@@ -238,27 +247,70 @@ def resolve(
     places = places_in(0, 1, column, row)
     light = rays(places)
     # What the polynomials through the samples, whose integrals the means are, do not hold.
-    beyond = (light - places.interpolate(padded)) * there[..., None, None]
+    beyond = light - places.interpolate(padded)
     places.deposit(beyond, deposited)
-    error = rule(0, 1).means(beyond).abs()
+    error = torch.where(there > 0, rule(0, 1).means(beyond).abs(), -1.0)
     for depth, count in enumerate(levels[1:]):
-        error = torch.where(there > 0, error, -1.0)
         chosen = choose(error, chosen.owners, least * 4**depth, most=count, ragged=noise is not None)
         column, row, light, there = chosen.of(column), chosen.of(row), chosen.of(light), chosen.there
         coarse, fine = (places_in(depth, pieces, column, row) for pieces in (1, 2))
         finer = rays(fine)
-        fine.deposit(finer * there[..., None, None], deposited)
-        coarse.deposit(light * there[..., None, None], deposited, -1)
+        fine.deposit(finer, deposited)
+        coarse.deposit(light, deposited, -1)
         if depth + 2 == len(levels):
             break
-        expected = _along_both(_quarters().to(samples), light).flatten(1)
-        light = finer.view(*there.shape, 2, RAYS, 2, RAYS).transpose(-3, -2).flatten(1, 3)
-        error = (rule(depth, 1).means(light) - expected).abs()
+        light, error, there = _in_quarters(finer, light, there, compiled=compiled)
         half = torch.arange(2, device=row.device)
-        column = (2 * column[..., None, None] + half).expand(*there.shape, 2, 2).flatten(1)
-        row = (2 * row[..., None, None] + half[:, None]).expand(*there.shape, 2, 2).flatten(1)
-        there = there[..., None].expand(*there.shape, 4).flatten(1)
-    return means + deposited.view(images, n + 2 * edge, -1)[:, edge : edge + n, edge : edge + n]
+        column = (2 * column[..., None, None] + half).expand(*column.shape, 2, 2).flatten(1)
+        row = (2 * row[..., None, None] + half[:, None]).expand(*row.shape, 2, 2).flatten(1)
+    whole = deposited[:, :-LANES].view(images, n + 2 * edge, -1)
+    return means + whole[:, edge : edge + n, edge : edge + n]
+
+
+def _in_quarters(finer: Tensor, coarse: Tensor, there: Tensor, *, compiled: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the light in quarters of sub-pixels, how far its means are from what coarser light promised, and which count.
+
+    Parameters
+    ----------
+    finer
+        `RAYS` × `RAYS` rays in each quarter, (N, K, 2 RAYS, 2 RAYS).
+    coarse
+        As many in each whole, (N, K, RAYS, RAYS).
+    there
+        Which of the wholes count, (N, K), as of `Places`.
+    compiled
+        As of `Places`.
+
+    Returns
+    -------
+    Tensor
+        Light (N, 4 K, RAYS, RAYS).
+    Tensor
+        Differences of means, (N, 4 K), and -1 where light does not count.
+    Tensor
+        As ``there``, (N, 4 K).
+    """
+    halves = _quarters().to(coarse)
+    if compiled:
+        light, (error, which) = (
+            finer.new_empty(len(finer), 4 * there.shape[1], RAYS, RAYS),
+            finer.new_empty(2, len(finer), 4 * there.shape[1]),
+        )
+        loops.quarters(
+            finer.numpy(),
+            coarse.numpy(),
+            there.numpy(),
+            halves.numpy(),
+            _gauss()[1].to(coarse).numpy(),
+            out=(light.numpy(), error.numpy(), which.numpy()),
+        )
+        return light, error, which
+    light = finer.view(*there.shape, 2, RAYS, 2, RAYS).transpose(-3, -2).flatten(1, 3)
+    weights = _gauss()[1].to(coarse)
+    means = light.flatten(2) @ torch.outer(weights, weights).flatten()
+    which = there.repeat_interleave(4, 1)
+    error = (means - _along_both(halves, coarse).flatten(1)).abs()
+    return light, torch.where(which > 0, error, -1.0), which
 
 
 def _thresholds(noise: Tensor) -> tuple[Tensor, Tensor]:
