@@ -30,6 +30,8 @@ def kept(verb: str, given: Mapping[str, Any], again: str) -> str:
         return _simulation(Path(given["out"]), again)
     if verb == "paint" and (hosts := Path(f"{given['out']}.hosts")).is_dir():
         return f"interrupted; measured galaxies are kept in {hosts}, painted images beside it; to go on: {again}"
+    if verb in ("predict", "find") and (parts := Path(f"{given['out']}.parts")).is_dir():
+        return f"interrupted; predictions so far are kept in {parts}; to go on: {again}"
     if verb == "benchmark":
         return f"interrupted; what is done is kept in {given['out']}; to go on: {again}"
     if verb == "demo" and (run := Path(given.get("out") or demo_folder(given.get("task", "substructure")))).exists():

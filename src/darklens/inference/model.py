@@ -27,6 +27,7 @@ from darklens.inference.carried import copy_code, trusted_config
 from darklens.inference.config import ModelConfig as ModelConfig
 from darklens.inference.config import read_config as read_config
 from darklens.inference.outliers import OutlierScore, image_statistics, last_linear
+from darklens.inference.precision import Precision
 from darklens.inference.shipped import WEIGHTS, model_folder
 from darklens.inference.weights import OUTLIERS, load_network
 from darklens.tasks.base import Task
@@ -114,6 +115,7 @@ class TrainedModel:
         self.calibration = Calibration(**config.calibration)
         self.outliers = outliers
         self.encoder = read_encoder(config.catalog, "config.json", ModelError)
+        self.precision: Precision = "float32"
 
     @property
     def columns(self) -> list[str]:
@@ -156,6 +158,18 @@ class TrainedModel:
         other = copy.copy(self)
         other.task = self.task.with_prior(prior)
         other.config = dataclasses.replace(self.config, task=self.config.task | {"prior": prior})
+        return other
+
+    def with_precision(self, precision: Precision) -> TrainedModel:
+        """Return the model with a network that computes in another precision; images are prepared in float32 as before.
+
+        Parameters
+        ----------
+        precision
+            ``float32``, or ``bfloat16``, which processors with instructions for it compute up to twice as fast.
+        """
+        other = copy.copy(self)
+        other.precision = precision
         return other
 
     def predict(
@@ -254,7 +268,7 @@ class TrainedModel:
         # Preprocessing comes first: a lens need not be fitted again because its image is turned.
         predicted = self.task.calibrated(output, self.calibration)
         if symmetries:
-            turned = [self.network(transform(prepared, k), *beside).float().cpu() for k in range(1, 8)]
+            turned = [self._output(transform(prepared, k), *beside) for k in range(1, 8)]
             if self.task.predicts == "images":
                 turned = [turned_back(each, k) for k, each in enumerate(turned, 1)]
             calibrated = [predicted, *(self.task.calibrated(each, self.calibration) for each in turned)]
@@ -330,12 +344,18 @@ class TrainedModel:
             raise ModelError(f"catalog has {len(table)} rows for {images} images; give one for each, in their order")
         return table
 
+    def _output(self, prepared: Tensor, *beside: Tensor) -> Tensor:
+        low = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            output: Tensor = self.network(prepared, *beside)
+        return output.float().cpu()
+
     def _forward_with_features(self, prepared: Tensor, *beside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen: list[Tensor] = []
         layer = last_linear(self.network)
         hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) if layer is not None else None
         try:
-            output = self.network(prepared, *beside).float().cpu()
+            output = self._output(prepared, *beside)
         finally:
             if hook is not None:
                 hook.remove()
@@ -405,6 +425,10 @@ class Ensemble(TrainedModel):
         """Return the ensemble with the probabilities of all members, and so its own, for another prior."""
         config = dataclasses.replace(self.config, task=self.config.task | {"prior": prior})
         return Ensemble(config, [member.with_prior(prior) for member in self._members])
+
+    def with_precision(self, precision: Precision) -> Ensemble:
+        """Return the ensemble with networks that compute in another precision."""
+        return Ensemble(self.config, [member.with_precision(precision) for member in self._members])
 
     @property
     def knows_outliers(self) -> bool:

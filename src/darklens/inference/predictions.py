@@ -15,11 +15,15 @@ from darklens.data.checks import check_finite, empty_images, noise_of_data
 from darklens.data.dataset import Cutouts
 from darklens.errors import DataError
 from darklens.inference.adapt import Adaptation, adaptation
+from darklens.inference.kept import KeptPredictions, Part
 from darklens.inference.model import BATCH, Prediction, TrainedModel, fitting_batch
 from darklens.tasks.base import Task
 
 Progress = Callable[[int, int], None]
 Batch = TypeVar("Batch")
+
+BATCHES = 64
+"""Batches between two moments at which the predictions of a long run are kept."""
 
 
 @dataclass
@@ -52,6 +56,7 @@ def predict_cutouts(
     symmetries: bool = False,
     batch_size: int = BATCH,
     progress: Progress | None = None,
+    kept: KeptPredictions | None = None,
 ) -> Predicted:
     """Predict all images of a dataset.
 
@@ -73,6 +78,8 @@ def predict_cutouts(
         Images that the network sees at a time, at most.
     progress
         Called with the images done and their number.
+    kept
+        Where predictions are kept as they are made, and read where they are there already.
 
     Returns
     -------
@@ -93,13 +100,9 @@ def predict_cutouts(
         adapt.check_keeps_pixels(cutouts.where, cutouts.images.shape)
     batch_size = fitting_batch(batch_size, model.config.pixels)
     ids = cutouts.ids
-    skipped: dict[str, str] = {}
-    done: list[np.ndarray] = []
-    parts: list[Prediction] = []
-    empty: list[np.ndarray] = []
-    seen = 0
+    length = batch_size * BATCHES
 
-    def read(start: int) -> tuple[np.ndarray, _Read]:
+    def read(start: int, skipped: dict[str, str]) -> tuple[np.ndarray, _Read]:
         rows = np.arange(start, min(start + batch_size, len(cutouts)))
         try:
             return rows, _read(cutouts, rows, ids, mask)
@@ -108,20 +111,44 @@ def predict_cutouts(
                 raise
             return _readable(cutouts, rows, ids, mask, skipped)
 
-    for rows, found in _one_ahead(read, range(0, len(cutouts), batch_size)):
-        if len(rows):
-            fitting, sky = adapt.with_noise(found.images, found.noise)
-            beside = None if catalog is None else catalog[rows]
-            part = model.predict(fitting, noise=sky, catalog=beside, batch_size=batch_size, symmetries=symmetries)
-            parts.append(_in_own_flux(part, adapt, found.images) if pictures else part)
-            done.append(rows)
-            empty.append(found.empty)
-        if progress:
-            seen += batch_size
-            progress(min(seen, len(cutouts)), len(cutouts))
-    everything = np.concatenate(done) if done else np.zeros(0, dtype=int)
-    nothing = np.concatenate(empty) if empty else np.zeros(0, dtype=bool)
-    return Predicted(everything, _joined(model, parts), adapt, skipped, of_catalog, nothing)
+    def predict(first: int) -> Part:
+        skipped: dict[str, str] = {}
+        done, parts, empty = [], [], []
+        starts = range(first, min(first + length, len(cutouts)), batch_size)
+        for start, (rows, found) in zip(starts, _one_ahead(lambda at: read(at, skipped), starts), strict=True):
+            if len(rows):
+                fitting, sky = adapt.with_noise(found.images, found.noise)
+                beside = None if catalog is None else catalog[rows]
+                part = model.predict(fitting, noise=sky, catalog=beside, batch_size=batch_size, symmetries=symmetries)
+                parts.append(_in_own_flux(part, adapt, found.images) if pictures else part)
+                done.append(rows)
+                empty.append(found.empty)
+            if progress:
+                progress(min(start + batch_size, len(cutouts)), len(cutouts))
+        whole = _joined(model, parts)
+        rows, nothing = (
+            np.concatenate(each) if each else np.zeros(0, kind) for each, kind in ((done, np.int64), (empty, np.bool_))
+        )
+        return Part(rows, whole.array, whole.outlier_score, nothing, skipped)
+
+    parts = []
+    for first in range(0, len(cutouts), length):
+        part = None if kept is None else kept.read(first)
+        if part is None:
+            part = predict(first)
+            if kept is not None and len(cutouts) > length:
+                kept.write(first, part)
+        elif progress:
+            progress(min(first + length, len(cutouts)), len(cutouts))
+        parts.append(part)
+    parts = parts or [predict(0)]
+    scores = [part.outlier_score for part in parts if part.outlier_score is not None]
+    prediction = model.prediction(
+        np.concatenate([part.array for part in parts]), np.concatenate(scores) if scores else None
+    )
+    rows, nothing = (np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "empty"))
+    skipped = {name: reason for part in parts for name, reason in part.skipped.items()}
+    return Predicted(rows, prediction, adapt, skipped, of_catalog, nothing)
 
 
 def _in_own_flux(part: Prediction, adapt: Adaptation, images: np.ndarray) -> Prediction:

@@ -19,8 +19,8 @@ from darklens.simulation.quadrature import Places, bordered, resolve, roughness
 from darklens.simulation.scene import Light, main_columns, main_deflection, source_light, substructure, total
 
 Lens = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""Surface brightness (R, H, W) at positions (1 or R, H, W) in arcsec, where dark matter adds a deflection in x and y; the last
-argument tells which image each of R is of, where they are not the N images in order."""
+"""Surface brightness (R, H, W) at positions (1 or R, H, W) in arcsec, where dark matter adds a deflection in x and y; the
+last argument tells which image each of R is of, where they are not the N images in order."""
 
 
 def adaptive_light(

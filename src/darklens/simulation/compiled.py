@@ -163,9 +163,9 @@ def fused_lens(preset: Preset, columns: Columns, like: Tensor) -> Callable[..., 
     Returns
     -------
     A function of positions (1 or N, H, W) in arcsec and of a further deflection there, in x and y, that returns the surface
-    brightness per arcsec², (N, H, W), or None where it cannot be compiled; by a fifth argument, the numbers of the images that
-    R positions are of, it is (R, H, W). None instead of the function for other profiles than isothermal deflectors and Sérsic
-    sources.
+    brightness per arcsec², (N, H, W), or None where it cannot be compiled. With a fifth argument, the numbers of the images
+    that positions (R, H, W) are of, it is (R, H, W). None instead of the function for other profiles than isothermal
+    deflectors and Sérsic sources.
     """
     if preset.deflector.profile != "sie" or preset.source.profile != "sersic" or not kernels_compile(like.device.type):
         return None
@@ -175,9 +175,10 @@ def fused_lens(preset: Preset, columns: Columns, like: Tensor) -> Callable[..., 
     values = torch.stack([*main.values(), *source.values()])
 
     def light(x: Tensor, y: Tensor, bx: Tensor, by: Tensor, owners: Tensor | None = None) -> Tensor | None:
-        each = iter((values if owners is None else values[:, owners])[..., None, None])
-        parameters = [dict(zip(names, each)) for names in (main, source)]
-        found: Tensor | None = _called(_lens(), x, y, bx, by, *parameters)
+        each = (values if owners is None else values[:, owners])[..., None, None].unbind()
+        of_main = dict(zip(main, each[: len(main)], strict=True))
+        of_source = dict(zip(source, each[len(main) :], strict=True))
+        found: Tensor | None = _called(_lens(), x, y, bx, by, of_main, of_source)
         return found
 
     return light

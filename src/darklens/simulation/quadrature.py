@@ -30,7 +30,7 @@ LEVELS_OF_KINKS = (1024, 512, 384, 128, 64)
 """The same where the deflection has kinks. Of 900 vortices, 2 are then off by more than half of the noise, the worst by
 0.75; with `LEVELS` and no `KINKS` 13, the worst by 9 (``benchmarks/convergence.py fair-hst --quick --images 300``, seeds 4
 to 6)."""
-MOST = (3072, 1024, 512, 256, 128, 64)
+MOST = (3072, 1024, 1024, 1024, 512, 256)
 """The same where the noise tells how many are needed: the most that an image may have. Few have them."""
 KINKS = 256
 """Sub-pixels of each image that get rays because the deflection has a kink there, of which each may hide an image of the

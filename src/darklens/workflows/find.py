@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.predictions import Predicted, Progress, beside_catalog
 from darklens.report.mosaic import Candidate, write_mosaic
 from darklens.workflows.options import PredictionOptions, SearchOptions
-from darklens.workflows.predict import Gathered, joined_tables, predict_each
+from darklens.workflows.predict import Gathered, joined_tables, parts_of, predict_each
 from darklens.workflows.tables import without_lists, write_table
 
 APART = 3.0
@@ -68,7 +69,8 @@ def find_lenses(
     The table has the columns ``rank``, ``id``, ``file``, ``probability``, ``outlier_score`` and ``outlier`` (if the model
     knows them), ``ra``, ``dec``, ``known_lens`` and ``known_lens_separation`` (if they are known), then the others of the
     catalogue. Of equal probabilities, the image that was read first ranks higher. Empty images, of one value in each band,
-    have no probability and come last. Images are read a batch at a time; only those of the page are kept.
+    have no probability and come last. Images are read a batch at a time; only those of the page are kept in memory. Until
+    the table is written, predictions are kept beside it (`parts_of`), from which the same call goes on if it is killed.
 
     Parameters
     ----------
@@ -105,14 +107,14 @@ def find_lenses(
             f"{run}: its task is {model.config.task['name']}, which ranks nothing; darklens find takes a model of the task "
             "find (recipes that begin with finding/)"
         )
-    model = model if search.prior is None else model.with_prior(search.prior)
+    model = (model if search.prior is None else model.with_prior(search.prior)).with_precision(search.precision)
     known = _known_lenses(search)
-    choices = PredictionOptions(skip=search.skip, symmetries=search.symmetries)
+    choices = PredictionOptions(skip=search.skip, symmetries=search.symmetries, precision=search.precision)
     drawn = 0 if search.mosaic is None else search.top or DRAWN
     tables: list[pl.DataFrame] = []
     first, gathered, start = _First(drawn), Gathered(), 0
     for path, cutouts, predicted in predict_each(
-        model, paths, gathered, choices=choices, options=options, progress=progress
+        model, paths, gathered, choices=choices, options=options, keep=parts_of(out), progress=progress
     ):
         p = np.where(predicted.empty, np.nan, probability_of_sought(model, predicted))
         tables.append(_candidates(predicted, cutouts, p))
@@ -163,6 +165,7 @@ def find_lenses(
         )
     kept, left_out = without_lists(ranked if search.top is None else ranked.head(search.top), out)
     write_table(kept, out)
+    shutil.rmtree(parts_of(out), ignore_errors=True)
     return Found(
         len(ranked), len(kept), number, float(expected[-1]) if number else 0.0, prior, [*notes, *left_out],
         gathered.skipped,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from darklens.data.dataset import Cutouts
 from darklens.data.layouts import open_with
 from darklens.data.options import DataOptions
 from darklens.errors import DataError
+from darklens.inference.kept import KeptPredictions
 from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.outliers import outlier_note
 from darklens.inference.predictions import Predicted, Progress, predict_cutouts, prediction_table
@@ -46,7 +48,8 @@ def predict_paths(
     """Predict images into a table with one row an image, written whole or not at all; return what was done.
 
     The table has identifier, path, predictions, a prediction set of a calibrated classifier, how unlike the training
-    images an image is, and the columns of the catalogue.
+    images an image is, and the columns of the catalogue. Until it is written, predictions are kept beside it
+    (`parts_of`), from which the same call goes on if it is killed.
 
     Parameters
     ----------
@@ -76,14 +79,16 @@ def predict_paths(
     DataError
         If an image cannot be used, there is no column to sort by, or the table cannot be written.
     """
-    model = load_model(run, trust_code=trust_code)
+    model = load_model(run, trust_code=trust_code).with_precision(choices.precision)
     if choices.prior is not None:
         model = model.with_prior(choices.prior)
     tables: list[pl.DataFrame] = []
     arrays: list[np.ndarray] = []
     gathered = Gathered()
+    # Predicted images would be as many again on the disk.
+    keep = None if model.task.predicts == "images" else parts_of(out)
     for path, cutouts, predicted in predict_each(
-        model, paths, gathered, choices=choices, options=options, progress=progress
+        model, paths, gathered, choices=choices, options=options, keep=keep, progress=progress
     ):
         array = predicted.prediction.array
         sets = model.task.prediction_sets(array, model.calibration, choices.coverage)
@@ -104,7 +109,13 @@ def predict_paths(
         np.save(pictures, np.concatenate(arrays).astype(np.float32))
         notes.append(f"{pictures}: the predicted images, one for each row of the table")
     write_table(table, out)
+    shutil.rmtree(parts_of(out), ignore_errors=True)
     return Written(len(table), notes, gathered.skipped)
+
+
+def parts_of(out: Path) -> Path:
+    """Return the folder beside a table in which predictions are kept until the table is written."""
+    return out.with_name(out.name + ".parts")
 
 
 @dataclass
@@ -146,6 +157,7 @@ def predict_each(
     *,
     choices: PredictionOptions,
     options: DataOptions,
+    keep: Path | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Path, Cutouts, Predicted]]:
     """Predict one path after the other; yield each with its images and predictions.
@@ -162,14 +174,20 @@ def predict_each(
         How they are predicted.
     options
         How the paths are read.
+    keep
+        A folder in which predictions are kept as they are made; where they are there already, they are read. Whoever gives
+        it removes it in the end.
     progress
         Called with the images done and their number.
     """
-    for path in paths:
+    for number, path in enumerate(paths):
         cutouts = open_with(path, options)
+        told = {name: str(getattr(choices, name)) for name in ("skip", "symmetries", "precision")}
+        told["options"] = str(options)
+        kept = None if keep is None else KeptPredictions(keep / str(number), model, cutouts, told)
         predicted = predict_cutouts(
             model, cutouts, skip=choices.skip, symmetries=choices.symmetries, progress=progress, mask=options.mask,
-            band=options.chosen(cutouts.info.bands),
+            band=options.chosen(cutouts.info.bands), kept=kept,
         )  # fmt: skip
         if predicted.prediction.outlier_score is not None:
             gathered.scores.append(predicted.prediction.outlier_score)
