@@ -86,7 +86,7 @@ class PredictionOptions(Options):
         Average over the eight symmetries of the square.
     precision
         Of the network: float32, or bfloat16, up to twice as fast where the processor computes in it, for differences of
-        some thousandths in probabilities.
+        up to a few hundredths in probabilities.
     coverage
         With which probability a prediction set holds the truth.
     sort
@@ -130,7 +130,7 @@ class SearchOptions(Options):
         Average over the eight symmetries of the square.
     precision
         Of the network: float32, or bfloat16, up to twice as fast where the processor computes in it, for differences of
-        some thousandths in probabilities.
+        up to a few hundredths in probabilities.
     """
 
     prior: float | None = None
