@@ -31,17 +31,17 @@ LEVELS_OF_KINKS = (1024, 512, 384, 128, 64)
 0.75; with `LEVELS` and no `KINKS` 13, the worst by 9 (``benchmarks/convergence.py fair-hst --quick --images 300``, seeds 4
 to 6)."""
 MOST = (3072, 1024, 1024, 1024, 512, 256)
-"""The same where the noise tells how many are needed: the most that an image may have. Few have them. With 512, 256, 128 and
-64 in the end, one of 300 vortices was off by 0.75 of the noise (``benchmarks/convergence.py fair-hst --quick --images 300
---seed 6``), which is off by 0.02 now."""
+"""The same where the noise tells how many are needed: the most that an image may have. Few have them. With 512, 256, 128
+and 64 in the end, one of 300 vortices was off by 0.75 of the noise (``benchmarks/convergence.py fair-hst --quick --images
+300 --seed 6``), which is off by 0.02 now."""
 KINKS = 256
 """Sub-pixels of each image that get rays because the deflection has a kink there, of which each may hide an image of the
 source from all samples; 512 find no more of them."""
 RAYS = 3
 """Rays along each side, at the nodes of Gauss and Legendre's rule."""
 ROUGH = 2.0
-"""Roughness from which a sub-pixel gets rays where the noise is known, in units of the noise in a pixel, as `LEAST`. With 3,
-one of 300 vortices was off by 0.56 of the noise, whose only bright image no sample shows well."""
+"""Roughness from which a sub-pixel gets rays where the noise is known, in units of the noise in a pixel, as `LEAST`. With
+3, one of 300 vortices was off by 0.56 of the noise."""
 LEAST = 0.03
 """Error of a sub-pixel's mean from which it is cut; for a quarter it is four times that. Of 192 images of fair-hst
 the worst is off by 0.07 of the noise; with 0.1 by 0.08, for a seventh less time, and with 0.2 by 0.33, in no less."""
