@@ -53,9 +53,8 @@ def test_weights_of_the_best_epoch_are_kept(dataset, tmp_path, monkeypatch):
     assert not torch.equal(saved["stem.0.weight"], of_epoch(3))
 
 
-@pytest.fixture
-def half_trained(dataset, tmp_path, monkeypatch):
-    """Two of four epochs of a run whose second epoch is the best; and its job."""
+def killed(dataset, path, monkeypatch, epochs):
+    """A run of four epochs, of which the second is the best, that was killed after some; and its job."""
     monkeypatch.setattr(
         SupervisedModule,
         "validation_step",
@@ -65,15 +64,33 @@ def half_trained(dataset, tmp_path, monkeypatch):
 
     class Kill(EpochLines):
         def on_train_epoch_start(self, trainer, pl_module):
-            if trainer.current_epoch == 2:
+            if trainer.current_epoch == epochs:
                 raise RuntimeError("killed")
 
     job = Job(load_recipe("substructure/demo", TINY | {"trainer.epochs": 4}), str(dataset))
     with monkeypatch.context() as patched:
         patched.setattr(fitting, "EpochLines", Kill)
         with pytest.raises(RuntimeError, match="killed"):
-            train(job, tmp_path / "run")
-    return tmp_path / "run", job
+            train(job, path)
+    return path, job
+
+
+@pytest.fixture
+def half_trained(dataset, tmp_path, monkeypatch):
+    """Two of four epochs of a run whose second epoch is the best; and its job."""
+    return killed(dataset, tmp_path / "run", monkeypatch, 2)
+
+
+def test_an_epoch_that_is_not_the_best_is_kept_too(dataset, tmp_path, monkeypatch):
+    run, job = killed(dataset, tmp_path / "run", monkeypatch, 3)
+    states = [torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last")]
+    assert [state["epoch"] for state in states] == [1, 2]
+    whole = train(job, tmp_path / "whole")
+    resume(run)
+    kept, expected = (torch.load(each / "checkpoints" / "last.ckpt", weights_only=True) for each in (run, whole))
+    assert kept["epoch"] == expected["epoch"] == 3
+    assert read_record(run)["training"]["best_epoch"] == 2
+    assert all(torch.equal(kept["state_dict"][name], tensor) for name, tensor in expected["state_dict"].items())
 
 
 def test_run_that_was_moved_still_knows_its_best_epoch(half_trained, tmp_path):
