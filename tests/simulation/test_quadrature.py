@@ -9,7 +9,8 @@ from scipy.special import erf
 from darklens.physics import bin_pixels, convolve_separable, gaussian_psf_taps
 from darklens.physics.psf import SIGMA_PER_FWHM
 from darklens.simulation.loops import LANES
-from darklens.simulation.quadrature import LEVELS, Places, _rule, bordered, lagrange, resolve, roughness
+from darklens.simulation.places import Places, bordered, lagrange, rule_of
+from darklens.simulation.quadrature import LEVELS, resolve, roughness
 
 N = 24
 CENTRES = torch.arange(N, dtype=torch.float64) - (N - 1) / 2
@@ -113,7 +114,7 @@ def test_polynomials_through_seven_samples(compiled):
     cells = torch.tensor([[3 * N + 5, 9 * N + 20], [10 * N + 7, 4 * N + 3]])
     for depth in (0, 2):
         column, row = (cells % N) * 2**depth + min(depth, 1), (cells // N) * 2**depth + depth
-        rule = _rule(depth, 2, 1.6, torch.float64, cells.device)
+        rule = rule_of(depth, 2, 1.6, torch.float64, cells.device)
         places = Places(cells, N, rule, column=column, row=row, compiled=compiled)
         at_x, at_y = (each / N for each in places.positions(0.0, 1.0))
         wanted = torch.stack([(at_x**5 * at_y**2 - 3 * at_x)[0], (at_y**6 + at_x * at_y**3)[1]])
@@ -136,7 +137,7 @@ def test_loops_do_what_pytorch_does(psf_sigma, depth, pieces, dtype, rtol):
     column, row = (
         each * 2**depth + torch.from_numpy(rng.integers(0, 2**depth, cells.shape)) for each in (cells % n, cells // n)
     )
-    rule = _rule(depth, pieces, psf_sigma, dtype, cells.device)
+    rule = rule_of(depth, pieces, psf_sigma, dtype, cells.device)
     field = bordered(torch.from_numpy(rng.normal(size=(images, n, n))).to(dtype))
     light = torch.from_numpy(rng.normal(size=(images, count, 3 * pieces, 3 * pieces))).to(dtype)
     field[2, 40], light[0, 30, 1, 1] = torch.nan, torch.nan  # which must not get lost

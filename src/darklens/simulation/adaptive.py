@@ -13,9 +13,10 @@ from darklens.physics.psf import SIGMA_PER_FWHM
 from darklens.simulation.columns import Columns, columns_of, select
 from darklens.simulation.compiled import deflection_sum, fused_lens
 from darklens.simulation.multilevel import sum_on_grid
+from darklens.simulation.places import Places, bordered
 from darklens.simulation.presets import Preset
 from darklens.simulation.profiles import SMOOTH
-from darklens.simulation.quadrature import Places, bordered, resolve, roughness
+from darklens.simulation.quadrature import resolve, roughness
 from darklens.simulation.scene import Light, main_columns, main_deflection, source_light, substructure, total
 
 Lens = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]

@@ -15,11 +15,11 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from darklens.simulation import loops
+from darklens.simulation import multilevel_loops
 from darklens.simulation.compiled import deflection_of_each
 from darklens.simulation.loops import REACH
+from darklens.simulation.places import lagrange
 from darklens.simulation.profiles import Substructure
-from darklens.simulation.quadrature import lagrange
 from darklens.simulation.radial import RadialTables, add_whole
 from darklens.simulation.scene import most_elements
 
@@ -83,7 +83,7 @@ def sum_on_grid(added: Substructure, pixels: int, pixel_scale: float, *, compile
     for own in sums[-2::-1]:
         if _looped(like, compile):
             for near, rest in zip(own, total, strict=True):
-                loops.refine(near.numpy(), rest.numpy(), _halves().to(like).numpy())
+                multilevel_loops.refine(near.numpy(), rest.numpy(), _halves().to(like).numpy())
             total = own
             continue
         matrix = _between(own[0].shape[-1], total[0].shape[-1], like.dtype, like.device)
@@ -123,7 +123,9 @@ def _add(
             starts = tuple(each.numpy() for each in (*first, *parts))
             halves = _halves().to(known[0]).numpy()
             for field, there, rough in zip(fields, exact, known, strict=True):
-                loops.add_lacking(field.numpy(), owners.numpy(), starts, there.numpy(), rough.numpy(), halves)
+                multilevel_loops.add_lacking(
+                    field.numpy(), owners.numpy(), starts, there.numpy(), rough.numpy(), halves
+                )
         else:
             matrices = _parts(known[0].shape[-1], owners.device, centres[0].dtype)
             places = (owners[:, None, None] * grid.count + row[..., None]) * grid.count + column[..., None, :]
