@@ -240,3 +240,19 @@ def test_equal_recipes_hardly_ever_differ(count, scatter, most):
         real += gap.p < 0.05
     assert 0.93 <= covered / 500 <= most
     assert 1 - most <= real / 500 <= 0.07
+
+
+def test_no_interval_over_seeds_goes_beyond_what_a_metric_can_be():
+    rng = np.random.default_rng(4)
+    trainings = [rng.random(300) < share for share in (0.99, 0.4)]
+
+    def interval(**ends):
+        each = [[Metric("share", "Share", mean_statistic(right * 1.0), **ends)] for right in trainings]
+        return intervals_over_seeds(each, 300)["share"]
+
+    free, bounded, above = interval(), interval(perfect=1, worst=0), interval(perfect=1)
+    assert free.low < 0 and free.high > 1
+    assert (bounded.low, bounded.high) == (0, 1)
+    assert (above.low, above.high) == (free.low, 1)
+    assert interval(perfect=0, better="lower").low == 0
+    assert interval(perfect=0.5, better="neither") == free

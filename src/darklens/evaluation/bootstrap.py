@@ -60,6 +60,8 @@ class Metric:
         Which values are better: ``higher``, ``lower``, or neither (of a bias, say).
     perfect
         The value of a perfect prediction, if there is one.
+    worst
+        The value that none is beyond on the other side, if there is one.
     calibrated
         Its values for a model whose probabilities are exactly right. A metric that has them is given with their range
         instead of a bootstrap interval: a mean of absolute deviations is above 0 by noise alone, and resampling adds noise.
@@ -71,7 +73,14 @@ class Metric:
     unit: str = ""
     better: Literal["higher", "lower", "neither"] = "higher"
     perfect: float | None = None
+    worst: float | None = None
     calibrated: Draws | None = None
+
+    def within(self, values: Floats) -> Floats:
+        """Return values with those beyond `perfect` or `worst` set to it."""
+        ends = (self.worst, self.perfect) if self.better == "higher" else (self.perfect, self.worst)
+        low, high = ends if self.better != "neither" else (None, None)
+        return values if low is None and high is None else np.clip(values, low, high)
 
     def describe(self) -> dict[str, Any]:
         """Return title, unit, direction and perfect value, as they are stored beside the figures."""
@@ -216,7 +225,8 @@ def intervals_over_seeds(
     -------
     dict
         Mean, and 95% percentile interval of the mean in resamples of the test images plus t s / √S: s is the standard
-        deviation over the trainings, t is drawn from Student's t with S - 1 degrees of freedom. Of a calibration error,
+        deviation over the trainings, t is drawn from Student's t with S - 1 degrees of freedom; no draw is taken to be
+        better than perfect or worse than the worst. Of a calibration error,
         the mean and s. Of one training, what `intervals` gives: the interval holds the choice of the test images alone.
 
     Notes
@@ -243,7 +253,8 @@ def intervals_over_seeds(
         each = values[metric.key]
         value, scatter = float(each.mean()), float(each.std(ddof=1)) if count > 1 else None
         if metric.key in resampled:
-            ends = _percentiles(samples[metric.key] + _training_noise(each, rounds, (seed, 1)))
+            # Draws of a few trainings' scatter go beyond what a metric can be.
+            ends = _percentiles(metric.within(samples[metric.key] + _training_noise(each, rounds, (seed, 1))))
             found[metric.key] = Interval(value, *ends, n, None, count, scatter)
         else:
             known = (

@@ -43,10 +43,10 @@ def classification_metrics(
     per_class = {i: auc_statistic(probabilities[:, i], onehot[:, i]) for i in present}
     of_truth = probabilities[np.arange(len(labels)), labels]
     metrics = [
-        Metric("accuracy", "Accuracy", mean_statistic(right.astype(np.float64)), perfect=1),
-        Metric("macro_auc", "Macro AUC", _mean_of(list(per_class.values())), perfect=1),
-        Metric("micro_auc", "Micro AUC", _pooled(probabilities, onehot), perfect=1),
-        *(Metric(f"auc_{classes[i]}", f"AUC {classes[i]}", each, perfect=1) for i, each in per_class.items()),
+        Metric("accuracy", "Accuracy", mean_statistic(right.astype(np.float64)), perfect=1, worst=0),
+        Metric("macro_auc", "Macro AUC", _mean_of(list(per_class.values())), perfect=1, worst=0),
+        Metric("micro_auc", "Micro AUC", _pooled(probabilities, onehot), perfect=1, worst=0),
+        *(Metric(f"auc_{classes[i]}", f"AUC {classes[i]}", each, perfect=1, worst=0) for i, each in per_class.items()),
         Metric(
             "ece",
             "ECE",

@@ -79,21 +79,23 @@ def finding_metrics(probabilities: Floats, positive: Floats, prior: float) -> li
     called = (probabilities > 0.5).astype(np.float64)
     of_truth = np.where(positive > 0, probabilities, 1 - probabilities).clip(1e-12)
     metrics = [
-        Metric("tpr0", "TPR0", recall_statistic(probabilities, positive, before=1), perfect=1),
-        Metric("tpr10", "TPR10", recall_statistic(probabilities, positive, before=10), perfect=1),
+        Metric("tpr0", "TPR0", recall_statistic(probabilities, positive, before=1), perfect=1, worst=0),
+        Metric("tpr10", "TPR10", recall_statistic(probabilities, positive, before=10), perfect=1, worst=0),
     ]
     for rate in FALSE_POSITIVE_RATES:
         if negatives * rate >= 10:
             recall = recall_statistic(probabilities, positive, rate=rate)
             metrics.append(
-                Metric(f"recall_fpr_{rate:g}", f"Recall at a false-positive rate of {rate:g}", recall, perfect=1)
+                Metric(
+                    f"recall_fpr_{rate:g}", f"Recall at a false-positive rate of {rate:g}", recall, perfect=1, worst=0
+                )
             )
     return [
         *metrics,
         Metric(
             "purity", f"Purity at a prior of {prior:g}", _ratio(weight * positive * called, weight * called), perfect=1
         ),
-        Metric("completeness", "Completeness", _ratio(positive * called, positive), perfect=1),
+        Metric("completeness", "Completeness", _ratio(positive * called, positive), perfect=1, worst=0),
         Metric(
             "candidates_per_lens",
             f"Candidates per lens at {prior:g}",
@@ -116,8 +118,10 @@ def finding_metrics(probabilities: Floats, positive: Floats, prior: float) -> li
             better="lower",
             perfect=0,
         ),
-        Metric("average_precision", "Average precision", precision_statistic(probabilities, positive), perfect=1),
-        Metric("auc", "AUC", auc_statistic(probabilities, positive), perfect=1),
+        Metric(
+            "average_precision", "Average precision", precision_statistic(probabilities, positive), perfect=1, worst=0
+        ),
+        Metric("auc", "AUC", auc_statistic(probabilities, positive), perfect=1, worst=0),
     ]
 
 
