@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from darklens.models.upscaling import checked_scale, interpolated, sub_pixel, without_effect
+from darklens.models.upscaling import Upscaler, checked_scale
 
 
-class EDSR(nn.Module):
+class EDSR(Upscaler):
     """Residual blocks on the images' own pixels, made finer at the end.
 
     With the paper's options (width 256, blocks 32, residual_scale 0.1, skip false) and three bands it has the paper's 40.7
@@ -41,21 +41,10 @@ class EDSR(nn.Module):
         residual_scale: float = 1.0,
         skip: bool = True,
     ):
-        super().__init__()
-        self.scale, self.outputs, self.skip = checked_scale(scale, "edsr"), outputs, skip
-        self.first = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.blocks = nn.Sequential(*(ResidualBlock(width, residual_scale) for _ in range(blocks)))
-        self.last = nn.Conv2d(width, width, 3, padding=1)
-        self.finer = sub_pixel(width, scale)
-        self.out = nn.Conv2d(width, outputs, 3, padding=1)
-        if skip:
-            without_effect(self.out)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return finer images (N, outputs, H × scale, W × scale) of images (N, C, H, W)."""
-        features = self.first(images)
-        found: Tensor = self.out(self.finer(features + self.last(self.blocks(features))))
-        return found + interpolated(images, self.outputs, self.scale) if self.skip else found
+        checked_scale(scale, "edsr")
+        body = [*(ResidualBlock(width, residual_scale) for _ in range(blocks)), nn.Conv2d(width, width, 3, padding=1)]
+        out = nn.Sequential(nn.Conv2d(width, outputs, 3, padding=1))
+        super().__init__(in_channels, nn.Sequential(*body), out, scale, skip=skip)
 
 
 class ResidualBlock(nn.Module):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from darklens.models.upscaling import checked_scale, interpolated, sub_pixel, without_effect
+from darklens.models.upscaling import Upscaler, checked_scale
 
 
-class NAFNet(nn.Module):
-    """Blocks of gated convolutions at one scale, made finer by sub-pixel convolution, that add to the interpolated image.
+class NAFNet(Upscaler):
+    """Blocks of gated convolutions at one scale, made finer by sub-pixel convolution.
 
     Parameters
     ----------
@@ -21,22 +21,17 @@ class NAFNet(nn.Module):
         Channels.
     blocks
         Gated blocks. The paper's network for restoration has a U of several scales; arcs are small, and one is enough.
+    skip
+        Whether the network adds to the interpolated image, from nothing at first.
     """
 
-    def __init__(self, in_channels: int, outputs: int, scale: int = 2, *, width: int = 32, blocks: int = 8):
-        super().__init__()
-        self.scale, self.outputs = checked_scale(scale, "nafnet"), outputs
-        self.first = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.blocks = nn.Sequential(*(GatedBlock(width) for _ in range(blocks)))
-        self.finer = sub_pixel(width, scale)
-        self.out = nn.Conv2d(width, outputs, 3, padding=1)
-        without_effect(self.out)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return finer images (N, outputs, H × scale, W × scale) of images (N, C, H, W)."""
-        features = self.first(images)
-        found: Tensor = self.out(self.finer(features + self.blocks(features)))
-        return found + interpolated(images, self.outputs, self.scale)
+    def __init__(
+        self, in_channels: int, outputs: int, scale: int = 2, *, width: int = 32, blocks: int = 8, skip: bool = True
+    ):
+        checked_scale(scale, "nafnet")
+        body = nn.Sequential(*(GatedBlock(width) for _ in range(blocks)))
+        out = nn.Sequential(nn.Conv2d(width, outputs, 3, padding=1))
+        super().__init__(in_channels, body, out, scale, skip=skip)
 
 
 class GatedBlock(nn.Module):

@@ -7,13 +7,13 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from darklens.models.upscaling import checked_scale, interpolated, nearest, sub_pixel, without_effect
+from darklens.models.upscaling import Upscaler, checked_scale, nearest, sub_pixel
 
 ADDED = 0.2
 """What each addition is multiplied by, as the paper has it."""
 
 
-class RRDBNet(nn.Module):
+class RRDBNet(Upscaler):
     """Residual-in-residual dense blocks, made finer by sub-pixel convolution.
 
     With width 64, blocks 23, growth 32, three bands, a factor of 4, upscaling nearest and skip false it has the 16.70
@@ -47,23 +47,13 @@ class RRDBNet(nn.Module):
         upscaling: Literal["sub-pixel", "nearest"] = "sub-pixel",
         skip: bool = True,
     ):
-        super().__init__()
-        self.scale, self.outputs, self.skip = checked_scale(scale, "rrdb"), outputs, skip
-        self.first = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.blocks = nn.Sequential(*(ResidualInResidual(width, growth) for _ in range(blocks)))
-        self.last = nn.Conv2d(width, width, 3, padding=1)
-        self.finer = (sub_pixel if upscaling == "sub-pixel" else nearest)(width, scale)
-        self.out = nn.Sequential(
+        checked_scale(scale, "rrdb")
+        body = [*(ResidualInResidual(width, growth) for _ in range(blocks)), nn.Conv2d(width, width, 3, padding=1)]
+        out = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(width, outputs, 3, padding=1)
         )
-        if skip:
-            without_effect(self.out[-1])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return finer images (N, outputs, H × scale, W × scale) of images (N, C, H, W)."""
-        features = self.first(images)
-        found: Tensor = self.out(self.finer(features + self.last(self.blocks(features))))
-        return found + interpolated(images, self.outputs, self.scale) if self.skip else found
+        finer = sub_pixel if upscaling == "sub-pixel" else nearest
+        super().__init__(in_channels, nn.Sequential(*body), out, scale, skip=skip, finer=finer)
 
 
 class ResidualInResidual(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from darklens.models.upscaling import checked_scale, interpolated
+from darklens.models.upscaling import checked_scale, interpolated, without_effect
 
 
 class SRCNN(nn.Module):
@@ -20,8 +20,8 @@ class SRCNN(nn.Module):
         Channels of the first two convolutions.
     kernels
         Sides of the three convolutions, pixels; odd numbers.
-    residual
-        Whether the convolutions add to the interpolated image in place of making it anew. The paper's do not.
+    skip
+        Whether the convolutions add to the interpolated image, from nothing at first. The paper's make it anew.
     """
 
     def __init__(
@@ -32,23 +32,21 @@ class SRCNN(nn.Module):
         *,
         widths: tuple[int, int] = (64, 32),
         kernels: tuple[int, int, int] = (9, 1, 5),
-        residual: bool = False,
+        skip: bool = True,
     ):
         super().__init__()
-        self.scale, self.outputs = checked_scale(scale, "srcnn"), outputs
-        self.residual = residual
+        self.scale, self.outputs, self.skip = checked_scale(scale, "srcnn"), outputs, skip
         sizes = [in_channels, *widths, outputs]
         layers: list[nn.Module] = []
         for before, after, kernel in zip(sizes[:-1], sizes[1:], kernels, strict=True):
             # Beyond the edge the outermost pixel repeats: dark pixels there would darken the border.
             layers += [nn.Conv2d(before, after, kernel, padding=kernel // 2, padding_mode="replicate"), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
-        if residual:
-            nn.init.zeros_(layers[-2].weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layers[-2].bias)  # type: ignore[arg-type]
+        if skip:
+            without_effect(layers[-2])
 
     def forward(self, images: Tensor) -> Tensor:
         """Return finer images (N, outputs, H × scale, W × scale) of images (N, C, H, W)."""
         finer = interpolated(images, images.shape[1], self.scale)
         found: Tensor = self.layers(finer)
-        return found + finer[:, : self.outputs] if self.residual else found
+        return found + finer[:, : self.outputs] if self.skip else found

@@ -2,11 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from darklens.errors import ModelError
 from darklens.physics.degrading import bicubic
+
+
+class Upscaler(nn.Module):
+    """Layers on the images' own pixels beside a shortcut, made finer at the end: EDSR, NAFNet and ESRGAN's generator.
+
+    Parameters
+    ----------
+    in_channels
+        Bands of the images.
+    body
+        From features (N, width, H, W) to what is added to them.
+    out
+        From features on the finer pixels to bands, `bands`; its last layer is a convolution.
+    scale
+        Factor by which images are made finer.
+    skip
+        Whether the network adds to the interpolated image, from nothing at first.
+    finer
+        Makes the layers that make features finer, of their number and the factor.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        body: nn.Module,
+        out: nn.Sequential,
+        scale: int,
+        *,
+        skip: bool,
+        finer: Callable[[int, int], nn.Module] | None = None,
+    ):
+        super().__init__()
+        first, last = out[0], out[-1]
+        assert isinstance(first, nn.Conv2d)
+        assert isinstance(last, nn.Conv2d)
+        width = first.in_channels
+        self.scale, self.bands, self.skip = scale, last.out_channels, skip
+        self.first = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.body = body
+        self.finer = (finer or sub_pixel)(width, scale)
+        self.out = out
+        if skip:
+            without_effect(last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return finer images (N, bands, H × scale, W × scale) of images (N, C, H, W)."""
+        features = self.first(images)
+        found: Tensor = self.out(self.finer(features + self.body(features)))
+        return found + interpolated(images, self.bands, self.scale) if self.skip else found
 
 
 def checked_scale(scale: int, name: str) -> int:

@@ -18,7 +18,7 @@ RIDGE = 1e-4
 """Added to the curvature of the weights, as a fraction of its mean: what smooth images do not tell stays near zero."""
 NOISE_ROUNDS = 8
 """Rounds in which the variance of pixels is fitted with weights that follow from it; it has settled after about five."""
-ROWS_A_WEIGHT = 60
+ROWS_A_WEIGHT = 1000
 """Equations for each weight that is learned; more take longer."""
 
 

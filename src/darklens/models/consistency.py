@@ -1,0 +1,121 @@
+"""Correct finer images until, degraded again, they agree with the image that they were made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d
+
+from darklens.physics.degrading import REACH, inner
+
+if TYPE_CHECKING:
+    from darklens.tasks.superresolve import Superresolve
+
+BLUR = 1.0
+"""Standard deviation, fine pixels, of the correlation of errors to begin with: that of a sharp point-spread function."""
+BLUR_REACH = 2
+"""Fine pixels on each side of one with whose error its own goes together."""
+
+
+class ImageConsistency(nn.Module):
+    """Mean of the finer image, given what a network believes of it and the image that was seen.
+
+    The network's answer x is taken for the mean of a normal distribution, with a spread for each pixel that the network
+    gives as well, and errors of neighbours that go together: C = G diag(spread²) Gᵀ, G a blur that is learned. The image is
+    y = A x + n, where A gathers the light of fine pixels and n is noise of variance N, both known from the training pairs.
+    Then the mean of x given y is x + C Aᵀ (A C Aᵀ + N)⁻¹ (y - A x), the update of a Kalman filter. The equation is solved
+    by conjugate gradients, which gradients go through.
+
+    Untaught (`learn`), A is 0 and answers stay as they are. A point-spread function that is not symmetric does not go with
+    augmentation by rotation or reflection.
+
+    Parameters
+    ----------
+    scale
+        Factor by which images are made finer.
+    steps
+        Of conjugate gradients. Few are enough: A gathers light from few pixels.
+    """
+
+    weights: Tensor
+    noise: Tensor
+    offset: Tensor
+
+    def __init__(self, scale: int, steps: int):
+        super().__init__()
+        side = (2 * REACH + 1) * scale
+        self.scale, self.steps = scale, steps
+        self.register_buffer("weights", torch.zeros(1, 1, side, side))
+        self.register_buffer("noise", torch.tensor([1.0, 0.0, 0.0]))
+        self.register_buffer("offset", torch.zeros(()))
+        away = torch.arange(-BLUR_REACH, BLUR_REACH + 1) / BLUR
+        line = torch.exp(-away.square() / 2)
+        self.blur = nn.Parameter((line[:, None] * line / line.sum() ** 2)[None, None])
+
+    def learn(self, task: Superresolve) -> None:
+        """Take the response and the noise of a task that was fitted to pairs of one band, in the network's units.
+
+        An image z = (y - m) / s and a finer one x = (f - c) / t are standardised, so that y = A f is z = (t / s) A x + (c Σ A - m) / s.
+        """
+        response = task.learned_response()
+        spread, mean = task.scale / abs(task.flux_ratio), task.center / task.flux_ratio
+        total = float(response.weights[0].sum())
+        sky, shot = float(response.sky[0]), float(response.shot[0])
+        self.weights.copy_(response.weights[0] * (task.scale / spread))
+        self.offset.fill_((task.center * total - mean) / spread)
+        # The variance of z is that of y, sky + shot · y, over s², and y = s · z + m.
+        self.noise.copy_(torch.tensor([sky / spread**2, shot / spread, shot * mean / spread**2]))
+
+    def forward(self, fine: Tensor, spread: Tensor, seen: Tensor) -> Tensor:
+        """Return finer images that agree with what was seen.
+
+        Parameters
+        ----------
+        fine
+            What the network makes of the image, standardised, (N, 1, H × scale, W × scale).
+        spread
+            Standard deviation that it expects of the error of each pixel, positive, of the same shape.
+        seen
+            The image, standardised, (N, 1, H, W).
+
+        Returns
+        -------
+        Tensor
+            Of the shape of ``fine``, float32.
+        """
+        with torch.autocast(fine.device.type, enabled=False):
+            fine, spread, seen = fine.float(), spread.float(), seen.float()
+            light = self._gathered(fine) + self.offset
+            sky, shot, shift = self.noise
+            root = (sky + shift + shot * light.detach()).clamp_min(sky * 0.25 + 1e-8).sqrt()
+            right = (inner(seen) - light) / root
+            solved = self._solve(right, spread, root)
+            return fine + self._spread(solved / root, spread)
+
+    def _solve(self, right: Tensor, spread: Tensor, root: Tensor) -> Tensor:
+        """Conjugate gradients for (1 + N^-½ A C Aᵀ N^-½) u = r, whose eigenvalues are 1 and above."""
+        found, left, way = torch.zeros_like(right), right, right
+        before = _dot(left, left)
+        for _ in range(self.steps):
+            image = way + self._gathered(self._spread(way / root, spread)) / root
+            length = before / _dot(way, image).clamp_min(1e-20)
+            found, left = found + length * way, left - length * image
+            after = _dot(left, left)
+            way, before = left + after / before.clamp_min(1e-20) * way, after
+        return found
+
+    def _gathered(self, fine: Tensor) -> Tensor:
+        """A x: (N, 1, H - 2 `REACH`, W - 2 `REACH`)."""
+        return conv2d(fine, self.weights, stride=self.scale)
+
+    def _spread(self, coarse: Tensor, spread: Tensor) -> Tensor:
+        """C Aᵀ z: what residuals (N, 1, h, w) say of each fine pixel."""
+        scattered = conv_transpose2d(coarse, self.weights, stride=self.scale)
+        inside = conv_transpose2d(scattered, self.blur, padding=BLUR_REACH) * spread.square()
+        return conv2d(inside, self.blur, padding=BLUR_REACH)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return cast(Tensor, (a * b).sum((1, 2, 3), keepdim=True))
