@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from darklens.physics.degrading import REACH, inner
-
-if TYPE_CHECKING:
-    from darklens.tasks.superresolve import Superresolve
+from darklens.physics.degrading import REACH, Response, inner
 
 BLUR = 1.0
 """Standard deviation, fine pixels, of the correlation of errors to begin with: that of a sharp point-spread function."""
@@ -28,7 +23,7 @@ class ImageConsistency(nn.Module):
     Then the mean of x given y is x + C Aᵀ (A C Aᵀ + N)⁻¹ (y - A x), the update of a Kalman filter. The equation is solved
     by conjugate gradients, which gradients go through.
 
-    Untaught (`learn`), A is 0 and answers stay as they are. A point-spread function that is not symmetric does not go with
+    Before `learn`, A is 0 and answers stay as they are. A point-spread function that is not symmetric does not go with
     augmentation by rotation or reflection.
 
     Parameters
@@ -42,31 +37,37 @@ class ImageConsistency(nn.Module):
     weights: Tensor
     noise: Tensor
     offset: Tensor
+    dark: Tensor
 
     def __init__(self, scale: int, steps: int):
         super().__init__()
         side = (2 * REACH + 1) * scale
         self.scale, self.steps = scale, steps
         self.register_buffer("weights", torch.zeros(1, 1, side, side))
-        self.register_buffer("noise", torch.tensor([1.0, 0.0, 0.0]))
+        self.register_buffer("noise", torch.tensor([1.0, 0.0]))
         self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("dark", torch.zeros(()))
         away = torch.arange(-BLUR_REACH, BLUR_REACH + 1) / BLUR
         line = torch.exp(-away.square() / 2)
         self.blur = nn.Parameter((line[:, None] * line / line.sum() ** 2)[None, None])
 
-    def learn(self, task: Superresolve) -> None:
-        """Take the response and the noise of a task that was fitted to pairs of one band, in the network's units.
+    def learn(self, response: Response, *, image: tuple[float, float], target: tuple[float, float]) -> None:
+        """Take how pixels of one band gather light, and their noise, in the network's units.
 
-        An image z = (y - m) / s and a finer one x = (f - c) / t are standardised, so that y = A f is z = (t / s) A x + (c Σ A - m) / s.
+        Parameters
+        ----------
+        response
+            In the units of images and targets.
+        image, target
+            Mean and scale by which images, and finer ones, are standardised.
         """
-        response = task.learned_response()
-        spread, mean = task.scale / abs(task.flux_ratio), task.center / task.flux_ratio
-        total = float(response.weights[0].sum())
-        sky, shot = float(response.sky[0]), float(response.shot[0])
-        self.weights.copy_(response.weights[0] * (task.scale / spread))
-        self.offset.fill_((task.center * total - mean) / spread)
-        # The variance of z is that of y, sky + shot · y, over s², and y = s · z + m.
-        self.noise.copy_(torch.tensor([sky / spread**2, shot / spread, shot * mean / spread**2]))
+        (mean, scale), (fine_mean, fine_scale) = image, target
+        weights, sky, shot = response.weights[0], float(response.sky[0]), float(response.shot[0])
+        self.weights.copy_(weights * (fine_scale / scale))
+        self.offset.fill_((fine_mean * float(weights.sum()) - mean) / scale)
+        # A standardised pixel z = (y - mean) / scale has the variance (sky + shot · y) / scale².
+        self.noise.copy_(torch.tensor([sky / scale**2, shot / scale]))
+        self.dark.fill_(mean / scale)
 
     def forward(self, fine: Tensor, spread: Tensor, seen: Tensor) -> Tensor:
         """Return finer images that agree with what was seen.
@@ -88,8 +89,8 @@ class ImageConsistency(nn.Module):
         with torch.autocast(fine.device.type, enabled=False):
             fine, spread, seen = fine.float(), spread.float(), seen.float()
             light = self._gathered(fine) + self.offset
-            sky, shot, shift = self.noise
-            root = (sky + shift + shot * light.detach()).clamp_min(sky * 0.25 + 1e-8).sqrt()
+            sky, shot = self.noise
+            root = (sky + shot * (light.detach() + self.dark).clamp_min(0)).sqrt()
             right = (inner(seen) - light) / root
             solved = self._solve(right, spread, root)
             return fine + self._spread(solved / root, spread)
@@ -118,4 +119,4 @@ class ImageConsistency(nn.Module):
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return cast(Tensor, (a * b).sum((1, 2, 3), keepdim=True))
+    return (a * b).sum((1, 2, 3), keepdim=True)

@@ -8,16 +8,17 @@ from darklens.errors import ModelError
 from darklens.models.heads import Headed
 from darklens.models.masked import MaskedAutoencoder
 from darklens.models.sections import sections
+from darklens.models.upconv import MAEUpconv
 
 
 def encoder_weights(network: nn.Module) -> dict[str, Tensor]:
     """Return the weights and statistics of a network's encoder by name, which share their memory with the network.
 
-    That of a masked autoencoder is what sees the shown parts, that of a `Headed` its backbone; of other networks it is all
-    but the first of `darklens.models.sections.sections`, the head.
+    That of a masked autoencoder, and of `MAEUpconv`, is what sees the patches, that of a `Headed` its backbone; of other
+    networks it is all but the first of `darklens.models.sections.sections`, the head.
     """
     state = network.state_dict()
-    for kind, attribute in ((MaskedAutoencoder, "encoder."), (Headed, "backbone.")):
+    for kind, attribute in ((MaskedAutoencoder, "encoder."), (MAEUpconv, "encoder."), (Headed, "backbone.")):
         if isinstance(network, kind):
             return {name.removeprefix(attribute): t for name, t in state.items() if name.startswith(attribute)}
     layers = {name.rpartition(".")[0] + "." for name in sections(network)[0]}

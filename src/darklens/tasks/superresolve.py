@@ -23,14 +23,8 @@ if TYPE_CHECKING:
     from darklens.physics.degrading import Response
     from darklens.tasks.optimization import LearningOptions
 
-MOST = 16
-"""Largest factor between the sides of targets and images."""
-SNAP = 0.05
-"""A ratio of fluxes per pixel this near, as a fraction, to that of fluxes or of surface brightnesses is taken to be it."""
-EXAMPLES, SHOWN = 12, 3
-"""Images that a report shows, and typical and worst ones that are drawn beside their truth."""
-CHUNK = 256
-"""Pairs that are compared at a time."""
+EXAMPLES = 12
+"""Images that a report shows."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +127,14 @@ class Superresolve(Task):
         """
         import numpy as np
 
-        factor = _factor(cutouts)
+        from darklens.tasks.superresolution_pairs import check_pairs, factor_of
+
+        factor = factor_of(cutouts)
         checked = dataclasses.replace(self, factor=factor, channels=int(cutouts.images.shape[1]))
         rows = np.arange(len(cutouts))
         if "split" in cutouts.catalog.columns:  # the span of the test's targets is not to be known
             rows = np.flatnonzero((cutouts.catalog["split"] != "test").fill_null(True).to_numpy())
-        low, high = checked._check_pairs(cutouts, rows)
+        low, high = check_pairs(cutouts, rows, self.least_correlation)
         if not high > low:
             raise DataError(f"{cutouts.where}: every pixel of the targets has the same value")
         return dataclasses.replace(checked, data_range=float(high - low))
@@ -153,7 +149,9 @@ class Superresolve(Task):
         """
         import numpy as np
 
-        if (factor := _factor(cutouts)) != self.factor:
+        from darklens.tasks.superresolution_pairs import check_pairs, factor_of
+
+        if (factor := factor_of(cutouts)) != self.factor:
             raise DataError(
                 f"{cutouts.where}: targets have {factor} times as many pixels a side as images; the model makes images "
                 f"{self.factor} times finer"
@@ -161,48 +159,9 @@ class Superresolve(Task):
         if (bands := cutouts.images.shape[1]) != self.channels:
             raise DataError(f"{cutouts.where}: images have {bands} bands, and the model was trained on {self.channels}")
         rows = np.arange(len(cutouts))
-        self._check_pairs(cutouts, rows)
+        check_pairs(cutouts, rows, self.least_correlation)
         assert cutouts.targets is not None
         return np.asarray(cutouts.targets[rows], dtype=np.float32)
-
-    def _check_pairs(self, cutouts: Cutouts, rows: np.ndarray) -> tuple[float, float]:
-        """Refuse pairs (n,) of different scenes; return the lowest and the highest pixel of their targets."""
-        import numpy as np
-        import torch
-
-        from darklens.physics.degrading import correlation
-
-        assert cutouts.targets is not None
-        own, next_ones, low, high = [], [], np.inf, -np.inf
-        for start in range(0, len(rows), CHUNK):
-            these = rows[start : start + CHUNK]
-            images, targets = (
-                torch.from_numpy(np.asarray(each[these], dtype=np.float32))
-                for each in (cutouts.images, cutouts.targets)
-            )
-            if not torch.isfinite(targets).all():
-                bad = these[np.flatnonzero(~torch.isfinite(targets.flatten(1)).all(1).numpy())[0]]
-                raise DataError(
-                    f"{cutouts.where}: the target of image {cutouts.ids[bad]} has pixels that are no numbers"
-                )
-            images = torch.nan_to_num(images, 0.0, 0.0, 0.0)  # those are refused, or masked, when they are read
-            own.append(correlation(images, targets).numpy())
-            next_ones.append(correlation(images, targets.roll(1, 0)).numpy())
-            low, high = min(low, float(targets.min())), max(high, float(targets.max()))
-        found, others = np.concatenate(own), np.concatenate(next_ones)
-        if (odd := np.flatnonzero(found < self.least_correlation)).size:
-            raise DataError(
-                f"{cutouts.where}: {len(odd):,} of {len(rows):,} pairs do not show the same scene, "
-                f"{cutouts.ids[rows[odd[0]]]} among them: image and target correlate by {found[odd[0]]:.2f}, less than "
-                f"{self.least_correlation:g}. Bring the right targets, leave such pairs out, or lower "
-                "--task.least_correlation for images of little but noise"
-            )
-        if len(found) > 2 and np.median(found) <= np.median(others):
-            raise DataError(
-                f"{cutouts.where}: images correlate no more with their own targets (median {np.median(found):.2f}) than "
-                f"with the next image's ({np.median(others):.2f}): targets seem to be in another order"
-            )
-        return low, high
 
     def fit_pairs(self, images: np.ndarray, targets: np.ndarray) -> Self:
         """Return the task with scale and noise of the images, and how they follow from their targets.
@@ -223,19 +182,16 @@ class Superresolve(Task):
         import torch
 
         from darklens.physics.degrading import REACH, fit_response
+        from darklens.tasks.superresolution_pairs import flux_ratio
 
         if min(images.shape[-2:]) < 2 * REACH + 1:
             raise DataError(
                 f"images of {images.shape[-2]}×{images.shape[-1]} pixels are too small for super-resolution"
             )
         low, high = torch.from_numpy(np.asarray(images)), torch.from_numpy(np.asarray(targets))
-        spread = float(low.std())
+        spread, ratio = float(low.std()), flux_ratio(low, high, self.factor)
         if not spread > 0:
             raise DataError("every pixel of the training images has the same value")
-        ratio = float(high.double().mean() / low.double().mean()) if float(low.double().mean()) != 0 else 1.0
-        for plain in (1.0, self.factor**-2.0):
-            if abs(ratio / plain - 1) < SNAP:
-                ratio = plain
         fitted = fit_response(low, high)
         return dataclasses.replace(
             self,
@@ -341,6 +297,12 @@ class Superresolve(Task):
                 if self.samples
                 else "the network draws samples: say how many with --task.samples 9"
             )
+        if self.response and hasattr(network, "learn_response"):
+            network.learn_response(
+                self.learned_response(),
+                image=(preprocessing.center, preprocessing.scale),
+                target=(self.center, self.scale),
+            )
         if self.samples:
             return modules.SamplingModule(self, network, preprocessing, options)
         kind = modules.AdversarialModule if self.adversarial else modules.PairModule
@@ -432,27 +394,15 @@ class Superresolve(Task):
         """Draw typical and worst images of each method with residuals on one scale, and the power by scale."""
         import numpy as np
 
-        from darklens.evaluation.superresolution import FREQUENCIES
-        from darklens.plots import superresolution as drawn
+        from darklens.tasks.superresolution_pictures import beside_truth_and_power
 
-        if self._seen is None or not len(truth):
-            return []
         bicubic = self.interpolated("bicubic")
-        assert bicubic is not None
-        methods = {"bicubic": bicubic} | {name: each[:, : self.channels] for name, each in predicted.items()}
-        best = next(iter(predicted.values()))[:, : self.channels]
-        error = np.sqrt(((best - truth) ** 2).mean((1, 2, 3)))
-        order = np.argsort(error)
-        middle = order[(np.linspace(0.25, 0.75, SHOWN) * (len(order) - 1)).astype(int)]
-        rows = list(dict.fromkeys([*middle.tolist(), *order[::-1][:SHOWN].tolist()]))
-        labels = ["typical" if row in middle.tolist() else "worst" for row in rows]
+        if bicubic is None or not len(truth):
+            return []
         noise = float(np.sqrt(max(np.mean(self.sky), 0.0))) * abs(self.flux_ratio) if self.sky else 0.0
+        methods = {name: each[:, : self.channels] for name, each in predicted.items()}
         seen = np.asarray(self._seen, dtype=np.float32) * self.flux_ratio
-        pictures = drawn.beside_truth(
-            seen[rows], {name: each[rows] for name, each in methods.items()}, truth[rows], labels=labels, noise=noise
-        )
-        ratios = {name: drawn.power_ratio(each[order[::-1]], truth[order[::-1]]) for name, each in methods.items()}
-        return [pictures, drawn.power_by_frequency(ratios, self.factor, FREQUENCIES)]
+        return beside_truth_and_power(methods, bicubic, truth, seen, factor=self.factor, noise=noise)
 
     def purpose(self) -> str:
         """Return what a model is for."""
@@ -464,29 +414,6 @@ class Superresolve(Task):
             "What it adds beyond the resolution of an image is what its training images had: a guess, not a measurement. "
             "Do not search its output for substructure without the comparison of benchmarks/superresolution_classify.py."
         )
-
-
-def _factor(cutouts: Cutouts) -> int:
-    """Fine pixels along the side of a pixel; refused unless they are a whole number, the same on both axes."""
-    if cutouts.targets is None:
-        raise DataError(
-            f"{cutouts.where}: super-resolution needs an image to predict for each (targets.npy, or HR/ and LR/); darklens "
-            "simulate PRESET --pairs 2 makes such pairs"
-        )
-    (channels, height, width), target = cutouts.images.shape[1:], cutouts.targets.shape[1:]
-    if len(target) != 3 or target[0] != channels:
-        raise DataError(
-            f"{cutouts.where}: images have {channels} bands and targets {target[0]}; they must be the "
-            "same (--bands chooses)"
-        )
-    factors = {target[1] / height, target[2] / width}
-    factor = max(factors)
-    if len(factors) > 1 or factor != int(factor) or not 2 <= factor <= MOST:
-        raise DataError(
-            f"{cutouts.where}: targets of {target[1]}×{target[2]} pixels are no whole multiple, from 2 to {MOST}, of "
-            f"images of {height}×{width}"
-        )
-    return int(factor)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
