@@ -65,3 +65,16 @@ def test_correlation_is_pearsons_and_0_for_constant_images():
     images[2] = 7
     expected = [np.corrcoef(images[i].ravel(), bin_pixels(fine, 2)[i].ravel())[0, 1] for i in range(2)]
     assert_allclose(correlation(images, fine), [*expected, 0], atol=1e-12)
+
+
+def test_response_holds_for_images_that_it_was_not_learned_from():
+    """Of noisy pairs of very different brightness, χ² of further truths is 1, the brightest included."""
+    kernel = psf_kernel(2, torch.tensor(1.6, dtype=torch.float64))
+    brightness = torch.from_numpy(np.random.default_rng(3).lognormal(0, 1.5, (48, 1, 1, 1)))
+    fine = brightness * convolve(blobs(48, 64, seed=4), kernel)
+    light = bin_pixels(convolve(fine, kernel), 2) * 4
+    noise = torch.from_numpy(np.random.default_rng(5).normal(size=light.shape)) * (0.01 + 0.001 * light).sqrt()
+    found = fit_response((light + noise)[:32], fine[:32])
+    model = degrade(fine[32:], found.weights, 2)
+    chi = ((inner(light + noise)[32:] - model).square() / variance(found, model)).mean((1, 2, 3))
+    assert_allclose(chi, 1, atol=0.15)

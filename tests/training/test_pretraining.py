@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from darklens.data.dataset import DatasetInfo, DatasetWriter
 from darklens.errors import DataError, ModelError, RecipeError
 from darklens.inference.model import load_model
-from darklens.models.encoders import encoder_weights
+from darklens.models.encoders import encoder_weights, load_encoder
 from darklens.models.registry import build_network
 from darklens.tasks.supervised import SupervisedModule
 from darklens.training import fit as fitting
@@ -23,6 +23,7 @@ from darklens.workflows.finetune import finetuning_recipe
 COUNT, SIDE = 48, 16
 SHORT = {"trainer.epochs": 3, "trainer.batch_size": 8, "trainer.precision": "32-true", "preprocessing.crop": None}
 ENCODER = {"network.width": 16, "network.depth": 1, "network.heads": 2, "network.patch": 4}
+SIZE = {key.removeprefix("network."): value for key, value in ENCODER.items()}
 METHODS = ["mae", "vicreg", "simclr", "contrastive-pairs", "dino"]
 
 
@@ -135,6 +136,27 @@ def test_other_recipe_takes_the_encoder_and_freezes_it(pretrained, data):
         assert torch.equal(tensor, given[name]), name
     assert opened.description["also"][0]["train_images"] == 43
     assert module.options.frozen == 1
+
+
+def test_super_resolution_takes_the_encoder(pretrained):
+    """That of the masked autoencoder gives the tokens which are made finer; the decoder stays as it was."""
+    network, trained = build_network("mae-upconv", 1, 1, SIZE | {"scale": 2}), load_model(pretrained).network
+    before = network.decoder[1].weight.clone()
+    images = torch.randn(2, 1, SIDE, SIDE)
+    assert not torch.equal(network.encoder.tokens(images), trained.encoder.tokens(images))
+    with torch.no_grad():
+        load_encoder(network, trained, "mae")
+    assert torch.equal(network.encoder.tokens(images), trained.encoder.tokens(images))
+    assert torch.equal(network.decoder[1].weight, before)
+    with pytest.raises(ModelError, match="does not fit this recipe's network, MAEUpconv"):
+        load_encoder(build_network("mae-upconv", 1, 1, SIZE | {"depth": 2}), trained, "mae")
+
+
+def test_recipes_of_one_encoder_have_its_sizes():
+    """So that --start needs no options."""
+    recipes = [load_recipe(name) for name in ("pretraining/mae", "substructure/mae-finetuned", "superresolution/mae-upconv")]
+    sizes = [{key: each.network[key] for key in SIZE} for each in recipes]
+    assert sizes[0] == sizes[1] == sizes[2]
 
 
 @pytest.mark.parametrize(("frozen", "still"), [(1, [True, False]), (0.5, [True, False]), (0, [False, False])])

@@ -13,7 +13,7 @@ from darklens.physics.degrading import Response
 
 GIVEN = 3
 """Channels that ``preprocessing.lens_fine`` adds to an image: what the fit leaves, the fit, and the fit on finer pixels."""
-SPREAD = (0.1, 0.01)
+SPREAD = (0.05, 0.005)
 """Error of the rendered lens to begin with: a fraction of its light, and a constant, units of the scatter of the images."""
 
 
