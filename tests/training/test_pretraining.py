@@ -154,7 +154,9 @@ def test_super_resolution_takes_the_encoder(pretrained):
 
 def test_recipes_of_one_encoder_have_its_sizes():
     """So that --start needs no options."""
-    recipes = [load_recipe(name) for name in ("pretraining/mae", "substructure/mae-finetuned", "superresolution/mae-upconv")]
+    recipes = [
+        load_recipe(name) for name in ("pretraining/mae", "substructure/mae-finetuned", "superresolution/mae-upconv")
+    ]
     sizes = [{key: each.network[key] for key in SIZE} for each in recipes]
     assert sizes[0] == sizes[1] == sizes[2]
 
