@@ -19,8 +19,8 @@ RIDGE = 1e-4
 NOISE_ROUNDS = 8
 """Rounds in which the variance of pixels is fitted with weights that follow from it; it has settled after about five."""
 ROWS_A_WEIGHT = (60, 1000)
-"""Equations for each weight that is learned: the fewest, and as many as are taken where `WORK` allows. Of 512 true images of
-``fair-hst`` the worst had a χ² per pixel of 1.38 with 60 (two images), 1.08 with 600 and 1.07 with 3,000."""
+"""Equations for each weight that is learned: the fewest, and as many as are taken where `WORK` allows. Of 512 images of
+``fair-hst`` the truth of the worst had a χ² per pixel of 1.38 with 60 (two images), 1.08 with 600, 1.07 with 3,000."""
 WORK = 1e11
 """Multiplications in learning the weights, of which there are more than a thousand for a factor of 7 and above: seconds."""
 

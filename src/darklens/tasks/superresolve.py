@@ -297,8 +297,9 @@ class Superresolve(Task):
                 if self.samples
                 else "the network draws samples: say how many with --task.samples 9"
             )
+        knows: Any = network
         if self.response and hasattr(network, "learn_response"):
-            network.learn_response(
+            knows.learn_response(
                 self.learned_response(),
                 image=(preprocessing.center, preprocessing.scale),
                 target=(self.center, self.scale),
@@ -399,7 +400,7 @@ class Superresolve(Task):
         bicubic = self.interpolated("bicubic")
         if bicubic is None or not len(truth):
             return []
-        noise = float(np.sqrt(max(np.mean(self.sky), 0.0))) * abs(self.flux_ratio) if self.sky else 0.0
+        noise = max(float(np.mean(self.sky)), 0.0) ** 0.5 * abs(self.flux_ratio) if self.sky else 0.0
         methods = {name: each[:, : self.channels] for name, each in predicted.items()}
         seen = np.asarray(self._seen, dtype=np.float32) * self.flux_ratio
         return beside_truth_and_power(methods, bicubic, truth, seen, factor=self.factor, noise=noise)
