@@ -18,6 +18,7 @@ from darklens.schema import readable_type
 MANY = {
     "predict": "paths",
     "find": "paths",
+    "embed": "paths",
     "superresolve": "paths",
     "explain": "paths",
     "report": "runs",
@@ -246,7 +247,7 @@ def arguments_of(verb: Callable[..., None], given: Mapping[str, Any]) -> dict[st
 
 _HELP = {
     "out": "what to make",
-    "model": "a run folder or a model folder of a lens finder",
+    "model": "a run folder, a model folder, or the name of a model",
     "data": "a folder or file in any layout, or preset:NAME",
     "target": "images without labels to adapt to: a folder or file in any layout, or preset:NAME",
     "budget": "what each recipe may use, such as 10min, 5epochs or 200000images",

@@ -190,7 +190,12 @@ def _one_ahead(read: Callable[[int], Batch], starts: Iterable[int]) -> Iterator[
 
 
 def prediction_table(
-    predicted: Predicted, cutouts: Cutouts, task: Task, *, sets: np.ndarray | None = None
+    predicted: Predicted,
+    cutouts: Cutouts,
+    task: Task,
+    *,
+    sets: np.ndarray | None = None,
+    reserved: Collection[str] = (),
 ) -> pl.DataFrame:
     """Return a table with one row an image: what was predicted, and the columns of the catalogue.
 
@@ -204,6 +209,8 @@ def prediction_table(
         What is predicted.
     sets
         Prediction sets (N, K) of bool.
+    reserved
+        Names that count as taken, of columns that will be added.
 
     Returns
     -------
@@ -218,7 +225,7 @@ def prediction_table(
     columns += [pl.Series(name, values) for name, values in task.columns(p.array, sets).items()]
     if p.outlier_score is not None:
         columns += [pl.Series("outlier_score", p.outlier_score), pl.Series("outlier", p.outlier_score > 1)]
-    return beside_catalog(columns, catalog.drop("id", "path", strict=False))
+    return beside_catalog(columns, catalog.drop("id", "path", strict=False), reserved)
 
 
 def beside_catalog(columns: Sequence[pl.Series], catalog: pl.DataFrame, reserved: Collection[str] = ()) -> pl.DataFrame:

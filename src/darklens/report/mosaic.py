@@ -168,6 +168,11 @@ def _jpeg(picture: np.ndarray) -> str:
 
     image = Image.fromarray(np.ascontiguousarray(picture[::-1]))
     image.thumbnail((LARGEST, LARGEST))
+    return jpeg_address(image)
+
+
+def jpeg_address(image: Any) -> str:
+    """Return a picture of Pillow's as a JPEG in a data address."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

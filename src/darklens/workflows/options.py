@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from darklens.errors import DarklensError
 from darklens.inference.precision import Precision
@@ -147,6 +147,49 @@ class SearchOptions(Options):
             raise DarklensError(f"--top must be at least 1; got {self.top}")
         if self.mosaic is not None and self.mosaic.suffix != ".html":
             raise DarklensError(f"--mosaic is a page to draw and ends in .html; got {self.mosaic}")
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions(Options):
+    """Choices in an embedding of images.
+
+    Parameters
+    ----------
+    like
+        A cutout, or the identifier of one of the images, whose nearest neighbours are listed.
+    page
+        A page to draw, .html, with a map of the images, clusters and outliers, which needs nothing else to be looked at.
+    map
+        How the map is made: tsne, which takes pca for more than 4,000 images, or pca.
+    clusters
+        Number of clusters, by k-means; by default HDBSCAN finds as many as stand out.
+    neighbours
+        How many nearest neighbours tell how isolated an image is, and a class, and are listed.
+    count
+        Number of images of a preset, a total over the classes.
+    seed
+        Of maps, clusters, folds and the bootstrap.
+    skip
+        Leave out images that cannot be used, and list them.
+    """
+
+    like: str | None = None
+    page: Path | None = None
+    map: Literal["tsne", "pca"] = "tsne"
+    clusters: int | None = None
+    neighbours: int = 10
+    count: int = 1024
+    seed: int = 0
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.page is not None and self.page.suffix != ".html":
+            raise DarklensError(f"--page is a page to draw and ends in .html; got {self.page}")
+        least = {"clusters": 2, "neighbours": 1, "count": 2, "seed": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise DarklensError(f"--{name} must be at least {low}; got {value}")
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,18 @@ class Gathered:
         for note in notes:
             self.notes.setdefault(note, []).append(path)
 
+    def take(self, path: Path, cutouts: Cutouts, predicted: Predicted) -> None:
+        """Add what is to be said of the images at a path and their predictions."""
+        if predicted.prediction.outlier_score is not None:
+            self.scores.append(predicted.prediction.outlier_score)
+        reading = cutouts.overruled if cutouts.info.layout == "dataset" else cutouts.info.notes
+        self.note(path, [*reading, *predicted.notes])
+        self.skipped |= predicted.skipped
+        self.images += len(predicted.rows)
+        if predicted.empty.any():
+            names = cutouts.ids
+            self.empty += [names[row] for row in predicted.rows[predicted.empty]]
+
     def empty_note(self, consequence: str) -> list[str]:
         """Return a note on the images that show nothing, which ends in what follows for them; none if there are none."""
         if not self.empty:
@@ -189,15 +201,7 @@ def predict_each(
             model, cutouts, skip=choices.skip, symmetries=choices.symmetries, progress=progress, mask=options.mask,
             band=options.chosen(cutouts.info.bands), kept=kept,
         )  # fmt: skip
-        if predicted.prediction.outlier_score is not None:
-            gathered.scores.append(predicted.prediction.outlier_score)
-        reading = cutouts.overruled if cutouts.info.layout == "dataset" else cutouts.info.notes
-        gathered.note(path, [*reading, *predicted.notes])
-        gathered.skipped |= predicted.skipped
-        gathered.images += len(predicted.rows)
-        if predicted.empty.any():
-            names = cutouts.ids
-            gathered.empty += [names[row] for row in predicted.rows[predicted.empty]]
+        gathered.take(path, cutouts, predicted)
         yield path, cutouts, predicted
 
 

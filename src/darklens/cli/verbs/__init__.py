@@ -21,6 +21,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": results.evaluate,
     "predict": results.predict,
     "find": results.find,
+    "embed": results.embed,
     "superresolve": results.superresolve,
     "explain": results.explain,
     "report": results.report,

@@ -11,7 +11,7 @@ from darklens.errors import DarklensError
 from darklens.inference.shipped import describe_shipped, model_folder, shipped_models, shipped_run
 from darklens.paths import check_absent, check_present, check_writable
 from darklens.progress import progress_bar, working
-from darklens.workflows.options import EvaluationOptions, Options, PredictionOptions, SearchOptions
+from darklens.workflows.options import EmbeddingOptions, EvaluationOptions, Options, PredictionOptions, SearchOptions
 
 
 def evaluate(
@@ -122,6 +122,64 @@ def find(
         say(f"→ {search.mosaic}")
     said = "" if found.kept == found.images else f", the first {found.kept:,} kept"
     say(f"{found.images:,} images ranked{said}, {len(found.skipped):,} skipped → {out}")
+
+
+def embed(
+    paths: list[Path],
+    model: Path,
+    out: Path,
+    choices: EmbeddingOptions = EmbeddingOptions(),
+    options: DataOptions = DataOptions(),
+    trust_code: bool = False,
+) -> None:
+    """Write the features of images by any trained model, what they tell of labels, and a map of the images.
+
+    Args:
+        model: a run folder, a model folder, or the name of a model (see darklens models).
+        out: the table to write, .parquet, .csv or .fits; figures go beside it, as .json.
+        trust_code: let code run that the model or a preset in YAML names; read it first.
+    """
+    check_table(out)
+    check_absent(out.with_suffix(".json"))
+    model_folder(model)
+    for path in paths:
+        check_data(str(path))
+    if choices.page is not None:
+        check_writable(choices.page)
+    with loading():
+        from darklens.evaluation.bootstrap import range_text
+        from darklens.workflows.embed import embed_paths
+
+    given = {**options.given(), **choices.given(), "trust_code": trust_code or None}
+    line = command("embed", *paths, model=model, out=out, **given)
+    with progress_bar("embedding") as advance:
+        embedded = embed_paths(
+            model, paths, out, choices=choices, options=options, trust_code=trust_code, line=line, progress=advance
+        )
+    for note in embedded.notes:
+        say(f"note: {note}")
+    for name, reason in list(embedded.skipped.items())[:10]:
+        say(f"skipped {name}: {reason}")
+    figures = {name: {key: each.record() for key, each in of.items()} for name, of in embedded.probes.figures.items()}
+    if figures:
+        number = sum(embedded.probes.classes.values())
+        table(
+            f"cross-validated on {number:,} labelled images; always the most frequent class: "
+            f"{embedded.probes.most_frequent:.3f}",
+            ["probe", "accuracy", "95% interval", "macro AUC", "95% interval"],
+            [
+                (name, *(text for each in of.values() for text in (f"{each['value']:.4f}", range_text(each))))
+                for name, of in figures.items()
+            ],
+        )
+    for like in embedded.likes:
+        table(f"nearest to {like.name}", ["id", "distance", "label"], like.lines)
+    if choices.page is not None:
+        say(f"→ {choices.page}")
+    say(
+        f"{embedded.images:,} images of {embedded.features:,} features, {embedded.clusters:,} clusters, "
+        f"{len(embedded.skipped):,} skipped → {out}, and figures in {embedded.beside}"
+    )
 
 
 def superresolve(
