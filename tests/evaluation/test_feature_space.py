@@ -57,12 +57,12 @@ def test_of_many_images_isolation_is_among_a_choice_of_them(monkeypatch):
     np.testing.assert_allclose(space.isolation(2), expected, rtol=1e-9)
 
 
-def test_clusters_are_found_numbered_by_size_and_points_between_are_in_none():
+def test_clusters_are_found_numbered_by_size_and_what_is_far_from_all_is_in_none():
     rng = np.random.default_rng(1)
     sizes = [30, 70, 20]
     centres = np.array([[0, 0], [9, 0], [0, 9]])
     features = np.concatenate([rng.normal(centre, 0.3, (size, 2)) for centre, size in zip(centres, sizes, strict=True)])
-    features = np.concatenate([features, [[4.5, 4.5]]])
+    features = np.concatenate([features, [[40, 40]]])
     expected = [1] * 30 + [0] * 70 + [2] * 20
     assert FeatureSpace(features).clusters()[:-1].tolist() == expected
     assert FeatureSpace(features).clusters()[-1] == -1

@@ -46,7 +46,8 @@ def test_head_of_the_features_is_the_output(images, network, options, head):
     with FeatureRecorder(model, "here") as recorder:
         predicted = model.predict(images, batch_size=3)
         features = torch.from_numpy(recorder.take())
-    head = [m for m in model.network.modules() if isinstance(m, torch.nn.Linear)][-1] if head is None else head(model.network)
+    layers = [module for module in model.network.modules() if isinstance(module, torch.nn.Linear)]
+    head = layers[-1] if head is None else head(model.network)
     with torch.inference_mode():
         logits = head(features).softmax(-1)
     np.testing.assert_allclose(logits.numpy(), predicted.array, atol=1e-5)

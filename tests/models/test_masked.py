@@ -69,7 +69,7 @@ def test_trained_model_always_has_the_same_error_and_hides_each_part_three_times
         assert torch.equal(model(images), model(images))
         one = model(images[:1])
         torch.testing.assert_close(model(images)[:1], one)
-        masks = model._regular(images)
+        masks = model.regular_masks(images)
         assert (sum(mask.int() for mask in masks) == 3).all()
         parts = torch.stack([errors(images, model.rebuild(images, mask), mask) for mask in masks])
         torch.testing.assert_close(model(images), parts.mean(0))

@@ -42,17 +42,16 @@ class FeatureSpace:
 
     def __init__(self, features: Floats, seed: int = 0):
         from sklearn.decomposition import PCA
-        from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        number = min(COMPONENTS, *features.shape)
         self._seed = seed
-        self._pipeline = make_pipeline(StandardScaler(), PCA(number, random_state=seed))
-        places = self._pipeline.fit_transform(features.astype(np.float64))
-        spread = places.var(axis=0).sum()
-        if not spread > 1e-12:
+        self._scaler = StandardScaler()
+        scaled = self._scaler.fit_transform(features.astype(np.float64))
+        if not scaled.var(axis=0).sum() > 1e-12:
             raise ValueError("all images have the same features")
-        self._unit = float(np.sqrt(2 * spread))
+        self._components = PCA(min(COMPONENTS, *features.shape), random_state=seed)
+        places = self._components.fit_transform(scaled)
+        self._unit = float(np.sqrt(2 * places.var(axis=0).sum()))
         self.places: Floats = places / self._unit
         rng = np.random.default_rng(seed)
         self._references = np.sort(rng.permutation(len(places))[:REFERENCES])
@@ -65,7 +64,8 @@ class FeatureSpace:
 
     def project(self, features: Floats) -> Floats:
         """Return the places (M, P) of the features (M, F) of other images."""
-        found: Floats = self._pipeline.transform(features.astype(np.float64)) / self._unit
+        scaled = self._scaler.transform(features.astype(np.float64))
+        found: Floats = self._components.transform(scaled) / self._unit
         return found
 
     def isolation(self, neighbours: int) -> Floats:

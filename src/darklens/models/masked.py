@@ -125,7 +125,7 @@ class MaskedAutoencoder(nn.Module):
         if self.training:
             hidden = self.draw(images)
             return errors(images, self.rebuild(images, hidden), hidden)
-        passes = [(self.rebuild(images, hidden), hidden) for hidden in self._regular(images)]
+        passes = [(self.rebuild(images, hidden), hidden) for hidden in self.regular_masks(images)]
         return torch.stack([errors(images, rebuilt, hidden) for rebuilt, hidden in passes]).mean(0)
 
     def draw(self, images: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class MaskedAutoencoder(nn.Module):
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Return images (N, C, H, W) of which each part is the mean of what was made of it while it was hidden."""
-        masks = self._regular(images)
+        masks = self.regular_masks(images)
         total = torch.stack([self.rebuild(images, hidden) * hidden for hidden in masks]).sum(0)
         return total / torch.stack([hidden.float() for hidden in masks]).sum(0)
 
@@ -190,8 +190,11 @@ class MaskedAutoencoder(nn.Module):
         side = 1 if self.masking == "pixels" else self.encoder.patch
         return hidden.repeat_interleave(side, -2).repeat_interleave(side, -1)
 
-    def _regular(self, images: Tensor) -> list[Tensor]:
-        """Four masks, each of which shows another quarter; fewer for an image of one row or column of patches."""
+    def regular_masks(self, images: Tensor) -> list[Tensor]:
+        """Return four masks (N, 1, H, W), True where pixels are hidden, each of which shows another quarter of images.
+
+        There are fewer for images of one row or column of patches.
+        """
         rows, columns = self._grid(images)
         groups = regular_groups(rows, columns, images.device)
         masks = [(groups != number).reshape(1, 1, rows, columns) for number in torch.unique(groups).tolist()]

@@ -21,6 +21,7 @@ from darklens.inference.config import ModelConfig, read_config
 from darklens.inference.model import load_task
 from darklens.plots import charts
 from darklens.plots.pictures import draw_attribution, draw_image
+from darklens.plots.reconstructions import rebuilt_images
 from darklens.plots.style import style
 from darklens.progress import progress_bar
 from darklens.schema import read_json
@@ -242,6 +243,7 @@ def _section(record: RunRecord, line: str) -> dict[str, Any]:
     ]
     return {
         "explanations": _explanations(evaluation),
+        "reconstructions": _reconstructions(evaluation),
         "name": record.name,
         "run": record.run,
         "config": record.config,
@@ -267,6 +269,14 @@ def _explanations(evaluation: dict[str, Any]) -> list[dict[str, str]]:
         {"label": label, "image": thumbnail(image), "map": thumbnail(image, found)}
         for label, (image, found) in zip(evaluation["explained"], pairs, strict=True)
     ]
+
+
+def _reconstructions(evaluation: dict[str, Any]) -> str | None:
+    """Images that a masked autoencoder rebuilt, as SVG text; None of other models."""
+    if not evaluation.get("rebuilt"):
+        return None
+    parts = np.load(evaluation["folder"] / "reconstructions.npy", allow_pickle=False)
+    return svg(rebuilt_images(parts, evaluation["rebuilt"]))
 
 
 def _comparison(records: Sequence[RunRecord]) -> dict[str, Any]:

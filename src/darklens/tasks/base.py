@@ -143,6 +143,8 @@ class Gallery:
         Row numbers of images of which is drawn what each pixel adds to the output, and a caption for each.
     explained_outputs
         For each of these, the number of the output.
+    rebuilt, rebuilt_captions
+        Row numbers of images whose reconstructions are drawn, of a model that rebuilds images, and a caption for each.
     """
 
     examples: Sequence[int] = ()
@@ -154,6 +156,8 @@ class Gallery:
     explained: Sequence[int] = ()
     explained_captions: Sequence[str] = ()
     explained_outputs: Sequence[int] = ()
+    rebuilt: Sequence[int] = ()
+    rebuilt_captions: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

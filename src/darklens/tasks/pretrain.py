@@ -37,6 +37,9 @@ COLLAPSED = 2.0
 MISTAKES = 12
 """Images that a report shows, those that were rebuilt worst: as many as fill its rows."""
 
+REBUILT = 5
+"""Images whose reconstructions a report draws: the best, the worst, and three of equal steps in rank between."""
+
 
 @dataclass(frozen=True)
 class Pretrain(Task):
@@ -217,13 +220,18 @@ class Pretrain(Task):
         return [f"error {error:.2f}, of a constant {constant:.2f}" for error, constant in predicted]
 
     def gallery(self, predicted: np.ndarray, truth: np.ndarray) -> Gallery:
-        """Return the images that were rebuilt worst, in units of the error of a constant."""
+        """Return the images that were rebuilt worst, in units of the error of a constant, and some from best to worst."""
         import numpy as np
 
         if not self._rebuilds:
             return Gallery()
-        worst = np.argsort(-predicted[:, 0] / np.maximum(predicted[:, 1], 1e-12), kind="stable")[:MISTAKES]
+        order = np.argsort(-predicted[:, 0] / np.maximum(predicted[:, 1], 1e-12), kind="stable")
+        worst = order[:MISTAKES]
+        steps = np.unique(np.linspace(0, len(order) - 1, min(REBUILT, len(order))).round().astype(int))
+        drawn = order[::-1][steps]
         return Gallery(
+            rebuilt=drawn.tolist(),
+            rebuilt_captions=[f"error {error:.3f}\nconstant {constant:.3f}" for error, constant in predicted[drawn]],
             mistakes=worst.tolist(),
             truths=[f"constant {predicted[row, 1]:.2f}" for row in worst],
             called=[f"error {predicted[row, 0]:.2f}" for row in worst],

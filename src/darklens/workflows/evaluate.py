@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from torch import Tensor
 
 from darklens.commands import command
 from darklens.data.checks import check_finite
@@ -30,6 +31,7 @@ from darklens.inference.adapt import Adaptation
 from darklens.inference.attribution import attributions
 from darklens.inference.model import TrainedModel, load_model
 from darklens.inference.predictions import Predicted, Progress, catalog_rows, predict_cutouts, prediction_table
+from darklens.inference.reconstruction import reconstructions
 from darklens.inference.shipped import shipped_name
 from darklens.plots.pictures import drawn_images
 from darklens.progress import progress_bar
@@ -44,7 +46,18 @@ COMPARED = 64
 """Images of one identifier whose pixels are compared with those of training images; one that is the same is enough."""
 
 
-RESERVED = ("data", "options", "command", "name", "examples", "mistakes", "mistakes_title", "explained", "folder")
+RESERVED = (
+    "data",
+    "options",
+    "command",
+    "name",
+    "examples",
+    "mistakes",
+    "mistakes_title",
+    "explained",
+    "rebuilt",
+    "folder",
+)
 """What ``evaluation.json`` says of every evaluation, beside its record of figures."""
 
 
@@ -351,6 +364,10 @@ def _keep(model: TrainedModel, images: TestImages, measured: Measured, record: d
     record |= _described(gallery, images.cutouts) | {"mistakes_title": model.task.mistakes_title}
     if gallery.explained:
         _keep_explanations(model, images.cutouts, gallery, measured.predicted.adapt, out)
+    if gallery.rebuilt:
+        fitting, sky = _fitting(images.cutouts, np.array(gallery.rebuilt), measured.predicted.adapt)
+        np.save(out / "reconstructions.npy", reconstructions(model, fitting, noise=sky))
+        record["rebuilt"] = list(gallery.rebuilt_captions)
     (out / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
@@ -369,14 +386,19 @@ def _described(gallery: Gallery, cutouts: Cutouts) -> dict[str, Any]:
 def _keep_explanations(model: TrainedModel, cutouts: Cutouts, gallery: Gallery, adapt: Adaptation, out: Path) -> None:
     """What each pixel of some images adds to an output."""
     rows = np.array(gallery.explained)
-    read = np.asarray(cutouts.images[rows], dtype=np.float32)
-    ids = cutouts.ids
-    checked = check_finite(read, [ids[row] for row in rows], cutouts.where, mask=True)
-    images, sky = adapt.with_noise(checked, None if cutouts.noise is None else cutouts.noise[rows])
+    images, sky = _fitting(cutouts, rows, adapt)
     catalog = catalog_rows(model, cutouts)
     beside = None if catalog is None else catalog[rows]
     maps = attributions(model, images, list(gallery.explained_outputs), noise=sky, catalog=beside)
     np.save(out / "explanations.npy", np.stack([images[:, 0].numpy(), maps]).astype(np.float32))
+
+
+def _fitting(cutouts: Cutouts, rows: np.ndarray, adapt: Adaptation) -> tuple[Tensor, Tensor | None]:
+    """Images (n, C, H, W) of some rows as they fit the model, and the noise of their sky (n, C) where it is known."""
+    read = np.asarray(cutouts.images[rows], dtype=np.float32)
+    ids = cutouts.ids
+    checked = check_finite(read, [ids[row] for row in rows], cutouts.where, mask=True)
+    return adapt.with_noise(checked, None if cutouts.noise is None else cutouts.noise[rows])
 
 
 def _test_rows(cutouts: Cutouts, model: TrainedModel, run: Path) -> Cutouts:
