@@ -9,6 +9,8 @@ from darklens.cli import main
     ("line", "said", "usage"),
     [
         ("find cutouts --out x.csv", "missing: --model", "darklens find PATHS"),
+        ("embed cutouts --out x.parquet", "missing: --model", "darklens embed PATHS"),
+        ("embed cutouts --model m --out x.parquet --map umap", "--map:", "darklens embed PATHS"),
         ("find", "missing: PATHS, --model, --out", "darklens find PATHS"),
         ("simulate", "missing: PRESET, --out", "darklens simulate PRESET"),
         ("predict a-model", "missing: PATHS, --out", "darklens predict RUN"),

@@ -88,6 +88,9 @@ def core_steps(version: str) -> list[Step]:
             says="24 images ranked",
             makes="candidates.html",
         ),
+        darklens(
+            "embed test --model run --out embedded.parquet --page map.html", says="24 images of", makes="map.html"
+        ),
         darklens("simulate model-3-noisy --count 24 --pairs 2 --out pairs", says="24 pairs"),
         darklens(
             "train superresolution/srcnn --data pairs --out sharp --trainer.epochs 1 --trainer.batch_size 8",

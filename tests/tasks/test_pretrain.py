@@ -42,6 +42,16 @@ def test_targets_need_no_catalogue_and_a_single_image_cannot_be_told_from_anothe
     Pretrain().check_split(np.zeros((1, 1)), "here")
 
 
+def test_reconstructions_are_of_the_best_the_worst_and_three_between():
+    errors = np.array([3.0, 1.0, 9.0, 5.0, 7.0, 2.0, 8.0, 4.0, 6.0])
+    gallery = Pretrain().gallery(np.column_stack([errors, np.full(9, 10.0)]), np.zeros((9, 1)))
+    assert errors[list(gallery.rebuilt)].tolist() == [1, 3, 5, 7, 9]
+    assert gallery.rebuilt_captions[0] == "error 1.000\nconstant 10.000"
+    assert errors[list(gallery.mistakes)].tolist() == sorted(errors, reverse=True)
+    assert list(Pretrain().gallery(np.ones((2, 2)), np.zeros((2, 1))).rebuilt) == [1, 0]
+    assert not Pretrain("vicreg").gallery(np.ones((2, 64)), np.zeros((2, 1))).rebuilt
+
+
 def test_effective_rank_of_known_scatter():
     assert effective_rank(np.ones(5)) == pytest.approx(5)
     assert effective_rank(np.array([3.0, 0, 0, -1e-12])) == pytest.approx(1)

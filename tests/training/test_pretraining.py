@@ -11,6 +11,7 @@ from darklens.errors import DataError, ModelError, RecipeError
 from darklens.inference.model import load_model
 from darklens.models.encoders import encoder_weights, load_encoder
 from darklens.models.registry import build_network
+from darklens.report.page import write_report
 from darklens.tasks.supervised import SupervisedModule
 from darklens.training import fit as fitting
 from darklens.training.build import build_module
@@ -117,6 +118,9 @@ def test_rebuilding_model_says_how_well_it_rebuilds(pretrained, data, tmp_path):
     others = write_images(tmp_path / "others", seed=1)
     record = evaluate_run(pretrained, others)
     array = np.load(pretrained / "evaluations" / "others" / "arrays.npz")["predicted"]
+    rebuilt = np.load(pretrained / "evaluations" / "others" / "reconstructions.npy")
+    assert rebuilt.shape == (len(record["rebuilt"]), 3, SIDE, SIDE)
+    assert "What it rebuilds" in write_report([pretrained], tmp_path / "report.html").read_text("utf-8")
     figures = {key: figure["value"] for key, figure in record["figures"].items()}
     assert figures == pytest.approx(
         {"reconstruction": array[:, 0].mean() / array[:, 1].mean(), "reconstruction_error": array[:, 0].mean()}

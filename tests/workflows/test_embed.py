@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -21,7 +22,7 @@ from darklens.tasks.classify import Classify
 from darklens.tasks.pretrain import Pretrain
 from darklens.tasks.registry import task_content
 from darklens.tasks.superresolve import Superresolve
-from darklens.workflows import embedding_page
+from darklens.workflows import embed, embedding_page
 from darklens.workflows.embed import embed_paths
 from darklens.workflows.options import EmbeddingOptions
 from darklens.workflows.predict import predict_paths
@@ -207,7 +208,7 @@ def test_bad_images_are_refused_or_left_out(model, survey, tmp_path):
 def test_what_cannot_be_is_refused_before_images_are_read(model, survey, tmp_path):
     for choices, says in (
         (EmbeddingOptions(like="o9-1"), "--like o9-1: neither a path nor the identifier of an image"),
-        (EmbeddingOptions(clusters=67), "--clusters 67 is more than the 66 images"),
+        (EmbeddingOptions(clusters=67), "--clusters 67 is more than the 66 images that can be used"),
         (EmbeddingOptions(like=str(survey[0])), "40 images; --like takes at most 20"),
     ):
         with pytest.raises(DataError, match=says):
@@ -233,6 +234,26 @@ def test_images_that_look_alike_to_the_model_are_refused(survey, tmp_path):
     np.save(folder / "images.npy", images)
     with pytest.raises(DataError, match="all images have the same features"):
         embed_paths(run, [folder], tmp_path / "e.parquet")
+
+
+def test_images_whose_features_are_no_numbers_have_no_isolation():
+    features = np.random.default_rng(0).normal(size=(30, 4))
+    features[[3, 8], 1] = np.nan, np.inf
+    table = pl.DataFrame({"id": [f"o{row}" for row in range(30)]})
+    explored, added = embed._explore(table, features, EmbeddingOptions(neighbours=2), None)
+    assert explored.notes[0].startswith("features of 2 images are no numbers (o3, o8)")
+    assert [row for row in range(30) if added["isolation"][row] is None] == [3, 8]
+    kept = np.delete(features, [3, 8], axis=0)
+    np.testing.assert_allclose(added["isolation"].drop_nulls(), FeatureSpace(kept).isolation(2))
+    with pytest.raises(DataError, match="a map takes at least 3 images; 2 can be used"):
+        embed._explore(table[:3], features[1:4], EmbeddingOptions(page=Path("map.html")), None)
+
+
+def test_one_image_has_features_and_no_neighbours(model, survey, tmp_path):
+    np.save(tmp_path / "mine.npy", np.asarray(read_dataset(survey[0]).images[5]))
+    embedded = embed_paths(model, [tmp_path / "mine.npy"], tmp_path / "e.fits")
+    assert "one image alone has no neighbours" in embedded.notes
+    assert (tmp_path / "e.fits").is_file()
 
 
 def test_command_line_prints_probes_and_neighbours(model, survey, tmp_path, capsys, monkeypatch):

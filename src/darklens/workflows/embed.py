@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,13 +26,12 @@ from darklens.inference.predictions import Predicted, Progress, predict_cutouts,
 from darklens.paths import check_absent
 from darklens.report.page import write_page
 from darklens.simulation import load_preset
-from darklens.workflows.embedding_page import Explored, Liked, Source, write_map
+from darklens.workflows.embedding_page import Explored, Source, write_map
+from darklens.workflows.likes import Like, Liked, find_likes, open_like
 from darklens.workflows.options import EmbeddingOptions
 from darklens.workflows.predict import Gathered, joined_tables
 from darklens.workflows.tables import without_lists, write_table
 
-MOST_LIKE = 20
-"""Cutouts of one ``like`` whose neighbours are listed."""
 ADDED = ("isolation", "cluster", "map_x", "map_y")
 """Columns of the table beside predictions and features."""
 
@@ -124,14 +122,15 @@ def embed_paths(
     check_absent(beside)
     opened = [_open(path, options, choices, trust_code=trust_code) for path in paths]
     _check_number(sum(map(len, opened)), choices)
-    like = _open_like(model, opened, options, choices)
+    like = open_like(choices.like, opened, options, with_catalog=bool(model.columns))
     gathered = Gathered()
     with recorder:
         sources, features = _embed_each(
             model, recorder, paths, opened, gathered, options=options, skip=choices.skip, progress=progress
         )
         if like is not None:
-            like = _with_features(model, recorder, like, options)
+            _predict(model, like.cutouts, options, skip=False)
+            like = like.with_features(recorder.take())
     names = [f"f{number:03d}" for number in range(features.shape[1])]
     parts = [
         prediction_table(each.predicted, each.cutouts, model.task, reserved=(*ADDED, *names))
@@ -168,36 +167,9 @@ def _open(path: Path, options: DataOptions, choices: EmbeddingOptions, *, trust_
 
 def _check_number(images: int, choices: EmbeddingOptions) -> None:
     if choices.page is not None and images < 3:
-        raise DataError(f"{choices.page}: a map takes at least 3 images; there are {images}")
+        raise DataError(f"{choices.page}: a map takes at least 3 images; {images} can be used")
     if choices.clusters is not None and choices.clusters > images:
-        raise DataError(f"--clusters {choices.clusters} is more than the {images} images")
-
-
-@dataclass(frozen=True)
-class _Like:
-    """Cutouts whose neighbours are sought; ``inside`` if it is one of the images, and so no neighbour of itself."""
-
-    cutouts: Cutouts
-    inside: bool
-    features: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
-
-
-def _open_like(
-    model: TrainedModel, opened: Sequence[Cutouts], options: DataOptions, choices: EmbeddingOptions
-) -> _Like | None:
-    """The images whose neighbours are sought, which lie at a path or are named by an identifier."""
-    if choices.like is None:
-        return None
-    if Path(choices.like).exists():
-        # A catalogue of the others says nothing of these, unless the model needs its columns.
-        found = open_with(choices.like, options if model.columns else dataclasses.replace(options, catalog=None))
-        if len(found) > MOST_LIKE:
-            raise DataError(f"{choices.like}: {len(found):,} images; --like takes at most {MOST_LIKE}")
-        return _Like(found, inside=False)
-    for cutouts in opened:
-        if choices.like in (ids := cutouts.ids):
-            return _Like(cutouts.subset(np.array([ids.index(choices.like)])), inside=True)
-    raise DataError(f"--like {choices.like}: neither a path nor the identifier of an image")
+        raise DataError(f"--clusters {choices.clusters} is more than the {images} images that can be used")
 
 
 def _embed_each(
@@ -232,16 +204,8 @@ def _predict(
     return predict_cutouts(model, cutouts, skip=skip, progress=progress, mask=options.mask, band=band)
 
 
-def _with_features(model: TrainedModel, recorder: FeatureRecorder, like: _Like, options: DataOptions) -> _Like:
-    _predict(model, like.cutouts, options, skip=False)
-    features = recorder.take()
-    if not np.isfinite(features).all():
-        raise DataError(f"{like.cutouts.where}: features of an image of --like are no numbers, so nothing is near it")
-    return dataclasses.replace(like, features=features)
-
-
 def _explore(
-    table: pl.DataFrame, features: np.ndarray, choices: EmbeddingOptions, like: _Like | None
+    table: pl.DataFrame, features: np.ndarray, choices: EmbeddingOptions, like: Like | None
 ) -> tuple[Explored, pl.DataFrame]:
     """What follows from features (N, F) of images, and the columns that the table gets."""
     rows = np.flatnonzero(np.isfinite(features).all(1))
@@ -251,9 +215,10 @@ def _explore(
         notes.append(
             f"features of {undefined:,} images are no numbers ({named}): they have no isolation and no cluster"
         )
+    _check_number(len(rows), choices)
     if len(rows) < 2:
-        added = pl.DataFrame({"isolation": [None] * len(table), "cluster": [None] * len(table)})
-        return Explored(rows, notes=[*notes, "one image has no neighbours"]), added
+        nothing = [_scattered(name, np.full(len(rows), np.nan), rows, len(table)) for name in ADDED[:2]]
+        return Explored(rows, notes=[*notes, "one image alone has no neighbours"]), pl.DataFrame(nothing)
     try:
         space = FeatureSpace(features[rows], choices.seed)
     except ValueError as error:
@@ -273,7 +238,7 @@ def _explore(
     places = space.map(kind) if choices.page is not None else None
     if places is not None:
         columns |= {"map_x": places[:, 0], "map_y": places[:, 1]}
-    likes = [] if like is None else _liked(space, isolation, rows, like, table, k)
+    likes = [] if like is None else find_likes(space, isolation, rows, like, table, k)
     notes += [each.concern for each in likes if each.concern]
     share = space.share_mapped if kind == "pca" else None
     explored = Explored(rows, number, probes, likes, k, share, notes)
@@ -287,30 +252,6 @@ def _scattered(name: str, values: np.ndarray, rows: np.ndarray, length: int) -> 
     if name != "cluster":
         return pl.Series(name, full).fill_nan(None)
     return pl.Series(name, np.where(full >= 0, full, np.nan)).fill_nan(None).cast(pl.Int64)
-
-
-def _liked(
-    space: FeatureSpace, isolation: np.ndarray, rows: np.ndarray, like: _Like, table: pl.DataFrame, neighbours: int
-) -> list[Liked]:
-    """Neighbours of each cutout that was asked for, which is none of its own where it is one of the images."""
-    first = 1 if like.inside else 0
-    near, distances = space.nearest(like.features, neighbours + first)
-    alone = space.isolation_of(like.features, neighbours + first)
-    labels = table["label"].cast(pl.String).fill_null("") if "label" in table.columns else [""] * len(table)
-    found = []
-    for place, name in enumerate(like.cutouts.ids):
-        above = float((isolation < alone[place]).mean())
-        concern = None
-        if above > 0.99:
-            concern = f"{name} is farther from the others than {100 * above:.1f}% of them: no neighbour is much like it"
-        chosen = rows[near[place, first:]]
-        found.append(
-            Liked(
-                name, like.cutouts.subset(np.array([place])), chosen, distances[place, first:],
-                [table["id"][row] for row in chosen.tolist()], [labels[row] for row in chosen.tolist()], concern,
-            )
-        )  # fmt: skip
-    return found
 
 
 def _seen(model: TrainedModel, paths: Sequence[Path], opened: Sequence[Cutouts]) -> list[str]:

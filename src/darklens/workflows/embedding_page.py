@@ -18,6 +18,7 @@ from darklens.evaluation.probes import Probes
 from darklens.inference.predictions import Predicted
 from darklens.plots.pictures import STRETCHES, stretched_pictures
 from darklens.report.embedding_map import TILE, Card, Colouring, EmbeddingMap, Group, write_embedding_map
+from darklens.workflows.likes import Liked
 from darklens.workflows.options import EmbeddingOptions
 
 OUTLIERS = 12
@@ -43,27 +44,6 @@ class Source:
     path: str
     cutouts: Cutouts
     predicted: Predicted
-
-
-@dataclass(frozen=True)
-class Liked:
-    """A cutout and its nearest neighbours: rows in the table, distances, ids and labels; ``concern`` if none is near."""
-
-    name: str
-    cutouts: Cutouts
-    rows: np.ndarray
-    distances: np.ndarray
-    ids: Sequence[str]
-    labels: Sequence[str]
-    concern: str | None = None
-
-    @property
-    def lines(self) -> list[tuple[str, str, str]]:
-        """Return identifier, distance and label of each neighbour as text, the nearest first."""
-        return [
-            (name, f"{distance:.3f}", label)
-            for name, distance, label in zip(self.ids, self.distances, self.labels, strict=True)
-        ]
 
 
 @dataclass(frozen=True)
