@@ -21,7 +21,7 @@ def test_row_of_an_image_shows_it_what_was_seen_what_was_rebuilt_and_the_differe
         np.testing.assert_allclose(drawn[3], np.where(hidden[number] > 0, -0.5, 0))
         scales = {axis.images[0].get_clim() for axis in row[:3]}
         assert len(scales) == 1
-        assert row[3].images[0].get_clim() == (-0.5, 0.5)
+        np.testing.assert_allclose(row[3].images[0].get_clim(), (-0.5, 0.5))
         assert row[3].texts[0].get_text() == "±0.5"
     assert [row[0].texts[0].get_text() for row in rows] == ["first", "second"]
     plt.close(figure)
