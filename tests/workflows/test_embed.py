@@ -14,10 +14,14 @@ from scipy.spatial.distance import cdist
 
 from darklens.cli import main
 from darklens.data.dataset import read_dataset
+from darklens.data.options import DataOptions
+from darklens.data.seeds import simulation_seed
+from darklens.data.seen import how_seen
 from darklens.errors import DarklensError, DataError, ModelError
 from darklens.evaluation.feature_space import FeatureSpace
 from darklens.inference.model import ModelConfig, TrainedModel, load_model, save_model
 from darklens.models.registry import build_network
+from darklens.simulation import Simulator
 from darklens.tasks.classify import Classify
 from darklens.tasks.pretrain import Pretrain
 from darklens.tasks.registry import task_content
@@ -254,6 +258,14 @@ def test_one_image_has_features_and_no_neighbours(model, survey, tmp_path):
     embedded = embed_paths(model, [tmp_path / "mine.npy"], tmp_path / "e.fits")
     assert "one image alone has no neighbours" in embedded.notes
     assert (tmp_path / "e.fits").is_file()
+
+
+def test_images_of_a_preset_are_fresh_ones():
+    choices = EmbeddingOptions(count=6, seed=2)
+    found = embed._open(Path("preset:model-3-noisy"), DataOptions(), choices, trust_code=False)
+    expected = Simulator("model-3-noisy", simulation_seed(2, "test"))
+    np.testing.assert_array_equal(found.images, expected.render(expected.catalog(6)).numpy().astype(found.images.dtype))
+    assert how_seen({"simulated": {"preset": "model-3-noisy", "seeds": [2]}}, found.info) is None
 
 
 def test_command_line_prints_probes_and_neighbours(model, survey, tmp_path, capsys, monkeypatch):
