@@ -262,7 +262,7 @@ def test_bad_budgets_are_refused(text):
 
 def test_process_that_shares_a_benchmark_waits_for_its_images(tmp_path, monkeypatch):
     """Another one holds them; it ends while this one sleeps."""
-    plan = benchmarks._Plan(["substructure/demo"], {}, Budget(1, "epochs"), FEW, DataOptions(), tmp_path, False)
+    plan = benchmarks.Plan(["substructure/demo"], {}, Budget(1, "epochs"), FEW, DataOptions(), tmp_path, False)
     other, made, said = contextlib.ExitStack(), [], []
     other.enter_context(only_one(tmp_path / "data", "making images"))
 
@@ -273,7 +273,7 @@ def test_process_that_shares_a_benchmark_waits_for_its_images(tmp_path, monkeypa
 
     monkeypatch.setattr(benchmarks, "sleep", sleep)
     monkeypatch.setattr(benchmarks, "simulate_dataset", lambda *_, out, **more: made.append(out.name))
-    benchmarks._shared_images(plan, said.append)
+    benchmarks.shared_images(plan, said.append)
     assert made == ["train", "test"]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from darklens.errors import ModelError
@@ -23,6 +26,57 @@ def encoder_weights(network: nn.Module) -> dict[str, Tensor]:
             return {name.removeprefix(attribute): t for name, t in state.items() if name.startswith(attribute)}
     layers = {name.rpartition(".")[0] + "." for name in sections(network)[0]}
     return {name: tensor for name, tensor in state.items() if not name.startswith(tuple(layers))}
+
+
+ENCODER_OPTIONS = ("width", "depth", "heads", "patch")
+"""Options that a masked autoencoder and a transformer on patches share: those of the encoder."""
+
+
+def network_of_encoder(pretrained: Mapping[str, Any], head: Mapping[str, Any]) -> dict[str, Any]:
+    """Return name and options of a network that has the encoder of a pre-trained one, and a head.
+
+    Parameters
+    ----------
+    pretrained
+        Name and options of the network that was pre-trained. Of a masked autoencoder, the encoder is that of
+        ``patch-transformer``.
+    head
+        Name and options of a network whose head is taken, if it is of the same kind; of another kind, the network is the
+        pre-trained one with the head that it has.
+    """
+    kept = dict(pretrained)
+    if pretrained["name"] == "masked-autoencoder":
+        shared = {name: pretrained[name] for name in ENCODER_OPTIONS if name in pretrained}
+        kept = {"name": "patch-transformer"} | shared
+    if head["name"] != kept["name"]:
+        return kept
+    of_head = {name: value for name, value in head.items() if name not in ENCODER_OPTIONS}
+    return kept | of_head if kept["name"] == "patch-transformer" else kept
+
+
+def encoder_features(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the features (N, F) that a network's head reads, of prepared images (N, C, H, W).
+
+    Of a `Headed` and of a masked autoencoder they are its ``features``; of others, the input of the last dense layer, where
+    that sees several places of an image their mean.
+
+    Raises
+    ------
+    ModelError
+        If it has no dense layer.
+    """
+    if isinstance(network, Headed | MaskedAutoencoder):
+        return network.features(images)
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ModelError(f"{type(network).__name__} has no dense layer, whose input would be the features of an image")
+    seen: list[Tensor] = []
+    hook = layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        network(images)
+    finally:
+        hook.remove()
+    return seen[0].flatten(1, -2).mean(1) if seen[0].ndim > 2 else seen[0]
 
 
 def load_encoder(network: nn.Module, trained: nn.Module, where: str) -> None:

@@ -46,6 +46,11 @@ RANKING_PAUSE = 10
 takes longer than a short training."""
 WAIT = 2.0
 """Seconds between two looks at whether another process has made the images."""
+OPTIONS_OF = {
+    "adaptation": ("target_data", "encoders"),
+    "pretraining": ("labels", "draws", "finetuning", "finetuning_budget"),
+}
+"""Choices that have a meaning to one kind of benchmark alone."""
 SPLIT = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """Of a user's own images that have no test split."""
 
@@ -192,16 +197,18 @@ def benchmark(
         choices = dataclasses.replace(choices, pairs=choices.pairs or "2")
     elif choices.pairs is not None:
         raise RecipeError("--pairs is for recipes that learn from simulated image pairs; leave it out")
-    plan = _Plan(recipes, dict(overrides or {}), budget, choices, options, out, trust_code)
+    plan = Plan(recipes, dict(overrides or {}), budget, choices, options, out, trust_code)
     fitting = plan.checked_overrides()
+    plan.check_one_task(fitting)
     settings = {"budget": str(budget), "overrides": plan.overrides, **dataclasses.asdict(choices)}
-    for name in ("target_data", "encoders"):
-        if settings.pop(name) is not None:
-            raise RecipeError(f"--{name} is for darklens benchmark adaptation")
+    for kind, names in OPTIONS_OF.items():
+        for name in names:
+            if settings.pop(name) is not None:
+                raise RecipeError(f"--{name} is for darklens benchmark {kind}")
     if choices.data is not None:
         settings |= {"train_images": None, "test_images": None}
     begin_or_go_on(out, settings | json.loads(json.dumps(options.given(), default=str)))
-    folders = _shared_images(plan, say)
+    folders = shared_images(plan, say)
     failed: dict[str, str] = {}
     own: set[str] = set()
     pause_until = 0.0
@@ -215,7 +222,7 @@ def benchmark(
         new = not is_evaluated(run)
         try:
             with named_failures():
-                _train(plan, name, number, run, folders["train"], fitting[name])
+                train_recipe(plan, name, number, run, folders["train"], fitting[name])
                 own |= own_code(load_recipe(name, fitting[name], trust_code=trust_code))
                 trust = trust_code or carries_only(model_folder(run), own)
                 if new:
@@ -239,8 +246,26 @@ def benchmark(
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What a benchmark was asked for."""
+class Plan:
+    """What a benchmark was asked for.
+
+    Attributes
+    ----------
+    recipes
+        Names, or YAML files.
+    overrides
+        Values for all recipes, by dotted key.
+    budget
+        What each recipe may use.
+    choices
+        Images, seed and start of the training.
+    options
+        How a user's own images are read.
+    out
+        The folder.
+    trust_code
+        Whether code may run that recipes or a preset in YAML name.
+    """
 
     recipes: Sequence[str]
     overrides: dict[str, Any]
@@ -263,14 +288,18 @@ class _Plan:
         fitting = {name: known_overrides(name, self.overrides, trust_code=self.trust_code) for name in self.recipes}
         if useless := set(self.overrides) - {key for each in fitting.values() for key in each}:
             raise RecipeError(f"--{min(useless)}: no network of these recipes has such an option")
+        for name in self.recipes:
+            check_networks(load_recipe(name, fitting[name], trust_code=self.trust_code))
+        return fitting
+
+    def check_one_task(self, fitting: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse recipes of tasks that are ranked by other metrics; ``fitting`` are the overrides of each."""
         loaded = [load_recipe(name, fitting[name], trust_code=self.trust_code) for name in self.recipes]
         for recipe in loaded:
-            check_networks(recipe)
             if recipe.make_task().ranking != loaded[0].make_task().ranking:
                 raise RecipeError(
                     f"{recipe.name} and {loaded[0].name} are of different tasks, which are not ranked together"
                 )
-        return fitting
 
 
 def is_evaluated(run: Path) -> bool:
@@ -313,8 +342,11 @@ def _write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
 
 
-def _shared_images(plan: _Plan, say: Callable[[str], None]) -> dict[str, Path]:
-    """The images of a benchmark, which one process makes; others that share it wait until they are there."""
+def shared_images(plan: Plan, say: Callable[[str], None]) -> dict[str, Path]:
+    """Return folders of ``train`` and ``test`` images, made by one process; others that share them wait for it.
+
+    Of a user's own images both are one folder, whose test images are those that its column ``split`` names.
+    """
     waited = False
     while True:
         try:
@@ -327,7 +359,7 @@ def _shared_images(plan: _Plan, say: Callable[[str], None]) -> dict[str, Path]:
             sleep(WAIT)
 
 
-def _images(plan: _Plan, say: Callable[[str], None]) -> dict[str, Path]:
+def _images(plan: Plan, say: Callable[[str], None]) -> dict[str, Path]:
     """Folders of training and test images: simulated, or the user's own, of which the test split is kept apart."""
     folders, choices = {}, plan.choices
     if choices.data is not None:
@@ -347,7 +379,7 @@ def _images(plan: _Plan, say: Callable[[str], None]) -> dict[str, Path]:
     return folders
 
 
-def _own_images(plan: _Plan, data: str, say: Callable[[str], None]) -> dict[str, Path]:
+def _own_images(plan: Plan, data: str, say: Callable[[str], None]) -> dict[str, Path]:
     """A dataset folder of the user's own images, with a test split."""
     folder = plan.out / "data" / "all"
     if not folder.exists():
@@ -363,8 +395,29 @@ def _own_images(plan: _Plan, data: str, say: Callable[[str], None]) -> dict[str,
     return {"train": folder, "test": folder}
 
 
-def _train(plan: _Plan, name: str, number: int, run: Path, data: Path, overrides: Mapping[str, Any]) -> None:
-    """Train a recipe with a seed that is so much above the first, whose split all share; one that is done is left."""
+def train_recipe(plan: Plan, name: str, number: int, run: Path, data: Path, overrides: Mapping[str, Any]) -> None:
+    """Train a recipe on its budget in a process of its own, which goes on where it stopped; one that is done is left.
+
+    Parameters
+    ----------
+    plan
+        Of the benchmark.
+    name
+        Of the recipe.
+    number
+        By how much its seed is above the first, whose split all share.
+    run
+        Its run folder.
+    data
+        The training images.
+    overrides
+        Values of the recipe, by dotted key.
+
+    Raises
+    ------
+    RecipeError
+        If it cannot be trained, or the run is that of another recipe.
+    """
     changes = dict(overrides)
     recipe = load_recipe(name, changes, trust_code=plan.trust_code)
     if not plan.choices.pretrained and any(part.network.get("pretrained") for part in recipe.parts()):

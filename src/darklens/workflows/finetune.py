@@ -59,13 +59,17 @@ def finetune(
     recipe = finetuning_recipe(start, overrides or {}, trust_code=trust_code)
     if not data.startswith("preset:"):
         training = int((ensure_split(open_with(data, options).catalog, seed)["split"] == "train").sum())
-        fitting = 1 << (max(1, training).bit_length() - 1)
-        batch = min(recipe.trainer.batch_size, fitting)
-        recipe = dataclasses.replace(recipe, trainer=dataclasses.replace(recipe.trainer, batch_size=batch))
+        recipe = with_fitting_batch(recipe, training)
     job = Job(recipe, data, seed, options, start=str(start))
     if resume and (out / "run.json").is_file():
         return resume_training(out, job, trust_code=trust_code)
     return train(job, out, trust_code=trust_code)
+
+
+def with_fitting_batch(recipe: Recipe, images: int) -> Recipe:
+    """Return the recipe with batches that are no larger than the number of training images, a power of two if smaller."""
+    batch = min(recipe.trainer.batch_size, 1 << (max(1, images).bit_length() - 1))
+    return dataclasses.replace(recipe, trainer=dataclasses.replace(recipe.trainer, batch_size=batch))
 
 
 def finetuning_recipe(start: str, overrides: Mapping[str, Any], *, trust_code: bool = False) -> Recipe:

@@ -219,6 +219,16 @@ class BenchmarkOptions(Options):
     pairs
         For super-resolution: targets of the preset's images are by a telescope so many times sharper (2 to 8, by default
         2), or by the instrument of another preset.
+    labels
+        Of the benchmark pretraining: numbers of labelled images of each class to learn from, with commas between, and all;
+        by default 10,30,100,300,1000,all.
+    draws
+        Of the benchmark pretraining: how often labelled images are drawn; by default 5.
+    finetuning
+        Of the benchmark pretraining: the recipe that encoders are fine-tuned with, whose task says what labels are for; by
+        default substructure/mae-finetuned.
+    finetuning_budget
+        Of the benchmark pretraining: what each fine-tuning may use, such as 1min; by default as much as the pre-training.
     """
 
     preset: str | None = None
@@ -231,10 +241,16 @@ class BenchmarkOptions(Options):
     target_data: str | None = None
     encoders: str | None = None
     pairs: str | None = None
+    labels: str | None = None
+    draws: int | None = None
+    finetuning: str | None = None
+    finetuning_budget: str | None = None
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise DarklensError(f"--seeds must be at least 1; got {self.seeds}")
+        if self.draws is not None and self.draws < 1:
+            raise DarklensError(f"--draws must be at least 1; got {self.draws}")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from darklens.workflows.options import BenchmarkOptions
 
 ADAPTATION = "adaptation"
 """Folder of the recipes that a benchmark compares by methods and encoders on a target."""
+PRETRAINING = "pretraining"
+"""Folder of the recipes that a benchmark compares by what labels are worth after them."""
 
 
 def train(
@@ -213,7 +215,8 @@ def benchmark(
     """Train and evaluate recipes on the same images and budget, and rank them; goes on where it stopped.
 
     Args:
-        task: a folder of recipes (substructure, mass, finding, adaptation), or any name with --recipes of your own.
+        task: a folder of recipes (substructure, mass, finding, adaptation, pretraining), or any name with --recipes of
+            your own.
         budget: what each recipe may use, such as 10min, 5epochs or 200000images.
         out: the folder to make, or to go on with.
         recipes: names, or YAML files of your own, with commas between; by default all of the task.
@@ -252,12 +255,14 @@ def benchmark(
     with loading():
         from darklens.workflows.benchmark import benchmark as run_benchmark
         from darklens.workflows.benchmark import parse_budget
+        from darklens.workflows.pretraining_benchmark import benchmark_pretraining
 
-    page = run_benchmark(
+    compared = benchmark_pretraining if task == PRETRAINING else run_benchmark
+    page = compared(
         names, parse_budget(budget), out, choices=choices, options=options, overrides=overrides, say=say,
         trust_code=trust_code,
     )  # fmt: skip
-    say(f"→ {page}, and the same as .md and .json")
+    say(f"→ {page}, and the same as {'.md, .csv' if task == PRETRAINING else '.md'} and .json")
 
 
 def recipes() -> None:
