@@ -296,7 +296,7 @@ def said_of(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], n: i
     return (
         f"`{settings['data'] or settings['preset']}`, {settings['pool']:,} images to pre-train on and to draw labels from, "
         f"{n:,} test images; pre-training {settings['budget']}, once each with seed {settings['seed']}; fine-tuning "
-        f"{settings['finetuning_budget']} with `{settings['finetuning']}`, whose epoch a fifth of the labelled images choose; "
+        f"{settings['finetuning_budget']} with `{settings['finetuning']}`, a fifth of the labelled images choosing epochs; "
         f"{settings['draws']} {'draws' if several else 'draw'} of the labelled images; {settings['machine']}. In brackets: "
         f"95% intervals, which hold {held}. Differences are of {first}, paired by draw and test image; the best other is "
         "the best pre-trained encoder beside, as seen on the test images."
