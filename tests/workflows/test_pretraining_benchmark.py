@@ -56,8 +56,8 @@ def test_differences_are_paired_by_draw():
     flat = table(rows)
     assert flat["difference_to_random"].to_list()[:2] == [row["to_random"]["value"] for row in rows[:2]]
     settings = {
-        "data": None, "preset": "p", "pool": 9, "budget": "1 min", "finetuning_budget": "1 min", "finetuning": "f", "seed": 0,
-        "draws": 4, "machine": "m",
+        "data": None, "preset": "p", "pool": 9, "budget": "1 min", "finetuning_budget": "1 min", "finetuning": "f",
+        "seed": 0, "draws": 4, "machine": "m",
     }  # fmt: skip
     assert "| 10 | `mine` | " in markdown(rows, settings, 300, {})
 

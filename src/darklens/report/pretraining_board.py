@@ -107,7 +107,7 @@ def _group(
         for name, draws in encoders.items()
     }
     first = next(iter(next(iter(next(iter(measured.values())).values()))))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, draws in measured.items():
         found = intervals_over_seeds([list(metrics.values()) for metrics in draws.values()], len(truth), seed=seed)
         rows.append({
@@ -123,8 +123,8 @@ def _group(
         for key, other in (("to_random", baselines[name]), ("to_best", next(iter(others), None))):
             row[key] = None
             if other in measured and other != name:
-                found = _difference(measured[name], measured[other], first, len(truth), seed)
-                row[key] = None if found is None else {"other": other} | found.record()
+                minus = _difference(measured[name], measured[other], first, len(truth), seed)
+                row[key] = None if minus is None else {"other": other} | minus.record()
     return rows
 
 
@@ -140,7 +140,7 @@ def _remembered(metric: Metric) -> Any:
     known: dict[bytes, Floats] = {}
 
     def statistic(weights: Floats) -> Floats:
-        key = blake2b(np.ascontiguousarray(weights)).digest()
+        key = blake2b(weights.tobytes()).digest()
         if key not in known:
             known[key] = metric.statistic(weights)
         return known[key]

@@ -247,14 +247,12 @@ def _open(folders: Mapping[str, Path], task: Task) -> _Images:
     """Images with labels: those to draw from, and those to test on, which a column ``split`` names in a shared folder."""
     opened = {name: open_data(str(folder)) for name, folder in folders.items()}
     task = task.for_data(opened["train"])
-    parts = []
-    for name, cutouts in opened.items():
-        if folders["train"] == folders["test"]:
-            tested = (cutouts.catalog["split"] == "test").fill_null(False).to_numpy()
-            cutouts = cutouts.subset(np.flatnonzero(tested == (name == "test")))
-        known, labels = known_targets(task, cutouts)
-        parts += [known, labels.astype(np.int64)]
-    return _Images(folders["train"], *parts, task)
+    if folders["train"] == folders["test"]:
+        tested = (opened["train"].catalog["split"] == "test").fill_null(False).to_numpy()
+        opened = {name: found.subset(np.flatnonzero(tested == (name == "test"))) for name, found in opened.items()}
+    pool, pool_labels = known_targets(task, opened["train"])
+    test, test_labels = known_targets(task, opened["test"])
+    return _Images(folders["train"], pool, pool_labels.astype(np.int64), test, test_labels.astype(np.int64), task)
 
 
 def _pretrain(
