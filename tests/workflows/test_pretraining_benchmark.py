@@ -165,10 +165,10 @@ def test_encoders_learn_from_the_same_labels_and_a_killed_benchmark_goes_on(ring
     ]  # fmt: skip
     assert begun[0][2] == begun[1][2] != begun[3][2]
     found = json.loads((tmp_path / "board" / "pretraining.json").read_text())
+    assert found["failed"] == {}
     assert {(row["how"], row["encoder"], row["draws"]) for row in found["rows"]} == {
         (how, name, 2) for how in (PROBE, FINETUNED) for name in ("vicreg", "random-patch-transformer")
     }
-    assert found["failed"] == {}
     assert found["n"] == 20
     text = page.read_text()
     assert text.count("<svg") == 4

@@ -324,8 +324,9 @@ def _probe(plan: Plan, arm: Arm, images: _Images, rows: np.ndarray) -> np.ndarra
     file = plan.out / "features" / f"{arm.folder}.npz"
     if not file.is_file():
         start = None if arm.start is None else str(arm.start)
-        data = open_job_data(Job(arm.recipe, str(images.folder), plan.choices.seed), trust_code=plan.trust_code)
-        module = build_module(arm.recipe, data, start, trust_code=plan.trust_code).eval()
+        recipe = with_fitting_batch(arm.recipe, 1)  # nothing is trained, and no number of images is too small
+        data = open_job_data(Job(recipe, str(images.folder), plan.choices.seed), trust_code=plan.trust_code)
+        module = build_module(recipe, data, start, trust_code=plan.trust_code).eval()
         with torch.inference_mode():
             pool, test = (_features(module, cutouts) for cutouts in (images.pool, images.test))
         _save(file, pool=pool, test=test)
