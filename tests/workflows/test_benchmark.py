@@ -167,7 +167,7 @@ def test_recipe_whose_own_code_fails_in_its_evaluation_is_named(board, tmp_path,
     copy = shutil.copytree(out, tmp_path / "copy")
     (tmp_path / "own.py").write_text("def loss(line):\n    return line.mean\n")
     failing = load_function(f"{tmp_path}/own.py:loss")
-    monkeypatch.setattr(benchmarks, "_train", lambda *given: failing([]))
+    monkeypatch.setattr(benchmarks, "train_recipe", lambda *given: failing([]))
     with pytest.raises(DataError, match=r"substructure/demo: own\.py, line 2, in loss: ended with AttributeError"):
         benchmark(["substructure/demo"], Budget(2, "epochs"), copy, choices=FEW, overrides=SMALL, say=lambda _: None)
 
