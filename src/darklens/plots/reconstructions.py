@@ -11,6 +11,7 @@ from darklens.plots.style import INK, QUIET, style
 
 HIDDEN = "#c4cad1"
 """Colour of hidden parts, which is none of the map of brightness."""
+BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
 TITLES = ("image", "what it sees", "rebuilt", "image − rebuilt")
 
 
@@ -40,7 +41,9 @@ def rebuilt_images(parts: np.ndarray, captions: Sequence[str]) -> Any:
             for axis, picture in zip(row, (image, shown, rebuilt), strict=False):
                 axis.imshow(picture, origin="lower", cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
             row[3].imshow(left, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-            row[3].text(0.97, 0.03, f"±{limit:.2g}", transform=row[3].transAxes, ha="right", fontsize=7, color=INK)
+            row[3].text(
+                0.97, 0.03, f"±{limit:.2g}", transform=row[3].transAxes, ha="right", fontsize=7, color=INK, bbox=BOX
+            )
             row[0].text(
                 -0.06, 0.5, caption, transform=row[0].transAxes, ha="right", va="center", fontsize=7.5, color=QUIET
             )

@@ -164,14 +164,14 @@ def embed(
     if figures:
         number = sum(embedded.probes.classes.values())
         table(
-            f"cross-validated on {number:,} labelled images; always the most frequent class: "
-            f"{embedded.probes.most_frequent:.3f}",
+            f"probes of {number:,} labelled images, cross-validated",
             ["probe", "accuracy", "95% interval", "macro AUC", "95% interval"],
             [
                 (name, *(text for each in of.values() for text in (f"{each['value']:.4f}", range_text(each))))
                 for name, of in figures.items()
             ],
         )
+        say(f"always naming the most frequent class has an accuracy of {embedded.probes.most_frequent:.4f}")
     for like in embedded.likes:
         table(f"nearest to {like.name}", ["id", "distance", "label"], like.lines)
     if choices.page is not None:
