@@ -32,11 +32,11 @@ DARK = ["#7db0f5", "#ff8a93", "#5fcf9d", "#f0c04c", "#c39be0", "#5cc8dc", "#ff9d
 
 @dataclass(frozen=True)
 class Colouring:
-    """One way to colour the points: by names (N) or by values (N,), of which None and nan are drawn pale."""
+    """One way to colour the points: by names (N) or by numbers (N,), of which None and nan are drawn pale."""
 
     title: str
     names: Sequence[str | None] | None = None
-    values: np.ndarray | None = None
+    numbers: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def _mode(colouring: Colouring) -> dict[str, Any]:
     """The number of a colour for each point, ``none`` without one, and the legend of a colouring."""
     if colouring.names is not None:
         return _named_mode(colouring.title, colouring.names)
-    assert colouring.values is not None
-    values = np.asarray(colouring.values, np.float64)
+    assert colouring.numbers is not None
+    values = np.asarray(colouring.numbers, np.float64)
     finite = values[np.isfinite(values)]
     low, high = np.quantile(finite, [0.01, 0.99]) if len(finite) else (0.0, 1.0)
     share = (np.nan_to_num(values) - low) / (high - low if high > low else 1.0)

@@ -221,11 +221,11 @@ def _colourings(table: pl.DataFrame, scores: Sequence[str]) -> Iterator[Colourin
             yield Colouring(name, names=table[name].cast(pl.String).to_list())
     if table["cluster"].null_count() < len(table):
         yield Colouring("cluster", names=[None if each is None else str(each) for each in table["cluster"]])
-    yield Colouring("isolation", values=table["isolation"].to_numpy())
+    yield Colouring("isolation", numbers=table["isolation"].to_numpy())
     numbers = [name for name in scores if table.schema[name].is_numeric()]
     for name in (*(numbers if len(numbers) <= SCORES else []), "outlier_score"):
         if name in table.columns:
-            yield Colouring(name.replace("_", " "), values=table[name].cast(pl.Float64).fill_null(np.nan).to_numpy())
+            yield Colouring(name.replace("_", " "), numbers=table[name].cast(pl.Float64).fill_null(np.nan).to_numpy())
 
 
 def _groups(explored: Explored, table: pl.DataFrame, place: dict[int, int]) -> Iterator[Group]:
