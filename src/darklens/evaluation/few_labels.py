@@ -27,6 +27,11 @@ def draw_labelled(labels: np.ndarray, number: int | None, draw: int, seed: int =
     draw, seed
         Which draw.
 
+    Returns
+    -------
+    np.ndarray
+        Row numbers.
+
     Raises
     ------
     DataError
@@ -60,6 +65,11 @@ def linear_probe(features: Floats, labels: np.ndarray, others: Floats, classes: 
         Features (M, F) of the images to classify.
     classes
         Number of classes; one that no labelled image has gets the probability 0.
+
+    Returns
+    -------
+    np.ndarray
+        Probabilities (M, classes), whose sum is 1.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
