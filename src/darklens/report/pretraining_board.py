@@ -86,7 +86,7 @@ def compare(
     rows = []
     with progress_bar("comparing the encoders") as advance:
         for number, ((how, labels), encoders) in enumerate(groups.items(), 1):
-            rows += _group(how, labels, encoders, baselines, task, truth, seed)
+            rows += _group(how, labels, encoders, baselines, task, truth, seed=seed)
             advance(number, len(groups))
     most = max((row["labels"] or 0 for row in rows), default=0)
     return sorted(rows, key=lambda row: ([PROBE, FINETUNED].index(row["how"]), row["labels"] or most + 1))
@@ -99,6 +99,7 @@ def _group(
     baselines: Mapping[str, str],
     task: Task,
     truth: np.ndarray,
+    *,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Rows of all encoders that learned in one way from one number of labels, the best first."""
