@@ -6,13 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
+from scipy.stats import entropy
 from sklearn.metrics import log_loss
 
 from darklens.adaptation.adamatch import frozen_statistics, target_weight
 from darklens.adaptation.dann import reversal_strength
 from darklens.adaptation.losses import (
     aligned,
+    certainty_weights,
     class_balance_loss,
+    conditioned,
     consistency_loss,
     domain_loss,
     entropic_cost,
@@ -64,6 +67,32 @@ def test_domain_loss_is_the_cross_entropy_with_domains_weighing_alike(rng):
     p = 1 / (1 + np.exp(-np.concatenate([source, target])))
     expected = log_loss(np.r_[np.ones(5), np.zeros(9)], p, sample_weight=np.r_[np.full(5, 1 / 5), np.full(9, 1 / 9)])
     assert domain_loss(torch.tensor(source), torch.tensor(target)).item() == pytest.approx(expected)
+
+
+def test_domain_loss_weighs_images_within_their_domain(rng):
+    source, target = rng.normal(size=(5, 1)), rng.normal(size=(9, 1))
+    weights = rng.uniform(1, 2, size=5), rng.uniform(1, 2, size=9)
+    p = 1 / (1 + np.exp(-np.concatenate([source, target])[:, 0]))
+    shares = np.concatenate([each / each.sum() for each in weights])
+    expected = log_loss(np.r_[np.ones(5), np.zeros(9)], p, sample_weight=shares)
+    pair = torch.tensor(weights[0]), torch.tensor(weights[1])
+    assert domain_loss(torch.tensor(source), torch.tensor(target), pair).item() == pytest.approx(expected)
+
+
+def test_conditioned_features_are_outer_products_that_teach_features_alone(rng):
+    features = torch.tensor(rng.normal(size=(4, 5)), requires_grad=True)
+    predicted = torch.tensor(probabilities(rng, 4), requires_grad=True)
+    found = conditioned(features, predicted)
+    for row, f, p in zip(found, features, predicted, strict=True):
+        np.testing.assert_allclose(row.detach(), np.outer(p.detach(), f.detach()).ravel())
+    found.sum().backward()
+    np.testing.assert_allclose(features.grad, np.ones((4, 5)))
+    assert predicted.grad is None
+
+
+def test_certainty_weights_fall_with_entropy(rng):
+    predicted = np.concatenate([probabilities(rng, 6), np.eye(3)])
+    np.testing.assert_allclose(certainty_weights(torch.tensor(predicted)), 1 + np.exp(-entropy(predicted, axis=1)))
 
 
 def test_adamatch_is_its_equations(rng):
@@ -123,6 +152,11 @@ def test_self_ensembling_is_its_equations(rng):
     assert found.item() == pytest.approx(expected)
     balance = sum(-(np.log(q) / 3 + 2 / 3 * np.log(1 - q)) for q in student.mean(0)) * np.mean(confident)
     found = class_balance_loss(torch.tensor(student), torch.tensor(teacher), threshold)
+    assert found.item() == pytest.approx(balance)
+    share = np.array([0.6, 0.3, 0.1])
+    mean = student.mean(0)
+    balance = -(share * np.log(mean) + (1 - share) * np.log(1 - mean)).sum() * np.mean(confident)
+    found = class_balance_loss(torch.tensor(student), torch.tensor(teacher), threshold, torch.tensor(share))
     assert found.item() == pytest.approx(balance)
 
 

@@ -30,11 +30,19 @@ class DannModule(AdaptationModule):
         both = torch.cat([images, self.weak_view(batch)])
         outputs, features = outputs_and_features(self.network, both)
         supervised = self.supervised_loss(outputs[: len(images)], targets)
-        logits = self.discriminator(reverse_gradient(features, reversal_strength(self.method, self.share_done)))
-        domain = domain_loss(logits[: len(images)], logits[len(images) :])
+        domain = self.discriminated(outputs, features, len(images))
         loss = supervised + domain + self.few_labels_loss(self.network, len(images))
         self.log_losses(len(images), loss=loss, domain_loss=domain)
         return loss
+
+    def discriminated(self, outputs: Tensor, features: Tensor, count: int) -> Tensor:
+        """Return the discriminator's loss on features (N, F), of which the first ``count`` are of the source."""
+        logits = self.discriminator(self.reversed(features))
+        return domain_loss(logits[:count], logits[count:])
+
+    def reversed(self, features: Tensor) -> Tensor:
+        """Return features (N, F), whose gradient is reversed as strongly as this share of the training asks for."""
+        return reverse_gradient(features, reversal_strength(self.method, self.share_done))
 
 
 def reversal_strength(method: Any, share: float) -> float:

@@ -26,17 +26,38 @@ def reverse_gradient(x: Tensor, strength: float) -> Tensor:
     return reversed_
 
 
-def domain_loss(source: Tensor, target: Tensor) -> Tensor:
+def domain_loss(source: Tensor, target: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Return the binary cross-entropy of a discriminator's logits, source 1 and target 0, the domains weighing alike.
 
     Parameters
     ----------
     source, target
         Logits (N,) or (N, 1) of images of each domain.
+    weights
+        Of the images of each domain, (N,), relative to the others of that domain; None weighs all alike.
     """
-    of_source = binary_cross_entropy_with_logits(source, torch.ones_like(source))
-    of_target = binary_cross_entropy_with_logits(target, torch.zeros_like(target))
-    return (of_source + of_target) / 2
+    found = []
+    for number, (logits, value) in enumerate(((source, 1.0), (target, 0.0))):
+        each = binary_cross_entropy_with_logits(logits, torch.full_like(logits, value), reduction="none").flatten()
+        found.append(each.mean() if weights is None else (each * weights[number]).sum() / weights[number].sum())
+    return (found[0] + found[1]) / 2
+
+
+def conditioned(features: Tensor, probabilities: Tensor) -> Tensor:
+    """Return the outer products of features (N, F) and predictions (N, K), flattened to (N, K × F).
+
+    A discriminator that reads them compares domains within each class. No gradient passes through predictions, as in the
+    authors' code (Long et al. 2018, the multilinear map of section 3.2).
+    """
+    return (probabilities.detach()[:, :, None] * features[:, None]).flatten(1)
+
+
+def certainty_weights(probabilities: Tensor) -> Tensor:
+    """Return 1 + exp(-entropy) of predictions (N, K), (N,), without gradient: sure ones count for more.
+
+    Source: Long et al. (2018), entropy conditioning.
+    """
+    return 1 + torch.exp(-torch.special.entr(probabilities.detach()).sum(1))
 
 
 def interpolated_logits(joint: Tensor, alone: Tensor, share: Tensor) -> Tensor:
@@ -108,7 +129,7 @@ def consistency_loss(student: Tensor, teacher: Tensor, threshold: float) -> Tens
     return ((student - teacher).square().mean(1) * counted).mean()
 
 
-def class_balance_loss(student: Tensor, teacher: Tensor, threshold: float) -> Tensor:
+def class_balance_loss(student: Tensor, teacher: Tensor, threshold: float, expected: Tensor | None = None) -> Tensor:
     """Return the binary cross-entropy of the mean prediction with equal classes (French et al. 2018, section 3.4).
 
     Parameters
@@ -117,6 +138,8 @@ def class_balance_loss(student: Tensor, teacher: Tensor, threshold: float) -> Te
         Probabilities (N, K) of the same images.
     threshold
         As of `consistency_loss`: the loss is scaled by the fraction of images of which the teacher is confident.
+    expected
+        Fractions (K,) of the classes, in place of equal ones.
 
     Returns
     -------
@@ -125,8 +148,8 @@ def class_balance_loss(student: Tensor, teacher: Tensor, threshold: float) -> Te
     """
     confident = (teacher.detach().amax(1) > threshold).to(student.dtype).mean()
     mean = student.mean(0).clamp(1e-6, 1 - 1e-6)
-    equal = 1 / student.shape[1]
-    return -(equal * mean.log() + (1 - equal) * (1 - mean).log()).sum() * confident
+    share = torch.full_like(mean, 1 / len(mean)) if expected is None else expected.to(mean)
+    return -(share * mean.log() + (1 - share) * (1 - mean).log()).sum() * confident
 
 
 def sinkhorn_divergence(x: Tensor, y: Tensor, epsilon: float, iterations: int = 100) -> Tensor:

@@ -66,6 +66,8 @@ class AdaptationModule(SupervisedModule):
     ----------
     target
         Images of the target; set before the training begins.
+    source_sample
+        Source images (n, C, H, W), as they come from the detector; set before the training begins.
     notes
         What a user should know of how the training went.
     """
@@ -76,6 +78,7 @@ class AdaptationModule(SupervisedModule):
         super().__init__(task, network, preprocessing, options)
         self.method: Any = method
         self.target: TargetImages | None = None
+        self.source_sample: Tensor | None = None
         self.notes: list[str] = []
         self._collapsed = 0
 

@@ -171,6 +171,21 @@ class Dann(Method):
 
 
 @dataclass(frozen=True)
+class Cdan(Dann):
+    """Domain-adversarial training within each predicted class (CDAN, Long et al. 2018).
+
+    Parameters
+    ----------
+    entropy
+        Whether images of which the network is sure count for more (CDAN+E).
+    """
+
+    entropy: bool = True
+    home: ClassVar[str] = "darklens.adaptation.cdan:CdanModule"
+    needs_classes: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
 class Adda(Method):
     """Train a target encoder that a discriminator takes for the source's (ADDA, Tzeng et al. 2017).
 
@@ -257,6 +272,37 @@ class AdaMatch(Method):
 
 
 @dataclass(frozen=True)
+class DarkLens(SelfEnsembling):
+    """Learn a source that is degraded to the target's seeing and noise, and the target from a mean teacher.
+
+    Parameters
+    ----------
+    match_noise
+        Whether noise is added to source images until it has the level and the correlation of the target's.
+    match_seeing
+        Whether source images are blurred by what the target's power spectrum lacks.
+    seeing
+        Standard deviation, pixels, of the Gaussian that they are blurred by, where it is known; None measures it.
+    prior
+        Fraction of the last class (lenses) in the target; None supposes that classes are as frequent as in the source.
+    """
+
+    threshold: float = 0.9
+    weight: float = 1.0
+    balance: float = 0.05
+    match_noise: bool = True
+    match_seeing: bool = True
+    seeing: float | None = None
+    prior: float | None = None
+    home: ClassVar[str] = "darklens.adaptation.darklens:DarkLensModule"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prior is not None and not 0 < self.prior < 1:
+            raise RecipeError(f"adaptation.prior is a fraction between 0 and 1; got {self.prior}")
+
+
+@dataclass(frozen=True)
 class Sidda(Method):
     """Bring the features of both domains together by their Sinkhorn divergence, with learned weights (Pandya et al. 2025).
 
@@ -285,10 +331,12 @@ METHODS: dict[str, type[Method]] = {
     "source-only": SourceOnly,
     "adabn": AdaBN,
     "dann": Dann,
+    "cdan": Cdan,
     "adda": Adda,
     "self-ensembling": SelfEnsembling,
     "adamatch": AdaMatch,
     "sidda": Sidda,
+    "darklens": DarkLens,
 }
 
 

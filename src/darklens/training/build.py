@@ -101,6 +101,7 @@ def build_module(
     if (method := recipe.method) is not None:
         adapting = method.module(data.task, network, preprocessing, options=learning)
         adapting.target = None if data.target is None else data.target.images
+        adapting.source_sample = data.sample
         return adapting
     module: SupervisedModule = data.task.module(network, preprocessing, learning)  # type: ignore[assignment]
     return module

@@ -34,7 +34,6 @@ from darklens.workflows.options import BenchmarkOptions, EvaluationOptions
 
 SOURCE, TARGET = "finding-deeplense", "finding-hsc"
 """Presets of the source and the target where the user names no others."""
-ENCODERS = "finding/ecnn"
 SHOWN = 192
 """Images of each domain whose features are drawn."""
 
@@ -44,13 +43,22 @@ class _Plan:
     """What is trained on what."""
 
     recipes: Sequence[str]
-    encoders: Sequence[str]
+    encoders: Sequence[str | None]
     budget: Budget
     choices: BenchmarkOptions
     overrides: Mapping[str, Any]
     out: Path
     say: Callable[[str], None]
     folders: dict[str, str] = field(default_factory=dict)
+
+    def changes(self, encoder: str | None) -> dict[str, Any]:
+        """What is changed in a recipe; without an encoder it keeps its own."""
+        return ({} if encoder is None else {"encoder": encoder}) | dict(self.overrides)
+
+    def label(self, name: str, encoder: str | None) -> str:
+        """What an encoder is called: by its recipe, or by the network that a recipe has of its own."""
+        own = load_recipe(name, self.changes(encoder))
+        return short_name(encoder) if encoder else str(own.parts()[0].network["name"])
 
 
 def benchmark_adaptation(
@@ -93,11 +101,9 @@ def benchmark_adaptation(
     DataError
         If ``out`` was begun with other settings, or nothing could be trained.
     """
-    encoders = [name.strip() for name in (choices.encoders or ENCODERS).split(",")]
+    encoders = [name.strip() for name in choices.encoders.split(",")] if choices.encoders else [None]
     plan = _Plan(recipes, encoders, budget, choices, dict(overrides or {}), out, say)
-    for name in recipes:
-        for encoder in encoders:
-            load_recipe(name, {"encoder": encoder, **plan.overrides})
+    labels = {(name, encoder): plan.label(name, encoder) for name in recipes for encoder in encoders}
     source = choices.data or f"preset:{choices.preset or SOURCE}"
     target = choices.target_data or f"preset:{TARGET}"
     settings: dict[str, Any] = {"budget": str(budget), "overrides": plan.overrides, "source": source, "target": target}
@@ -110,9 +116,9 @@ def benchmark_adaptation(
     done: dict[tuple[str, str], list[Path]] = {}
     trainings = [(name, e, number) for number in range(choices.seeds) for e in encoders for name in recipes]
     for place, (name, encoder, number) in enumerate(trainings, 1):
-        called = f"{short_name(name)} with {short_name(encoder)}"
+        called = f"{short_name(name)} with {labels[name, encoder]}"
         called += f", seed {choices.seed + number}" if choices.seeds > 1 else ""
-        run = out / "runs" / seed_folder(f"{short_name(name)}-{short_name(encoder)}", number)
+        run = out / "runs" / seed_folder(f"{short_name(name)}-{labels[name, encoder]}", number)
         say(f"[{place}/{len(trainings)}] {called}")
         try:
             with named_failures():
@@ -120,7 +126,7 @@ def benchmark_adaptation(
                 if not is_evaluated(run):
                     with progress_bar("evaluating") as advance:
                         evaluate_run(run, plan.folders["test"], EvaluationOptions("test"), progress=advance)
-            done.setdefault((short_name(name), short_name(encoder)), []).append(run)
+            done.setdefault((short_name(name), labels[name, encoder]), []).append(run)
         except DarklensError as error:
             failed[called] = str(error)
             say(f"  left out: {error}")
@@ -161,11 +167,11 @@ def _images(plan: _Plan, source: str, target: str) -> dict[str, str]:
     return found
 
 
-def _train(plan: _Plan, name: str, encoder: str, *, number: int, run: Path) -> None:
+def _train(plan: _Plan, name: str, encoder: str | None, *, number: int, run: Path) -> None:
     """Adapt one encoder by one method in a process of its own; one that is done is left."""
     if (run / "model" / "config.json").is_file():
         return
-    changes: dict[str, Any] = {"encoder": encoder, **plan.overrides}
+    changes = plan.changes(encoder)
     recipe = load_recipe(name, changes)
     if not plan.choices.pretrained and any(part.network.get("pretrained") for part in recipe.parts()):
         changes["network.pretrained"] = False
