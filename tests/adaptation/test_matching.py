@@ -64,7 +64,7 @@ def test_noise_has_the_covariance_of_its_spectrum():
 @pytest.mark.parametrize("sigma", [0.8, 1.5])
 def test_missing_blur_is_what_the_target_was_blurred_by(sigma, rng):
     sharp = torch.from_numpy(galaxies(200, 1, 0.7) + rng.normal(size=(200, 1, 64, 64)))
-    soft = torch.from_numpy(galaxies(200, 2, np.hypot(0.7, sigma)) + correlated((200, 1, 64, 64), 4.0, rng))
+    soft = torch.from_numpy(galaxies(200, 1, np.hypot(0.7, sigma)) + correlated((200, 1, 64, 64), 4.0, rng))
     spectra = [light_spectrum(each, noise_covariance(each)) for each in (sharp, soft)]
     assert missing_blur(*spectra) == pytest.approx(sigma, rel=0.15)
     assert missing_blur(*spectra[::-1]) == 0
@@ -72,7 +72,7 @@ def test_missing_blur_is_what_the_target_was_blurred_by(sigma, rng):
 
 def test_degraded_source_is_as_noisy_and_as_blurred_as_the_target(rng):
     source = torch.from_numpy(galaxies(200, 3, 0.7) + rng.normal(size=(200, 1, 64, 64))).float()
-    target = torch.from_numpy(galaxies(200, 4, 1.3) + correlated((200, 1, 64, 64), 6.0, rng)).float()
+    target = torch.from_numpy(galaxies(200, 3, 1.3) + correlated((200, 1, 64, 64), 6.0, rng)).float()
     matching = measure_matching(source, target)
     made = matching(source, torch.Generator().manual_seed(0))
     found, expected = (noise_covariance(each).median(0).values[0].numpy() for each in (made, target))

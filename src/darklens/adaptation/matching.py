@@ -98,7 +98,8 @@ def light_spectrum(images: Tensor, covariance: Tensor) -> Tensor:
     mean = (light * weight).mean((0, 1)).flatten()
     place = (frequencies(height, width) * 2 * BINS).long().flatten()
     sums = [
-        torch.zeros(BINS + 1).index_add(0, place.clamp_max(BINS), each) for each in (mean.cpu(), torch.ones(mean.shape))
+        each.new_zeros(BINS + 1).index_add(0, place.clamp_max(BINS), each)
+        for each in (mean.cpu(), torch.ones(mean.shape))
     ]
     return (sums[0] / sums[1].clamp_min(1))[:BINS]
 
