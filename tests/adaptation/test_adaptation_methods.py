@@ -177,6 +177,28 @@ def test_adabn_has_the_statistics_of_the_target(domains):
     np.testing.assert_allclose(norm.running_var, seen[0].var((0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
+def test_source_is_degraded_in_training_and_classes_are_as_the_prior_says(domains):
+    source, target = domains
+    recipe = recipe_of(
+        "darklens", augmentation="none", adaptation__prior=0.1, adaptation__seeing=1.5, adaptation__match_noise=False
+    )
+    data = open_job_data(Job(recipe, source, unlabelled=target))
+    made = build_module(recipe, data)
+    made.on_fit_start()
+    assert made.notes == ["source images are blurred by a Gaussian of 1.50 pixels"]
+    batch = next(iter(data.train_loader(0, 1)))
+    prepared = made.prepared(batch)
+    found, targets = made.source_views(batch)
+    assert found.shape == prepared.shape
+    assert found.diff(dim=-1).abs().mean() < 0.9 * prepared.diff(dim=-1).abs().mean()
+    torch.testing.assert_close(made.prepared(batch), prepared)
+    torch.testing.assert_close(made.expected_classes(targets), torch.tensor([0.9, 0.1]))
+    made.method = dataclasses.replace(made.method, match_seeing=False, prior=None)
+    made.on_fit_start()
+    torch.testing.assert_close(made.source_views(batch)[0], prepared)
+    torch.testing.assert_close(made.expected_classes(targets)[1], targets.float().mean())
+
+
 def test_collapse_stops_the_training(domains, monkeypatch):
     monkeypatch.setattr(module, "LEAST_IMAGES", 5)
     source, target = domains

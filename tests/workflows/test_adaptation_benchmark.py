@@ -44,6 +44,13 @@ def test_rows_compare_within_an_encoder():
     assert "Left out: `adda with ecnn`: why" in table
 
 
+def test_recipes_keep_their_own_encoder_unless_others_are_named(tmp_path):
+    plan = adaptation_benchmark._Plan([], [None], parse_budget("2epochs"), BenchmarkOptions(), {}, tmp_path, print)
+    assert plan.label("adaptation/adda", None) == "compact"
+    assert plan.label("adaptation/adda", "finding/resnet34") == "resnet34"
+    assert plan.changes(None) == {}
+
+
 def test_methods_are_trained_evaluated_and_compared(tmp_path, monkeypatch):
     source = write_rings(tmp_path / "source", 48, 1, bands=("i",))
     raw = write_rings(tmp_path / "raw", 60, 2, bands=("g", "i"))

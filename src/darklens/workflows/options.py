@@ -215,7 +215,8 @@ class BenchmarkOptions(Options):
         Of the benchmark adaptation: the images to adapt to, a folder with labelled images marked for the test, or
         preset:NAME; by default preset:finding-hsc.
     encoders
-        Of the benchmark adaptation: recipes whose networks are adapted, with commas between; by default finding/ecnn.
+        Of the benchmark adaptation: recipes whose networks are adapted, with commas between; by default each recipe
+        that adapts keeps its own.
     pairs
         For super-resolution: targets of the preset's images are by a telescope so many times sharper (2 to 8, by default
         2), or by the instrument of another preset.
