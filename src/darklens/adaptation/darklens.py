@@ -43,7 +43,7 @@ class DarkLensModule(SelfEnsemblingModule):
         assert self.matching is not None
         # Noise maps and fits of lenses are those of images before they were degraded.
         kept = {key: value for key, value in batch.items() if key not in ("noise", "row")}
-        degraded: Batch = kept | {"image": self.matching(batch["image"], self._generator)}  # type: ignore[assignment]
+        degraded: Batch = kept | {"image": self.matching(batch["image"], self._generator)}
         return self.augmented(degraded)
 
     def expected_classes(self, targets: Tensor) -> Tensor:
