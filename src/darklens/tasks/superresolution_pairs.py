@@ -59,12 +59,16 @@ def check_pairs(cutouts: Cutouts, rows: np.ndarray, least: float) -> tuple[float
     least
         Correlation of image and target, summed to the same pixels, below which a pair is refused.
 
+    Returns
+    -------
+    tuple of float
+        Lowest and highest pixel, in the targets' unit.
+
     Raises
     ------
     DataError
         If a target has pixels that are no numbers, or pairs do not show the same scenes.
     """
-
     assert cutouts.targets is not None
     own, next_ones, low, high = [], [], np.inf, -np.inf
     for start in range(0, len(rows), CHUNK):
