@@ -22,10 +22,9 @@ class ImageConsistency(nn.Module):
     The network's answer x is taken for the mean of a normal distribution, with a spread for each pixel that the network
     gives as well, and errors of neighbours that go together: C = G diag(spread²) Gᵀ, G a blur that is learned. The image is
     y = A x + n, where A gathers the light of fine pixels and n is noise of variance N, both known from the training pairs.
-    Then the mean of x given y is x + C Aᵀ (A C Aᵀ + N)⁻¹ (y - A x), the update of a Kalman filter. It is x + G
-    diag(spread) w with the w that makes |w|² + |N^-½ (y - A x - A G diag(spread) w)|² least, which conjugate
-    gradients lower in each step: after however few, the answer agrees no less with the image than before. Gradients
-    go through them.
+    Then the mean of x given y is x + C Aᵀ (A C Aᵀ + N)⁻¹ (y - A x), the update of a Kalman filter, or x + G diag(spread) w
+    with the w that makes |w|² + |N^-½ (y - A x - A G diag(spread) w)|² least, which conjugate gradients lower in each step:
+    after however few, the answer agrees no less with the image than before. Gradients go through them.
 
     Before `learn`, A is 0 and answers stay as they are. A point-spread function that is not symmetric does not go with
     augmentation by rotation or reflection.
