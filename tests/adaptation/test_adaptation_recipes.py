@@ -7,6 +7,7 @@ import pytest
 
 from darklens.adaptation.options import METHODS, make_method
 from darklens.errors import RecipeError
+from darklens.training.job import Job, training_command
 from darklens.training.recipe import changes, load_recipe, recipe_names
 
 PAGE = Path(__file__).parents[2] / "docs" / "adaptation.md"
@@ -45,8 +46,21 @@ def test_encoder_of_another_recipe_keeps_length_and_second_stage():
     assert (source.preprocessing, source.augmentation) == (other.preprocessing, other.augmentation)
     assert (source.optimizer, source.trainer.epochs) == (other.optimizer, 7)
     assert (target.optimizer.name, target.optimizer.lr, target.trainer.epochs) == ("AdamW", 1e-3, 5)
-    single = load_recipe("adaptation/dann", {"encoder": "finding/demo"})
+    single = load_recipe("adaptation/dann", {"encoder": "finding/ecnn"})
     assert load_recipe("adaptation/dann", changes(single)) == single
+
+
+def test_a_command_is_said_only_if_it_trains_the_same_recipe(tmp_path):
+    """finding/demo has the network of adaptation/dann without its dropout, which no option takes away."""
+    said = [
+        training_command(Job(load_recipe("adaptation/dann", {"encoder": name}), "data"), tmp_path)
+        for name in ("finding/demo", "finding/ecnn")
+    ]
+    assert said[0] is None
+    assert "--network.name ecnn" in said[1]
+
+
+def test_encoders_of_other_recipes_are_of_one_network():
     with pytest.raises(RecipeError, match="is made of others; name a recipe of one network"):
         load_recipe("adaptation/dann", {"encoder": "adaptation/adda"})
 

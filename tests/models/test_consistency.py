@@ -68,7 +68,9 @@ def test_no_step_takes_the_answer_away_from_the_image(noise):
         found = correction(steps, noise)
         light = [found._gathered(each) + found.offset for each in (found(fine, spread, seen), fine)]
         sky, shot = found.noise.square()
-        return float(((inner(seen) - light[0]).square() / (sky + shot * (light[1] + found.dark).clamp_min(0))).mean().detach())
+        return float(
+            ((inner(seen) - light[0]).square() / (sky + shot * (light[1] + found.dark).clamp_min(0))).mean().detach()
+        )
 
     before = misfit(0)
     assert all(misfit(steps) < before for steps in (1, 2, 4, 8))

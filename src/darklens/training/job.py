@@ -316,7 +316,8 @@ def training_command(job: Job, out: Path) -> str | None:
     if job.recipe.name not in recipe_names() or job.start is not None:
         return None
     given = changes(job.recipe)
-    if job.recipe.stages and load_recipe(job.recipe.name, given) != job.recipe:  # whose stages differ by themselves
+    # Stages may differ by themselves, and an option that the library's recipe has and this one lacks cannot be said.
+    if load_recipe(job.recipe.name, given) != job.recipe:
         return None
     changed = given.items()
     options = {key.replace(".", "__"): "null" if value is None else value for key, value in changed}
