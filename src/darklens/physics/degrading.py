@@ -16,6 +16,8 @@ REACH = 2
 than 2% of its light beyond. A larger number makes weights of sharp images noisier, and leaves a wider border uncompared."""
 RIDGE = 1e-4
 """Added to the curvature of the weights, as a fraction of its mean: what smooth images do not tell stays near zero."""
+LEAST_ERROR = 0.01
+"""Part of its light by which an image is taken to be off at least when weights are learned, lest a few bright ones decide."""
 NOISE_ROUNDS = 8
 """Rounds in which the variance of pixels is fitted with weights that follow from it; it has settled after about five."""
 ROWS_A_WEIGHT = (60, 1000)
@@ -125,17 +127,26 @@ def fit_response(images: Tensor, fine: Tensor) -> Response:
 
 def _fit_band(seen: Tensor, fine: Tensor, factor: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (K, K), variance of the sky and its growth with light, of images (N, h, w) of one band."""
+    # First each image counts alike; then as much as its noise allows, which is known by now.
+    scales = seen.square().mean((1, 2))
+    for _ in range(2):
+        weights = _fit_weights(seen[:count], fine[:count], factor, scales)
+        model = degrade(fine[:, None], weights[None], factor)[:, 0]
+        sky, shot = _fit_noise((seen - model).square().flatten(), model.clamp_min(0).flatten())
+        scales = sky + shot * model.mean((1, 2)).clamp_min(0) + (LEAST_ERROR * seen).square().mean((1, 2))
+    return weights, sky, shot
+
+
+def _fit_weights(seen: Tensor, fine: Tensor, factor: int, scales: Tensor) -> Tensor:
+    """Weights (K, K) by least squares, where each image (N, h, w) counts by the inverse of its scale (N,)."""
     side = (2 * REACH + 1) * factor
     curvature, slope = fine.new_zeros(side**2, side**2), fine.new_zeros(side**2)
-    for image, target in zip(fine[:count], seen[:count], strict=True):
+    for image, target, scale in zip(fine, seen, scales.clamp_min(1e-60), strict=False):
         patches = image.unfold(0, side, factor).unfold(1, side, factor).reshape(-1, side**2)
-        scale = target.square().mean().clamp_min(1e-60)  # each image counts alike, whatever its brightness
         curvature += patches.T @ patches / scale
         slope += patches.T @ target.flatten() / scale
     ridge = (RIDGE * curvature.diagonal().mean()).clamp_min(1e-60)
-    weights = torch.linalg.solve(curvature + ridge * torch.eye(side**2).to(curvature), slope).reshape(side, side)
-    model = degrade(fine[:, None], weights[None], factor)[:, 0]
-    return weights, *_fit_noise((seen - model).square().flatten(), model.clamp_min(0).flatten())
+    return torch.linalg.solve(curvature + ridge * torch.eye(side**2).to(curvature), slope).reshape(side, side)
 
 
 def _fit_noise(square: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
