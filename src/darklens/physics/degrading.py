@@ -17,7 +17,7 @@ than 2% of its light beyond. A larger number makes weights of sharp images noisi
 RIDGE = 1e-4
 """Added to the curvature of the weights, as a fraction of its mean: what smooth images do not tell stays near zero."""
 LEAST_ERROR = 0.01
-"""Part of its light by which an image is taken to be off at least when weights are learned, lest a few bright ones decide."""
+"""Part of its light by which an image is taken to be off at least when weights are learned: no few bright ones decide."""
 NOISE_ROUNDS = 8
 """Rounds in which the variance of pixels is fitted with weights that follow from it; it has settled after about five."""
 ROWS_A_WEIGHT = (60, 1000)
