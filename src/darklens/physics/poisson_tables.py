@@ -58,6 +58,32 @@ def poisson_numbers(mean: NDArray[Any], seed: int) -> NDArray[Any]:
     return out
 
 
+def poisson_rows(mean: NDArray[Any], seeds: NDArray[np.uint64]) -> NDArray[Any]:
+    """Draw for each row of means what `poisson_numbers` draws, with a seed of its own.
+
+    Parameters
+    ----------
+    mean
+        Means (N, P), finite.
+    seeds
+        Of the rows, (N,).
+
+    Returns
+    -------
+    Poisson numbers (N, P), in the dtype of the means.
+
+    Raises
+    ------
+    ValueError
+        If a mean is infinite or not a number.
+    """
+    if not np.isfinite(mean).all():
+        raise ValueError("Poisson numbers need finite means; some are infinite or not a number")
+    out = np.empty_like(mean)
+    _fill_rows(mean, out, seeds, *tables())
+    return out
+
+
 @lru_cache
 def tables() -> tuple[NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint8]]:
     """Return thresholds and alternatives of the alias method for each multiple of 1 / STEPS, and its lowest number."""
@@ -131,6 +157,12 @@ def _fill(mean: Any, out: Any, seed: Any, thresholds: Any, aliases: Any, lowest:
             out[i] = number
         else:
             out[i], z = _large(rate, z)
+
+
+@numba.njit(nogil=True, cache=True)
+def _fill_rows(mean: Any, out: Any, seeds: Any, thresholds: Any, aliases: Any, lowest: Any) -> None:
+    for i in range(len(seeds)):
+        _fill(mean[i], out[i], seeds[i], thresholds, aliases, lowest)
 
 
 @numba.njit(nogil=True, cache=True)

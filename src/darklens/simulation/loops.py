@@ -236,8 +236,10 @@ def deposit(parts: Any, there: Any, shares: Any, light: Any, sign: int, total: A
             across, down, own = shares[column[i, k]], shares[row[i, k]], light[i, k]
             sums[:] = 0
             for a in range(0, nodes, 3):
-                for b in range(0, nodes, 3):
-                    _share(across[b : b + 3], down[a : a + 3], own[a : a + 3, b : b + 3], sums)
+                if nodes == 6:
+                    _share_of_six(across, down[a : a + 3], own[a : a + 3], sums)
+                else:
+                    _share(across, down[a : a + 3], own[a : a + 3], sums)
             start = cells[i, k] // n * wide + cells[i, k] % n
             for a in range(taps):
                 sums[a, taps:] = 0  # no share, and yet not a number where light is none
@@ -261,6 +263,30 @@ def _share(across: Any, down: Any, light: Any, sums: Any) -> None:
         p = p0 * x + p1 * y + p2 * z
         q = q0 * x + q1 * y + q2 * z
         r = r0 * x + r1 * y + r2 * z
+        sums[0, b] += u0 * p + v0 * q + w0 * r
+        sums[1, b] += u1 * p + v1 * q + w1 * r
+        sums[2, b] += u2 * p + v2 * q + w2 * r
+        sums[3, b] += u3 * p + v3 * q + w3 * r
+        sums[4, b] += u4 * p + v4 * q + w4 * r
+        sums[5, b] += u5 * p + v5 * q + w5 * r
+        sums[6, b] += u6 * p + v6 * q + w6 * r
+
+
+@numba.njit(nogil=True, inline="always", fastmath=SUMS)
+def _share_of_six(across: Any, down: Any, light: Any, sums: Any) -> None:
+    """Add to the sums, (7, LANES), what three rows of six places have for them, as `_share`."""
+    p0, p1, p2, p3, p4, p5 = light[0, 0], light[0, 1], light[0, 2], light[0, 3], light[0, 4], light[0, 5]
+    q0, q1, q2, q3, q4, q5 = light[1, 0], light[1, 1], light[1, 2], light[1, 3], light[1, 4], light[1, 5]
+    r0, r1, r2, r3, r4, r5 = light[2, 0], light[2, 1], light[2, 2], light[2, 3], light[2, 4], light[2, 5]
+    u, v, w = down[0], down[1], down[2]
+    u0, u1, u2, u3, u4, u5, u6 = u[0], u[1], u[2], u[3], u[4], u[5], u[6]
+    v0, v1, v2, v3, v4, v5, v6 = v[0], v[1], v[2], v[3], v[4], v[5], v[6]
+    w0, w1, w2, w3, w4, w5, w6 = w[0], w[1], w[2], w[3], w[4], w[5], w[6]
+    for b in range(LANES):
+        x0, x1, x2, x3, x4, x5 = across[0, b], across[1, b], across[2, b], across[3, b], across[4, b], across[5, b]
+        p = p0 * x0 + p1 * x1 + p2 * x2 + p3 * x3 + p4 * x4 + p5 * x5
+        q = q0 * x0 + q1 * x1 + q2 * x2 + q3 * x3 + q4 * x4 + q5 * x5
+        r = r0 * x0 + r1 * x1 + r2 * x2 + r3 * x3 + r4 * x4 + r5 * x5
         sums[0, b] += u0 * p + v0 * q + w0 * r
         sums[1, b] += u1 * p + v1 * q + w1 * r
         sums[2, b] += u2 * p + v2 * q + w2 * r

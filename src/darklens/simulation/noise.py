@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darklens.physics import correlate_noise, correlated_variance, gaussian_noise, poisson
+from darklens.physics import correlate_noise, correlated_variance, gaussian_noise
 from darklens.simulation.draw import DEVICE_NOISE, NOISE, seed_sequence
 from darklens.simulation.presets import Preset
 
@@ -123,15 +123,26 @@ def _independent(preset: Preset, seed: int, flux: Tensor, times: Tensor, ids: np
         if twice:
             return batched_poisson(counts + gaussian, seeds)
         return batched_poisson(counts, seeds) / totals[:, None, None] + gaussian
-    noisy = torch.empty_like(flux)
+    # Each image has a stream of its own, from which what is drawn first comes first.
+    normal, seeds = torch.empty_like(flux), np.empty(len(ids), np.uint64)
     for i, number in enumerate(ids):
         generator = np.random.default_rng(seed_sequence(preset, seed, NOISE, int(number)))
-        if twice:  # quirk 4 of the published Model I: a Poisson draw on top of a Gaussian that stands for one
-            noisy[i] = poisson(counts[i] + gaussian_noise(counts[i], sigma[i], generator), generator)
-        else:
-            photons = poisson(counts[i], generator) / totals[i]
-            noisy[i] = photons + gaussian_noise(photons, sigma[i], generator)
-    return noisy
+        if not twice:
+            seeds[i] = generator.integers(2**62)
+        normal[i] = gaussian_noise(normal[i], 1.0, generator)
+        if twice:
+            seeds[i] = generator.integers(2**62)
+    gaussian = sigma * normal
+    if twice:  # quirk 4 of the published Model I: a Poisson draw on top of a Gaussian that stands for one
+        return _photons(counts + gaussian, seeds)
+    return _photons(counts, seeds) / totals[:, None, None] + gaussian
+
+
+def _photons(mean: Tensor, seeds: np.ndarray) -> Tensor:
+    """Poisson numbers of means (N, H, W), with a seed for each image, (N,)."""
+    from darklens.physics.poisson_tables import poisson_rows
+
+    return torch.from_numpy(poisson_rows(mean.detach().flatten(1).numpy(), seeds)).view(mean.shape)
 
 
 def _gaussian_sigma(preset: Preset, counts: Tensor, times: Tensor) -> Tensor:
