@@ -124,18 +124,18 @@ def _independent(preset: Preset, seed: int, flux: Tensor, times: Tensor, ids: np
             return batched_poisson(counts + gaussian, seeds)
         return batched_poisson(counts, seeds) / totals[:, None, None] + gaussian
     # Each image has a stream of its own, from which what is drawn first comes first.
-    normal, seeds = torch.empty_like(flux), np.empty(len(ids), np.uint64)
+    normal, own = torch.empty_like(flux), np.empty(len(ids), np.uint64)
     for i, number in enumerate(ids):
         generator = np.random.default_rng(seed_sequence(preset, seed, NOISE, int(number)))
         if not twice:
-            seeds[i] = generator.integers(2**62)
+            own[i] = generator.integers(2**62)
         normal[i] = gaussian_noise(normal[i], 1.0, generator)
         if twice:
-            seeds[i] = generator.integers(2**62)
+            own[i] = generator.integers(2**62)
     gaussian = sigma * normal
     if twice:  # quirk 4 of the published Model I: a Poisson draw on top of a Gaussian that stands for one
-        return _photons(counts + gaussian, seeds)
-    return _photons(counts, seeds) / totals[:, None, None] + gaussian
+        return _photons(counts + gaussian, own)
+    return _photons(counts, own) / totals[:, None, None] + gaussian
 
 
 def _photons(mean: Tensor, seeds: np.ndarray) -> Tensor:
