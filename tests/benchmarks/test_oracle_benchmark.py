@@ -25,6 +25,7 @@ def test_an_oracle_with_equal_distances_has_the_auc_of_two_normal_distributions(
 def test_other_smooth_lenses_mimic_a_part_of_the_substructure(benchmark_module, cdm):
     simulator, rows = cdm
     oracle = benchmark_module("oracle")
+    oracle.ITERATIONS = 4
     found = oracle.distances(simulator, rows)
     truth = oracle.expected(simulator, rows)
     unfitted = oracle.smooth(simulator, rows, np.stack([rows[name] for name in oracle.FREE], 1))
