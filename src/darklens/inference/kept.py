@@ -9,6 +9,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ class KeptPredictions:
     """Parts of the predictions of one dataset, in a folder.
 
     They serve again if all that decides them is the same: the model, how it predicts, the names of the images, and their
-    files by size and time of change; and if the first image of a part still has its pixels. Else they are removed.
+    files by size and time of change; and if the first image of a part still has its pixels. Else they are removed. All
+    this is looked at when the first part is asked for, as few datasets are long enough to have any.
 
     Parameters
     ----------
@@ -64,18 +66,25 @@ class KeptPredictions:
     """
 
     def __init__(self, folder: Path, model: TrainedModel, cutouts: Cutouts, choices: Mapping[str, Any]):
-        self._folder, self._cutouts = folder, cutouts
-        facts = {"model": _digest_of_model(model), "images": _digest_of_images(cutouts), "choices": dict(choices)}
-        self._facts = json.dumps(facts, sort_keys=True)
+        self._folder, self._model, self._cutouts, self._choices = folder, model, cutouts, dict(choices)
+
+    @cached_property
+    def _facts(self) -> str:
+        """All that decides predictions, after parts of which it is not true were removed."""
+        images = _digest_of_images(self._cutouts)
+        facts = {"model": _digest_of_model(self._model), "images": images, "choices": self._choices}
+        told = json.dumps(facts, sort_keys=True)
         try:
-            same = (folder / FACTS).read_text("utf-8") == self._facts
+            same = (self._folder / FACTS).read_text("utf-8") == told
         except (OSError, UnicodeDecodeError):
             same = False
-        if not same and folder.exists():
-            shutil.rmtree(folder)
+        if not same and self._folder.exists():
+            shutil.rmtree(self._folder)
+        return told
 
     def read(self, start: int) -> Part | None:
         """Return the part that begins at a row; None if it is not there, or its first image has changed."""
+        _ = self._facts
         try:
             with np.load(self._folder / f"{start}.npz", allow_pickle=False) as file:
                 if bytes(file["first"]) != self._first(start):

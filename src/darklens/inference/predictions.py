@@ -132,11 +132,12 @@ def predict_cutouts(
         return Part(rows, whole.array, whole.outlier_score, nothing, skipped)
 
     parts = []
+    kept = kept if len(cutouts) > length else None  # one part alone is in the table at once
     for first in range(0, len(cutouts), length):
         part = None if kept is None else kept.read(first)
         if part is None:
             part = predict(first)
-            if kept is not None and len(cutouts) > length:
+            if kept is not None:
                 kept.write(first, part)
         elif progress:
             progress(min(first + length, len(cutouts)), len(cutouts))

@@ -51,11 +51,7 @@ def poisson_numbers(mean: NDArray[Any], seed: int) -> NDArray[Any]:
     ValueError
         If a mean is infinite or not a number.
     """
-    if not np.isfinite(mean).all():
-        raise ValueError("Poisson numbers need finite means; some are infinite or not a number")
-    out = np.empty_like(mean)
-    _fill(mean, out, np.uint64(seed), *tables())
-    return out
+    return poisson_rows(mean[None], np.array([seed], np.uint64))[0]
 
 
 def poisson_rows(mean: NDArray[Any], seeds: NDArray[np.uint64]) -> NDArray[Any]:
