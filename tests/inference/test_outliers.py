@@ -11,10 +11,10 @@ from darklens.inference.outliers import (
     LEVELS,
     OutlierScore,
     image_statistics,
-    last_linear,
     normal_scores,
     outlier_note,
 )
+from darklens.models.heads import last_linear
 
 RNG = np.random.default_rng(2)
 

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from darklens.adaptation.losses import domain_loss
 from darklens.adaptation.module import AdaptationModule, discriminator, feature_count, outputs_and_features
 from darklens.data.batches import Batch
-from darklens.inference.outliers import last_linear
+from darklens.models.heads import last_linear
 from darklens.tasks.optimization import make_optimizer
 
 

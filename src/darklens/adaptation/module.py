@@ -16,7 +16,7 @@ from darklens.data.batches import Batch
 from darklens.data.preprocessing import Preprocessing
 from darklens.data.strong_views import strong_view
 from darklens.errors import ModelError, TrainingError
-from darklens.inference.outliers import last_linear
+from darklens.models.heads import last_linear
 from darklens.tasks.base import Task
 from darklens.tasks.optimization import LearningOptions
 from darklens.tasks.supervised import SupervisedModule

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from darklens.errors import ModelError
 from darklens.inference.model import TrainedModel
-from darklens.inference.outliers import last_linear
-from darklens.models.heads import Headed
+from darklens.models.heads import Headed, last_linear
 from darklens.models.masked import MaskedAutoencoder
 
 

@@ -26,10 +26,11 @@ from darklens.evaluation.calibration import Calibration
 from darklens.inference.carried import copy_code, trusted_config
 from darklens.inference.config import ModelConfig as ModelConfig
 from darklens.inference.config import read_config as read_config
-from darklens.inference.outliers import OutlierScore, image_statistics, last_linear
+from darklens.inference.outliers import OutlierScore, image_statistics
 from darklens.inference.precision import Precision
 from darklens.inference.shipped import WEIGHTS, model_folder
 from darklens.inference.weights import OUTLIERS, load_network
+from darklens.models.heads import last_linear
 from darklens.tasks.base import Task
 from darklens.tasks.registry import make_task
 

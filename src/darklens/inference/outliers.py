@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 COMPONENTS = 64
 """Principal components of the network's features that are looked at."""
@@ -19,14 +19,6 @@ ROUNDING = 1e-5
 """A statistic whose quantiles differ by less than this, relatively, is taken as one that never varied."""
 LEAST_THRESHOLD = 1e-6
 """Distances of what is usual are at least this: of images that are all alike they would be 0."""
-
-
-def last_linear(network: nn.Module) -> nn.Linear | None:
-    """The layer that turns a network's features into its answer; None of a network that calls itself ``headless``."""
-    if getattr(network, "headless", False):
-        return None
-    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    return layers[-1] if layers else None
 
 
 def image_statistics(prepared: Tensor) -> Tensor:

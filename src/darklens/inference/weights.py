@@ -12,8 +12,9 @@ from darklens.data.catalog_inputs import read_encoder
 from darklens.data.preprocessing import Preprocessing
 from darklens.errors import ModelError
 from darklens.inference.config import FILE, ModelConfig, numbers_in
-from darklens.inference.outliers import OutlierScore, last_linear
+from darklens.inference.outliers import OutlierScore
 from darklens.inference.shipped import WEIGHTS
+from darklens.models.heads import last_linear
 from darklens.models.registry import build_network
 from darklens.usercode import is_reference
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from darklens.errors import ModelError
-from darklens.models.heads import Headed
+from darklens.models.heads import Headed, last_linear
 from darklens.models.masked import MaskedAutoencoder
 from darklens.models.sections import sections
 from darklens.models.upconv import MAEUpconv
@@ -67,11 +67,11 @@ def encoder_features(network: nn.Module, images: Tensor) -> Tensor:
     """
     if isinstance(network, Headed | MaskedAutoencoder):
         return network.features(images)
-    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not layers:
+    layer = last_linear(network)
+    if layer is None:
         raise ModelError(f"{type(network).__name__} has no dense layer, whose input would be the features of an image")
     seen: list[Tensor] = []
-    hook = layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         network(images)
     finally:

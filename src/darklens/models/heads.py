@@ -90,3 +90,11 @@ def with_latent(backbone: nn.Module, features: int, outputs: int, size: int, dro
         Its backbone is a `Latent`.
     """
     return Headed(Latent(backbone, features, size, dropout), nn.Linear(size, outputs))
+
+
+def last_linear(network: nn.Module) -> nn.Linear | None:
+    """Return the dense layer that makes the answer of a network's features; None if there is none, or it is ``headless``."""
+    if getattr(network, "headless", False):
+        return None
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    return layers[-1] if layers else None
