@@ -93,7 +93,7 @@ def with_latent(backbone: nn.Module, features: int, outputs: int, size: int, dro
 
 
 def last_linear(network: nn.Module) -> nn.Linear | None:
-    """Return the dense layer that makes the answer of a network's features; None if there is none, or it is ``headless``."""
+    """Return the dense layer that makes an answer of features; None if there is none, or the network is ``headless``."""
     if getattr(network, "headless", False):
         return None
     layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
