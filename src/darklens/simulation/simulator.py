@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +14,7 @@ from torch import Tensor
 from darklens.errors import PresetError
 from darklens.simulation.columns import Columns, from_frame, requires_grad, select, to_frame
 from darklens.simulation.draw import BLOCK
+from darklens.simulation.parallel import in_order
 from darklens.simulation.preset_files import AnyPreset, load_preset
 from darklens.simulation.presets import Preset
 from darklens.simulation.renderer import LensRenderer
@@ -222,20 +220,13 @@ class Simulator:
         """
         if start % BLOCK:
             raise ValueError(f"start must be a multiple of {BLOCK}; got {start}")
-        numbers = iter(range(start // BLOCK, -(-(start + count) // BLOCK)))
         workers = threads or (torch.get_num_threads() if self.device.type == "cpu" else 1)
 
         def make(block: int) -> tuple[Tensor, dict[str, Any]]:
             rows = select(self.renderer.draw(self.seed, block), np.arange(min(BLOCK, start + count - block * BLOCK)))
             return self.renderer.images(rows, self.seed, noise=noise, compile=self.compile), rows
 
-        with _one_core_each(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            # The first block alone, so that kernels are compiled once.
-            waiting = [pool.submit(make, block) for block in islice(numbers, 1)]
-            ahead = 2 * workers
-            while waiting:
-                yield waiting.pop(0).result()
-                waiting += [pool.submit(make, block) for block in islice(numbers, ahead - len(waiting))]
+        yield from in_order(make, range(start // BLOCK, -(-(start + count) // BLOCK)), workers)
 
     def block(
         self, number: int, noise: bool = True, *, chosen: np.ndarray | None = None
@@ -260,13 +251,3 @@ class Simulator:
         rows = self.renderer.draw(self.seed, number)
         images = self.renderer.images(rows, self.seed, noise=noise, compile=self.compile, chosen=chosen)
         return images, rows if chosen is None else select(rows, chosen)
-
-
-@contextmanager
-def _one_core_each() -> Iterator[None]:
-    """Restore the number of PyTorch's threads afterwards, which each thread of a pool sets to one for itself."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

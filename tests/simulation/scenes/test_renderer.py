@@ -72,6 +72,15 @@ def test_classes_take_turns_and_are_merged():
     assert load_preset(own).labels == ["strong", "nonlens"]
 
 
+def test_a_class_that_is_rarer_than_one_in_a_block_of_images():
+    rare = content(classes={"lens": {"objects": "lens", "turns": 1}, "galaxy": {"objects": "galaxy", "turns": 100}})
+    catalog = Simulator(rare, seed=0).catalog(303)
+    lenses = catalog.filter(pl.col("label") == "lens")
+    assert len(lenses) == 3
+    assert lenses["theta_E"].is_finite().all()
+    assert not catalog.filter(pl.col("label") == "nonlens")["theta_E"].is_finite().any()
+
+
 def test_noise_is_what_depth_and_gain_make_it():
     simulator = Simulator(content(classes={"empty": {"objects": "empty"}}, faintest_neighbour=18.1), seed=2)
     rows = select(simulator.renderer.draw(2, 0), np.arange(20))

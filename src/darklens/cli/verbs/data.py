@@ -26,6 +26,7 @@ def simulate(
     device: str = "cpu",
     pairs: str | None = None,
     noisy_targets: bool = False,
+    processes: int | None = None,
     dry_run: bool = False,
     trust_code: bool = False,
 ) -> None:
@@ -41,6 +42,8 @@ def simulate(
         pairs: make pairs for super-resolution, with targets.npy of the same scenes by a telescope so many times sharper (2
             to 8), or by the instrument of another preset.
         noisy_targets: true gives those noise.
+        processes: in how many processes images are made, of one core each; by default one for each core, at most 16, from
+            16,384 images on, and a single one with a thread for each core below. The images are the same.
         dry_run: only say how long it takes and how big it gets.
         trust_code: let code run that a preset in YAML names; read it first.
     """
@@ -48,6 +51,8 @@ def simulate(
 
     resolve_preset(preset)
     check_absent(out)
+    if processes is not None and processes < 1:
+        raise DarklensError(f"--processes must be at least 1; got {processes}")
     if not 1 <= count <= MOST:
         raise DarklensError(
             f"--count must be at least 1{f' and at most {MOST:,}' if count > MOST else ''}; got {count}"
@@ -55,7 +60,7 @@ def simulate(
     with loading():
         import torch
 
-        from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset
+        from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset, usual_processes
         from darklens.simulation import load_preset
         from darklens.simulation.pairs import paired_telescope
         from darklens.workflows.following import training_command
@@ -74,7 +79,7 @@ def simulate(
     with progress_bar("simulating") as advance:
         simulate_dataset(
             loaded, count, seed, out=out, noise=noise, device=device, target=target, noisy_targets=noisy_targets,
-            progress=advance,
+            processes=processes or usual_processes(count), progress=advance,
         )  # fmt: skip
     if target is not None:
         say(f"{count:,} pairs of {loaded.name} and {target.preset.name} → {out}", command("look", out))

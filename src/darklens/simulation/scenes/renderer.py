@@ -70,7 +70,8 @@ class SceneRenderer:
         rows |= self._observations(rng)
         sky = self._sky.afresh()
         for name, chosen in preset.classes.items():
-            places = np.flatnonzero(turns == name)
+            if not len(places := np.flatnonzero(turns == name)):
+                continue  # a rare class: its turn is in another block
             drawn = self._drawn(sky, name, rng, len(places), chosen.options)
             scatter(rows, places, drawn.columns(), BLOCK)
         return rows
