@@ -23,7 +23,8 @@ from darklens.progress import progress_bar
 from darklens.report.adaptation_board import CEILING, Adapted, write_board
 from darklens.report.leaderboard import seed_folder
 from darklens.report.page import read_arrays, read_run
-from darklens.simulation import load_preset
+from darklens.simulation import AnyPreset, ScenePreset, load_preset
+from darklens.simulation.shares import with_lens_share
 from darklens.tasks.base import known_targets
 from darklens.training.job import Job, machine, open_job_data
 from darklens.training.recipe import Recipe, load_recipe, short_name
@@ -149,22 +150,41 @@ def benchmark_adaptation(
 
 
 def _images(plan: _Plan, source: str, target: str) -> dict[str, str]:
-    """Where source, target and test images are: simulated once for all, or the user's own."""
+    """Where source, target and test images are: simulated once for all, or the user's own.
+
+    The ceiling learns a target with as many lenses as the source, where that can be simulated: of one lens in a hundred
+    images it would learn less than the source has.
+    """
     choices, found = plan.choices, {}
     counts = {"source": choices.train_images, "target": choices.train_images, "test": choices.test_images}
+    ceiling = any(short_name(recipe) == CEILING for recipe in plan.recipes)
+    counts |= {"ceiling": choices.train_images} if ceiling else {}
     for number, (name, count) in enumerate(counts.items()):
         data = source if name == "source" else target
         if not data.startswith("preset:"):
             found[name] = data
             continue
+        preset = load_preset(data.removeprefix("preset:"))
+        if name == "ceiling":
+            as_target, preset = preset, _as_frequent(preset, found["source"])
+            if preset is as_target:
+                found[name] = found["target"]
+                continue
         folder = plan.out / "data" / name
         if not folder.exists():
             with progress_bar(f"simulating {name} images") as progress:
-                preset = load_preset(data.removeprefix("preset:"))
-                simulate_dataset(preset, count, 3 * choices.seed + number, out=folder, progress=progress)
+                simulate_dataset(preset, count, 4 * choices.seed + number, out=folder, progress=progress)
             plan.say(f"{count:,} {name} images of {data} → {folder}")
         found[name] = str(folder)
     return found
+
+
+def _as_frequent(target: AnyPreset, source: str) -> AnyPreset:
+    """The target's preset with lenses as frequent as in images of the source, where both know lenses."""
+    info, catalog = (opened := open_data(source)).info, opened.catalog
+    if not isinstance(target, ScenePreset) or "label" not in catalog or set(info.classes or ()) != set(target.labels):
+        return target
+    return with_lens_share(target, float((catalog["label"] == "lens").cast(float).mean()))  # type: ignore[arg-type]
 
 
 def _train(plan: _Plan, name: str, encoder: str | None, *, number: int, run: Path) -> None:
@@ -179,7 +199,7 @@ def _train(plan: _Plan, name: str, encoder: str | None, *, number: int, run: Pat
     adapts = any(part.adaptation for part in recipe.parts())
     if not adapts and short_name(name) != CEILING:
         raise RecipeError(f"{name}: has no section adaptation; only {CEILING} learns labels of the target instead")
-    data = plan.folders["source" if adapts else "target"]
+    data = plan.folders["source" if adapts else "ceiling"]
     images = 0 if plan.budget.unit == "min" else _train_images(recipe, data, plan.choices.seed)
     changes |= planned(recipe, plan.budget, images)
     values = {key.replace(".", "__"): "null" if value is None else value for key, value in changes.items()}
