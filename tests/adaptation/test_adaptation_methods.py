@@ -18,6 +18,7 @@ from darklens.cli.parser import options_help
 from darklens.data.layouts import open_data
 from darklens.errors import DataError, RecipeError, TrainingError
 from darklens.inference.model import load_model
+from darklens.tasks.classify import Classify
 from darklens.training import fit as fitting
 from darklens.training import target_data, training_data
 from darklens.training.build import build_module
@@ -177,10 +178,10 @@ def test_adabn_has_the_statistics_of_the_target(domains):
     np.testing.assert_allclose(norm.running_var, seen[0].var((0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
-def test_source_is_degraded_in_training_and_classes_are_as_the_prior_says(domains):
+def test_source_is_degraded_and_laid_over_the_target(domains):
     source, target = domains
     recipe = recipe_of(
-        "darklens", augmentation="none", adaptation__prior=0.1, adaptation__seeing=1.5, adaptation__match_noise=False
+        "darklens", augmentation="none", adaptation__superposed=0, adaptation__seeing=1.5, adaptation__match_noise=False
     )
     data = open_job_data(Job(recipe, source, unlabelled=target))
     made = build_module(recipe, data)
@@ -192,11 +193,31 @@ def test_source_is_degraded_in_training_and_classes_are_as_the_prior_says(domain
     assert found.shape == prepared.shape
     assert found.diff(dim=-1).abs().mean() < 0.9 * prepared.diff(dim=-1).abs().mean()
     torch.testing.assert_close(made.prepared(batch), prepared)
-    torch.testing.assert_close(made.expected_classes(targets), torch.tensor([0.9, 0.1]))
-    made.method = dataclasses.replace(made.method, match_seeing=False, prior=None)
+    made.method = dataclasses.replace(made.method, match_seeing=False)
     made.on_fit_start()
     torch.testing.assert_close(made.source_views(batch)[0], prepared)
-    torch.testing.assert_close(made.expected_classes(targets)[1], targets.float().mean())
+    made.method = dataclasses.replace(made.method, superposed=0.5, faintest=1)
+    mixed, same = made.source_views(batch)
+    torch.testing.assert_close(same, targets)
+    half = len(prepared) // 2
+    torch.testing.assert_close(mixed[half:], prepared[half:])
+    sums = batch["image"][:half] + batch["unlabelled"][:half]
+    torch.testing.assert_close(mixed[:half], made.preprocessing(sums))
+    made.augmented = lambda batch: (batch["image"], batch["target"])
+    made.method = dataclasses.replace(made.method, superposed=1, faintest=0.3)
+    added = made.source_views(batch)[0] - batch["image"]
+    factors = (added * batch["unlabelled"]).sum((1, 2, 3)) / batch["unlabelled"].square().sum((1, 2, 3))
+    torch.testing.assert_close(added, factors[:, None, None, None] * batch["unlabelled"], rtol=1e-3, atol=1e-3)
+    assert 0.3 <= factors.min() < 0.5 < factors.max() <= 1
+
+
+def test_superposed_images_need_two_classes(domains):
+    source, target = domains
+    recipe = recipe_of("darklens")
+    made = build_module(recipe, open_job_data(Job(recipe, source, unlabelled=target)))
+    task = Classify(class_names=["a", "b", "c"])
+    with pytest.raises(RecipeError, match=r"for two classes, .* there are 3: say --adaptation.superposed 0"):
+        recipe.method.module(task, made.network, made.preprocessing, options=made.options)
 
 
 def test_collapse_stops_the_training(domains, monkeypatch):

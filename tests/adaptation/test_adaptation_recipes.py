@@ -83,7 +83,8 @@ def test_recipe_of_the_page_is_one(tmp_path):
         ({"method": "adamatch", "strong": {"blurr": 1}}, "did you mean adaptation.strong.blur"),
         ({"method": "dann", "select": "labels"}, "adaptation.select is 'labels'; expected source, entropy"),
         ({"method": "sidda", "blur": 0}, "adaptation.blur must be above 0"),
-        ({"method": "darklens", "prior": 1.0}, "adaptation.prior is a fraction between 0 and 1"),
+        ({"method": "darklens", "superposed": 1.5}, "adaptation.superposed is at most 1; got 1.5"),
+        ({"method": "darklens", "average_decay": 1}, "adaptation.average_decay must be below 1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(content, message):

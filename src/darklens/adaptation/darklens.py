@@ -1,30 +1,41 @@
-"""A source degraded to the target's seeing and noise, and a mean teacher that knows the frequency of classes."""
+"""A source degraded to the target's seeing and noise, and laid over images of the target, which teach what is no lens."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from darklens.adaptation.adamatch import target_weight
 from darklens.adaptation.matching import Matching, measure_matching
-from darklens.adaptation.self_ensembling import SelfEnsemblingModule
+from darklens.adaptation.module import AdaptationModule
+from darklens.adaptation.self_ensembling import move_average
 from darklens.data.batches import Batch
 from darklens.errors import RecipeError
 
 
-class DarkLensModule(SelfEnsemblingModule):
-    """Learn degraded source images, and target images from the teacher's confident predictions.
+class DarkLensModule(AdaptationModule):
+    """Learn source images that are degraded to the target, most of them with an image of the target added.
 
-    The teacher, which is kept, never sees the source: its statistics of normalisation are those of the target.
+    What is in the target is then in images of both classes alike, so that neither a look-alike that the source lacks nor a
+    trait of the exposures is a sign of a lens. A moving average of the weights, with statistics of normalisation of the
+    target, is what is kept.
     """
 
     def __init__(self, *given: Any, **named: Any):
         super().__init__(*given, **named)
+        self.student = copy.deepcopy(self.network)
         self.matching: Matching | None = None
-        if self.method.prior is not None and len(self.task.classes) != 2:
-            raise RecipeError(f"adaptation.prior is for two classes; there are {len(self.task.classes)}")
+        if self.method.superposed > 0 and len(self.task.classes) != 2:
+            raise RecipeError(
+                f"adaptation.superposed is for two classes, of which nearly all of the target is in the first; there are "
+                f"{len(self.task.classes)}: say --adaptation.superposed 0"
+            )
+
+    def trained_modules(self) -> nn.Module:
+        """Return the network whose weights are averaged."""
+        return self.student
 
     def on_fit_start(self) -> None:
         """Measure seeing and noise of both domains."""
@@ -38,20 +49,33 @@ class DarkLensModule(SelfEnsemblingModule):
         if note not in self.notes:
             self.notes.append(note)
 
+    def training_step(self, batch: Batch) -> Tensor:
+        """Return the task's loss on source images as `source_views` makes them."""
+        images, targets = self.source_views(batch)
+        loss = self.supervised_loss(self.student(images).float(), targets)
+        loss = loss + self.few_labels_loss(self.student, len(images))
+        with torch.no_grad():
+            self.network(self.weak_view(batch))  # for the statistics of normalisation
+        self.log_losses(len(images), loss=loss)
+        return loss
+
     def source_views(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return degraded, prepared source images of a batch, and their targets."""
+        """Return the prepared source images of a batch, the first ones laid over target images, and their targets.
+
+        Each target image is made fainter by a factor of its own. Noise is added up to that of the target.
+        """
         assert self.matching is not None
-        # Noise maps and fits of lenses are those of images before they were degraded.
+        images, others = batch["image"], batch["unlabelled"]
+        count = min(round(self.method.superposed * len(images)), len(others))
+        factor = torch.zeros(len(images))
+        faintest = float(self.method.faintest)
+        factor[:count] = faintest + (1 - faintest) * torch.rand(count, generator=self._generator)
+        changed = self.matching(images, self._generator, lacking=1 - factor.square())
+        changed[:count] += factor[:count, None, None, None].to(images) * others[:count]
+        # Noise maps and fits of lenses are those of images before they were changed.
         kept = {key: value for key, value in batch.items() if key not in ("noise", "row")}
-        degraded: Batch = kept | {"image": self.matching(batch["image"], self._generator)}
-        return self.augmented(degraded)
+        return self.augmented(kept | {"image": changed})
 
-    def expected_classes(self, targets: Tensor) -> Tensor:
-        """Return how frequent classes (K,) are in the target: as ``prior`` says, or as in this batch of the source."""
-        if (prior := self.method.prior) is not None:
-            return torch.tensor([1 - prior, prior])
-        return torch.bincount(targets, minlength=len(self.task.classes)) / len(targets)
-
-    def rise(self) -> float:
-        """Return the factor on the weight of the target's loss: from 0 to 1 over the first half, as in AdaMatch."""
-        return target_weight(self.share_done)
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the averaged weights towards those that are trained."""
+        move_average(self.network, self.student, self.method.average_decay)

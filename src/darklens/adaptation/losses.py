@@ -129,7 +129,7 @@ def consistency_loss(student: Tensor, teacher: Tensor, threshold: float) -> Tens
     return ((student - teacher).square().mean(1) * counted).mean()
 
 
-def class_balance_loss(student: Tensor, teacher: Tensor, threshold: float, expected: Tensor | None = None) -> Tensor:
+def class_balance_loss(student: Tensor, teacher: Tensor, threshold: float) -> Tensor:
     """Return the binary cross-entropy of the mean prediction with equal classes (French et al. 2018, section 3.4).
 
     Parameters
@@ -138,8 +138,6 @@ def class_balance_loss(student: Tensor, teacher: Tensor, threshold: float, expec
         Probabilities (N, K) of the same images.
     threshold
         As of `consistency_loss`: the loss is scaled by the fraction of images of which the teacher is confident.
-    expected
-        Fractions (K,) of the classes, in place of equal ones.
 
     Returns
     -------
@@ -148,7 +146,7 @@ def class_balance_loss(student: Tensor, teacher: Tensor, threshold: float, expec
     """
     confident = (teacher.detach().amax(1) > threshold).to(student.dtype).mean()
     mean = student.mean(0).clamp(1e-6, 1 - 1e-6)
-    share = torch.full_like(mean, 1 / len(mean)) if expected is None else expected.to(mean)
+    share = 1 / len(mean)
     return -(share * mean.log() + (1 - share) * (1 - mean).log()).sum() * confident
 
 

@@ -154,18 +154,22 @@ class Matching:
     source: Tensor
     noise: bool = True
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """Return images (N, C, H, W) blurred, with as much noise as each lacks of that of a target image drawn for it."""
+    def __call__(self, images: Tensor, generator: Generator, lacking: Tensor | None = None) -> Tensor:
+        """Return images (N, C, H, W) blurred, with as much noise as each lacks of that of a target image drawn for it.
+
+        Of the variance of that image's noise, ``lacking`` (N,) is wanted; without it, all.
+        """
         count, _, height, width = images.shape
         drawn = self.levels[torch.randint(len(self.levels), (count,), generator=generator)]
         if self.seeing > 0:
             images = blurred(images, torch.full((count,), self.seeing))
         if not self.noise:
-            return images
+            return images.clone()
+        drawn = drawn if lacking is None else drawn * lacking
         left = noise_spectrum(self.source, height, width) * transfer(self.seeing, height, width)
         wanted = noise_spectrum(self.target, height, width)
-        lacking = (drawn[:, None, None, None] * wanted - left).clamp_min(0)
-        return images + correlated_noise(lacking, width, generator).to(images)
+        added = (drawn[:, None, None, None] * wanted - left).clamp_min(0)
+        return images + correlated_noise(added, width, generator).to(images)
 
 
 def transfer(sigma: float, height: int, width: int) -> Tensor:

@@ -272,34 +272,41 @@ class AdaMatch(Method):
 
 
 @dataclass(frozen=True)
-class DarkLens(SelfEnsembling):
-    """Learn a source that is degraded to the target's seeing and noise, and the target from a mean teacher.
+class DarkLens(Method):
+    """Learn a source that is degraded to the target's seeing and noise, most of it laid over images of the target.
 
     Parameters
     ----------
+    superposed
+        Share of the source images of a batch to which an image of the target is added.
+    faintest
+        Lowest factor on the target image then, drawn uniformly up to 1.
+    average_decay
+        Decay of the moving average of the weights that is kept.
     match_noise
-        Whether noise is added to source images until it has the level and the correlation of the target's.
+        Whether noise is added to the others until it has the level and the correlation of the target's.
     match_seeing
         Whether source images are blurred by what the target's power spectrum lacks.
     seeing
         Standard deviation, pixels, of the Gaussian that they are blurred by, where it is known; None measures it.
-    prior
-        Fraction of the last class (lenses) in the target; None supposes that classes are as frequent as in the source.
     """
 
-    threshold: float = 0.9
-    weight: float = 1.0
-    balance: float = 0.05
+    select: Selection = "last"
+    superposed: float = 0.75
+    faintest: float = 0.3
+    average_decay: float = 0.99
     match_noise: bool = True
     match_seeing: bool = True
     seeing: float | None = None
-    prior: float | None = None
     home: ClassVar[str] = "darklens.adaptation.darklens:DarkLensModule"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.prior is not None and not 0 < self.prior < 1:
-            raise RecipeError(f"adaptation.prior is a fraction between 0 and 1; got {self.prior}")
+        for name in ("superposed", "faintest"):
+            if getattr(self, name) > 1:
+                raise RecipeError(f"adaptation.{name} is at most 1; got {getattr(self, name)}")
+        if self.average_decay >= 1:
+            raise RecipeError(f"adaptation.average_decay must be below 1; got {self.average_decay}")
 
 
 @dataclass(frozen=True)

@@ -29,30 +29,18 @@ class SelfEnsemblingModule(AdaptationModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Return the task's loss on the source, and the student's distance from the teacher on the target."""
-        images, targets = self.source_views(batch)
+        images, targets = self.augmented(batch)
         supervised = self.supervised_loss(self.student(images).float(), targets)
         weak = self.weak_view(batch)
         seen = self.task.predictions(self.student(self.strong_view(weak, self.method.strong)).float())
         with torch.no_grad():
             taught = self.task.predictions(self.network(weak).float())
         consistency = consistency_loss(seen, taught, self.method.threshold)
-        balance = class_balance_loss(seen, taught, self.method.threshold, self.expected_classes(targets))
+        balance = class_balance_loss(seen, taught, self.method.threshold)
         target = consistency + self.method.balance * balance
-        loss = supervised + self.method.weight * self.rise() * target + self.few_labels_loss(self.student, len(images))
+        loss = supervised + self.method.weight * target + self.few_labels_loss(self.student, len(images))
         self.log_losses(len(images), loss=loss, target_loss=target)
         return loss
-
-    def source_views(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the prepared source images of a batch, and their targets."""
-        return self.augmented(batch)
-
-    def expected_classes(self, targets: Tensor) -> Tensor | None:
-        """Return how frequent classes (K,) are in the target; None if they are equally frequent."""
-        return None
-
-    def rise(self) -> float:
-        """Return the factor on the weight of the target's loss."""
-        return 1.0
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the teacher's weights towards the student's."""
