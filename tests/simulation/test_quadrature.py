@@ -8,9 +8,10 @@ from scipy.special import erf
 
 from darklens.physics import bin_pixels, convolve_separable, gaussian_psf_taps
 from darklens.physics.psf import SIGMA_PER_FWHM
+from darklens.simulation.choosing import Choice
 from darklens.simulation.loops import LANES
 from darklens.simulation.places import Places, bordered, lagrange, rule_of
-from darklens.simulation.quadrature import LEVELS, resolve, roughness
+from darklens.simulation.quadrature import LEVELS, _without, resolve, roughness
 
 N = 24
 CENTRES = torch.arange(N, dtype=torch.float64) - (N - 1) / 2
@@ -146,12 +147,27 @@ def test_loops_do_what_pytorch_does(psf_sigma, depth, pieces, dtype, rtol):
         places = Places(cells, n, rule, column=column, row=row, compiled=compiled)
         total = torch.ones(images, (n if psf_sigma is None else n + 6) ** 2 + LANES, dtype=dtype)
         places.deposit(light, total)
-        places.deposit(light.flip(-1), total, -1)
+        places.deposit(light.flip(-1), total)
         found.append([*places.positions(-1.3, 0.2), places.interpolate(field), total])
     for plain, looped in zip(*found, strict=True):
         assert_allclose(looped, plain, rtol=rtol, atol=rtol)
     assert found[1][2].isnan().any()
     assert found[1][3].isnan().any()
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_light_of_parts_that_are_looked_into_again_is_taken_away(pieces):
+    rng = np.random.default_rng(pieces)
+    values = torch.from_numpy(rng.normal(size=(4, 5, 3 * pieces, 3 * pieces)))
+    parts = values.view(4, 5, pieces, 3, pieces, 3).transpose(3, 4).reshape(4, 5 * pieces**2, 3, 3).clone()
+    index = torch.tensor([[7, 0, 3], [19, 3, 3]])
+    chosen = Choice(index, torch.tensor([0, 2]), torch.tensor([[1.0, 1, 1], [1, 0, 0]], dtype=torch.float64))
+    wanted = parts.flatten(0, 1).clone()
+    wanted[[0, 3, 7, 19]] = 0
+    for compiled in (False, True):
+        left = _without(values.clone(), parts, chosen, compiled=compiled)
+        found = left.view(4, 5, pieces, 3, pieces, 3).transpose(3, 4).reshape(-1, 3, 3)
+        assert_allclose(found, wanted, atol=1e-15)
 
 
 def test_roughness_is_that_of_fourth_differences(compiled):

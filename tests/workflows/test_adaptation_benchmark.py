@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import TINY, write_rings
+from conftest import TINY, train_here, write_rings
 
 from darklens.data.importing import import_data
 from darklens.data.layouts import open_data
@@ -57,6 +57,7 @@ def test_methods_are_trained_evaluated_and_compared(tmp_path, monkeypatch):
     import_data(open_data(raw), tmp_path / "target", fractions={"train": 0.5, "validation": 0.2, "test": 0.3}, seed=0)
     small = {key: value for key, value in TINY.items() if key not in ("preprocessing.crop", "trainer.epochs")}
     choices = BenchmarkOptions(data=str(source), target_data=str(tmp_path / "target"), encoders="finding/demo")
+    monkeypatch.setattr(adaptation_benchmark, "run_passing_on_errors", train_here)
     names = ["adaptation/source-only", "adaptation/adamatch", "adaptation/target-supervised"]
     said = []
 

@@ -9,10 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, train_here
 from sklearn.metrics import roc_auc_score
 
-from darklens.cli import main
 from darklens.data.options import DataOptions
 from darklens.errors import DarklensError, DataError, ModelError, RecipeError
 from darklens.evaluation.bootstrap import paired_differences
@@ -38,15 +37,6 @@ FEW = BenchmarkOptions("model-3-noisy", train_images=192, test_images=96)
 SMALL = {k: v for k, v in TINY.items() if k not in ("trainer.epochs", "preprocessing.crop")} | {
     "preprocessing.crop": 64
 }
-
-
-def train_here(line):
-    """Train in this process, which saves the start of another; `board` trains once as users do."""
-    try:
-        main(list(line[3:]))
-    except SystemExit as stop:
-        return int(stop.code or 0), f"darklens: {stop.__context__}"
-    return 0, ""
 
 
 @pytest.fixture(scope="module")

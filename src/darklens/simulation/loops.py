@@ -204,7 +204,7 @@ def _seven(rows: Any, weights: Any, out: Any) -> None:
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS)
-def deposit(parts: Any, there: Any, shares: Any, light: Any, sign: int, total: Any) -> None:
+def deposit(parts: Any, there: Any, shares: Any, light: Any, total: Any) -> None:
     """Add light at places to sub-pixels, each of which has its share.
 
     Parameters
@@ -218,8 +218,6 @@ def deposit(parts: Any, there: Any, shares: Any, light: Any, sign: int, total: A
         (parts, Q, LANES).
     light
         At the places, (N, K, Q, Q).
-    sign
-        1 adds, -1 takes away.
     total
         Changed: sub-pixels, with a border of `REACH` if neighbours have shares, and `LANES` more numbers, (N, ·).
     """
@@ -244,7 +242,7 @@ def deposit(parts: Any, there: Any, shares: Any, light: Any, sign: int, total: A
             for a in range(taps):
                 sums[a, taps:] = 0  # no share, and yet not a number where light is none
                 for b in range(LANES):
-                    out[start + b] += sign * sums[a, b]
+                    out[start + b] += sums[a, b]
                 start += wide
 
 
@@ -294,6 +292,32 @@ def _share_of_six(across: Any, down: Any, light: Any, sums: Any) -> None:
         sums[4, b] += u4 * p + v4 * q + w4 * r
         sums[5, b] += u5 * p + v5 * q + w5 * r
         sums[6, b] += u6 * p + v6 * q + w6 * r
+
+
+@numba.njit(nogil=True, cache=True)
+def without(values: Any, light: Any, index: Any, there: Any) -> None:
+    """Take the light of chosen parts of sub-pixels away.
+
+    Parameters
+    ----------
+    values
+        Changed: light in wholes, (N, Q, Q).
+    light
+        That of their parts, one for each or four quarters, (N or 4 N, 3, 3).
+    index, there
+        Numbers of parts, and 0 for those that do not count, each (R, K).
+    """
+    pieces = values.shape[1] // 3
+    rows, count = index.shape
+    for r in range(rows):
+        for k in range(count):
+            if there[r, k] == 0:
+                continue
+            part = index[r, k] % pieces**2
+            own, down, across = values[index[r, k] // pieces**2], 3 * (part // pieces), 3 * (part % pieces)
+            for a in range(3):
+                for b in range(3):
+                    own[down + a, across + b] -= light[index[r, k], a, b]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=SUMS)

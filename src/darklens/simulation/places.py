@@ -94,7 +94,7 @@ class Places:
         )
         return self._both(self._rule.polynomials, values)
 
-    def deposit(self, light: Tensor, total: Tensor, sign: int = 1) -> None:
+    def deposit(self, light: Tensor, total: Tensor) -> None:
         """Add light at the places to sub-pixels.
 
         Parameters
@@ -104,19 +104,17 @@ class Places:
         total
             Changed: sub-pixels with a border of `REACH`, or without one where all light stays in its own, and `LANES` more
             numbers, which loops need, (N, ·).
-        sign
-            1 adds, -1 takes away.
         """
         shares = self._rule.shares
         if self._compiled:
             shares_in_lanes, there = self._rule.shares_in_lanes, self._there.numpy()
-            loops.deposit(self._parts, there, shares_in_lanes, light=light.numpy(), sign=sign, total=total.numpy())
+            loops.deposit(self._parts, there, shares_in_lanes, light=light.numpy(), total=total.numpy())
             return
         numbers, light = (
             self.cells if shares.shape[1] == 1 else self._around.flatten(1),
             light * self._there[..., None, None],
         )
-        total.scatter_add_(1, numbers, sign * self._both(shares, light).flatten(1))
+        total.scatter_add_(1, numbers, self._both(shares, light).flatten(1))
 
     @property
     def _parts(self) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from darklens.physics import convolve_separable
 from darklens.simulation import loops
-from darklens.simulation.choosing import choose
+from darklens.simulation.choosing import Choice, choose
 from darklens.simulation.loops import LANES, REACH
 from darklens.simulation.places import (
     RAYS,
@@ -128,24 +128,55 @@ def resolve(
     places = places_in(0, 1, column, row)
     light = rays(places)
     # What the polynomials through the samples, whose integrals the means are, do not hold.
-    beyond = light - places.interpolate(padded)
-    places.deposit(beyond, deposited)
-    error = torch.where(there > 0, rule(0, 1).means(beyond).abs(), -1.0)
+    values = light - places.interpolate(padded)
+    error = torch.where(there > 0, rule(0, 1).means(values).abs(), -1.0)
     for depth, count in enumerate(levels[1:]):
         chosen = choose(error, chosen.owners, least * 4**depth, most=count, ragged=noise is not None)
+        # Light that is about to be known better does not count.
+        places.deposit(_without(values, light, chosen, compiled=compiled), deposited)
         column, row, light, there = chosen.of(column), chosen.of(row), chosen.of(light), chosen.there
-        coarse, fine = (places_in(depth, pieces, column, row) for pieces in (1, 2))
-        finer = rays(fine)
-        fine.deposit(finer, deposited)
-        coarse.deposit(light, deposited, -1)
+        places = places_in(depth, 2, column, row)
+        values = rays(places)
         if depth + 2 == len(levels):
             break
-        light, error, there = _in_quarters(finer, light, there, compiled=compiled)
+        light, error, there = _in_quarters(values, light, there, compiled=compiled)
         half = torch.arange(2, device=row.device)
         column = (2 * column[..., None, None] + half).expand(*column.shape, 2, 2).flatten(1)
         row = (2 * row[..., None, None] + half[:, None]).expand(*row.shape, 2, 2).flatten(1)
+    places.deposit(values, deposited)
     whole = deposited[:, :-LANES].view(images, n + 2 * edge, -1)
     return means + whole[:, edge : edge + n, edge : edge + n]
+
+
+def _without(values: Tensor, light: Tensor, chosen: Choice, *, compiled: bool) -> Tensor:
+    """Return light without that of the parts that were chosen.
+
+    Parameters
+    ----------
+    values
+        At `RAYS` × `RAYS` places in each whole, or in each quarter of it, (N, K, Q, Q); with ``compiled`` changed in place.
+    light
+        That of the parts, wholes or quarters, (N, P, RAYS, RAYS).
+    chosen
+        Numbers among all parts.
+    compiled
+        As of `Places`.
+
+    Returns
+    -------
+    Tensor
+        (N, K, Q, Q).
+    """
+    if compiled:
+        loops.without(
+            values.flatten(0, 1).numpy(), light.flatten(0, 1).numpy(), chosen.index.numpy(), chosen.there.numpy()
+        )
+        return values
+    pieces = values.shape[-1] // RAYS
+    parts = values.view(-1, pieces, RAYS, pieces, RAYS).transpose(2, 3).reshape(-1, RAYS, RAYS)
+    taken = chosen.of(light) * chosen.there[..., None, None]
+    parts = parts.index_add(0, chosen.index.flatten(), -taken.flatten(0, 1))
+    return parts.view(-1, pieces, pieces, RAYS, RAYS).transpose(2, 3).reshape(values.shape)
 
 
 def _in_quarters(finer: Tensor, coarse: Tensor, there: Tensor, *, compiled: bool) -> tuple[Tensor, Tensor, Tensor]:
