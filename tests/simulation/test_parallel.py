@@ -93,7 +93,7 @@ from darklens.simulation.parallel import in_order
 
 def wait(number):
     print(os.getpid(), flush=True)
-    time.sleep(60)
+    time.sleep(3)
 
 if __name__ == "__main__":
     list(in_order(wait, range(2), 2, processes=True))
@@ -101,12 +101,21 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_processes_end_with_a_program_that_is_killed(tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_processes_end_with_a_program_that_is_killed(stop, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    program = subprocess.Popen([sys.executable, tmp_path / "script.py"], stdout=subprocess.PIPE, text=True)
-    workers = [int(program.stdout.readline()) for _ in range(2)]
-    program.send_signal(signal.SIGKILL)
-    program.wait()
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "script.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as program:  # fmt: skip
+        workers = [int(program.stdout.readline()) for _ in range(2)]
+        if stop == signal.SIGINT:
+            os.killpg(program.pid, stop)  # as a terminal does
+        else:
+            program.send_signal(stop)
+        assert program.wait() != 0
+        said = program.stderr.read()
+    assert said.count("KeyboardInterrupt\n") == (stop == signal.SIGINT), "of the program alone"
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and any(runs(pid) for pid in workers):
         time.sleep(0.1)

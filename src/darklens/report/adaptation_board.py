@@ -181,7 +181,7 @@ def _gap(row: Mapping[str, Any]) -> str:
     if (gap := row["gap"]) is None:
         return "–"
     if gap["value"] is None:
-        return "no gap"
+        return "none"
     if gap["low"] is None:
         return f"{gap['value']:.2f} (the gap itself is not established)"
     return f"{gap['value']:.2f} [{gap['low']:.2f}, {gap['high']:.2f}]"

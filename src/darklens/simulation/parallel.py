@@ -46,7 +46,8 @@ def in_order(
     with _processes(make, workers) if processes else _threads(workers) as pool:
         call: Callable[[int], Any] = _call if processes else make
         # On threads the first alone, so that kernels are compiled once.
-        waiting = [pool.submit(call, number) for number in islice(rest, ahead if processes else 1)]
+        with _uninterrupted():
+            waiting = [pool.submit(call, number) for number in islice(rest, ahead if processes else 1)]
         try:
             while waiting:
                 yield waiting.pop(0).result()
@@ -73,15 +74,27 @@ def _processes(make: Callable[[int], Any], workers: int) -> Iterator[Executor]:
         yield pool
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Block the signal of Ctrl-C, also for processes that are started meanwhile: they end when the program does."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _make: Callable[[int], Any]
 
 
 def _begin(make: Callable[[int], Any]) -> None:
-    """Prepare a process: one thread, silent when the user stops the program, and ended with it."""
+    """Prepare a process: one thread, and ended with the program."""
     global _make
     _make = make
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
