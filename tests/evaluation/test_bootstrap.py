@@ -1,6 +1,7 @@
 """Intervals and paired differences against theory and scipy."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -257,3 +258,18 @@ def test_no_interval_over_seeds_goes_beyond_what_a_metric_can_be():
     assert (above.low, above.high) == (free.low, 1)
     assert interval(perfect=0, better="lower").low == 0
     assert interval(perfect=0.5, better="neither") == free
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "said"),
+    [
+        (0.9123, 0.9, 0.92, "0.9123 [0.9000, 0.9200]"),
+        (0.99991, 0.9998, 1.0, "0.9999 [0.9998, 1.0000]"),
+        (0.999981, 0.999978, 0.999984, "0.9999810 [0.9999780, 0.9999840]"),
+        (7.123e-7, 7.0e-7, 7.4e-7, "7.12e-07 [7e-07, 7.4e-07]"),
+        (1.0, 1.0, 1.0, "1.0000 [1.0000, 1.0000]"),
+        (0.5, math.nan, math.nan, "0.5000 [nan, nan]"),
+    ],
+)
+def test_narrow_intervals_are_not_hidden_by_four_decimals(value, low, high, said):
+    assert figure_text({"value": value, "low": low, "high": high}) == said

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -141,13 +142,18 @@ def current_figures(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[
     return current
 
 
+NARROW = 1e-4
+"""Width of an interval, and size of a value, below which four decimals say too little."""
+
+
 def figure_text(figure: Mapping[str, Any]) -> str:
     """Return a stored figure with its interval in brackets, its range of a calibrated model, or its scatter over seeds."""
-    value = f"{figure['value']:.4f}"
+    value = value_text(figure)
     if (known := figure.get("if_calibrated")) is not None:
         return f"{value} ({known['low']:.4f} to {known['high']:.4f} if calibrated)"
     if "low" in figure:
-        return f"{value} [{figure['low']:.4f}, {figure['high']:.4f}]"
+        low, high = _numbers([figure["low"], figure["high"]], figure)
+        return f"{value} [{low}, {high}]"
     return f"{value} ± {figure['scatter']:.4f}" if "scatter" in figure else value
 
 
@@ -157,7 +163,23 @@ def range_text(figure: Mapping[str, Any]) -> str:
     ends = figure if known is None else known
     if "low" not in ends:
         return f"± {figure['scatter']:.4f}" if "scatter" in figure else "–"
-    return f"{ends['low']:.4f} – {ends['high']:.4f}" + (" if calibrated" if known is not None else "")
+    return " – ".join(_numbers([ends["low"], ends["high"]], ends)) + (" if calibrated" if known is not None else "")
+
+
+def value_text(figure: Mapping[str, Any]) -> str:
+    """Return the value of a stored figure with four decimals, or with as many as its interval asks for."""
+    return _numbers([figure["value"]], figure)[0]
+
+
+def _numbers(values: Sequence[float], figure: Mapping[str, Any]) -> list[str]:
+    """Numbers with four decimals, or more where the interval is so narrow that four would hide it."""
+    width = figure["high"] - figure["low"] if "high" in figure and "low" in figure else 1.0
+    if not 0 < width < NARROW:  # nan is not
+        return [f"{value:.4f}" for value in values]
+    decimals = 1 - math.floor(math.log10(width))
+    if max(map(abs, values)) < NARROW:
+        return [f"{value:.3g}" for value in values]
+    return [f"{value:.{decimals}f}" for value in values]
 
 
 @dataclass(frozen=True)

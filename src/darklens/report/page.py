@@ -16,7 +16,14 @@ import polars as pl
 
 from darklens.commands import command
 from darklens.errors import DataError
-from darklens.evaluation.bootstrap import IF_CALIBRATED, Metric, current_figures, paired_differences, range_text
+from darklens.evaluation.bootstrap import (
+    IF_CALIBRATED,
+    Metric,
+    current_figures,
+    paired_differences,
+    range_text,
+    value_text,
+)
 from darklens.inference.config import ModelConfig, read_config
 from darklens.inference.model import load_task
 from darklens.plots import charts
@@ -352,8 +359,7 @@ def count_text(number: int) -> str:
 
 
 def _figure_text(figure: dict[str, Any]) -> str:
-    digits = 4 if abs(figure["value"]) < 100 else 1
-    return f"{figure['value']:.{digits}f}"
+    return value_text(figure) if abs(figure["value"]) < 100 else f"{figure['value']:.1f}"
 
 
 def _p_text(p: float) -> str:
