@@ -36,6 +36,8 @@ class SiddaModule(AdaptationModule):
         images, targets = self.augmented(batch)
         outputs, features = outputs_and_features(self.network, torch.cat([images, self.weak_view(batch)]))
         supervised = self.supervised_loss(outputs[: len(images)], targets)
+        # In units of their scatter: to shrink them all would be the cheapest way to bring them together.
+        features = features / features.std(0).square().sum().sqrt().clamp_min(torch.finfo(features.dtype).tiny)
         source, target = features[: len(images)], features[len(images) :]
         extent = float(torch.cdist(features.detach(), features.detach()).max())
         epsilon = max(self.method.blur * extent, LEAST_DISTANCE) ** 2
