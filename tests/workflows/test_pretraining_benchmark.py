@@ -62,6 +62,15 @@ def test_differences_are_paired_by_draw():
     assert "| 10 | `mine` | " in markdown(rows, settings, 300, {})
 
 
+def test_intervals_of_few_draws_end_where_the_metric_does():
+    truth = np.arange(60) % 2
+    cells = [
+        Cell("mine", PROBE, 10, draw, np.eye(2)[truth if draw else 1 - truth].astype(float), 1.0) for draw in (0, 1)
+    ]
+    figures = compare(cells, {"mine": "mine"}, Classify(class_names=["a", "b"]), truth)[0]["figures"]
+    assert (figures["macro_auc"]["low"], figures["macro_auc"]["high"]) == (0, 1)
+
+
 def test_all_labels_come_last():
     truth = np.arange(40) % 2
     predicted = np.column_stack([1 - truth, truth]).astype(float)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ def _metrics(task: Task, predicted: np.ndarray, truth: np.ndarray) -> dict[str, 
     """The metrics that are shown, by key, whose values of resamples are remembered: several differences need them."""
     there = {metric.key: metric for metric in task.metrics(predicted, truth)}
     chosen = [there[key] for key in KEYS if key in there]
-    return {metric.key: Metric(metric.key, metric.title, _remembered(metric), metric.unit) for metric in chosen}
+    return {metric.key: dataclasses.replace(metric, statistic=_remembered(metric)) for metric in chosen}
 
 
 def _remembered(metric: Metric) -> Any:
