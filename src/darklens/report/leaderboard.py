@@ -273,7 +273,8 @@ def write_leaderboard(board: Leaderboard, out: Path) -> Path:
             trivial=_trivial_text(board),
             baselines=board.baselines,
             ranking=board.ranking,
-            plots=[svg(figure) for figure in (*board.task.comparison_panels(evaluations), *board.pictures, cost)],
+            plots=[svg(figure) for figure in (*board.task.comparison_panels(evaluations), cost)],
+            pictures=[svg(figure) for figure in board.pictures],
             compared=[*rows, *board.baselines],
             pairs=_pairs([*rows, *board.baselines], board.differences),
         )
