@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from darklens.data.synthesis import PROCESSES_FROM, simulate_dataset, usual_processes
+from darklens.data.synthesis import simulate_dataset
 from darklens.errors import DataError
 from darklens.simulation import Simulator, load_preset
 from darklens.simulation.library import resolve_preset
@@ -80,11 +80,6 @@ def test_each_process_loads_code_of_the_users_own(tmp_path):
     folder = simulate_dataset(preset, 4, 1, out=tmp_path / "a", processes=2)
     images, _ = next(Simulator(preset, 1).blocks(4))
     np.testing.assert_array_equal(np.load(folder / "images.npy"), images.numpy().astype(np.float32))
-
-
-def test_commands_use_several_for_many_images():
-    assert usual_processes(PROCESSES_FROM - 1) == 1
-    assert usual_processes(PROCESSES_FROM) == min(torch.get_num_threads(), 16)
 
 
 SCRIPT = """

@@ -31,11 +31,6 @@ CHECKPOINT = 16 * BLOCK
 images of 64 × 64 pixels: checkpoints cost 2.2 s every 64 images, 0.5 s every 1024. A larger number loses more."""
 
 
-PROCESSES_FROM, MOST_PROCESSES = 16384, 16
-"""From this many images on, `usual_processes` are several, and how many at most. Measured on two cores with the preset
-fair-hst: two threads make 540 images a second, two processes 740; those take 10 s longer to start and 0.6 GiB each."""
-
-
 def simulate_dataset(
     preset: AnyPreset,
     count: int,
@@ -126,11 +121,6 @@ def simulate_dataset(
             scale = target.preset.half_width * 2 / target.preset.pixels
             info.notes.append(f"targets.npy: the same {kind}, by {target.preset.name}, on pixels of {scale:.4g}″")
         return writer.finish(catalog.with_columns(seeds), info)
-
-
-def usual_processes(count: int) -> int:
-    """Return in how many processes a command makes a number of images: one for each core if they are many, else one."""
-    return min(torch.get_num_threads(), MOST_PROCESSES) if count >= PROCESSES_FROM else 1
 
 
 def simulate_cutouts(preset: AnyPreset, count: int, seed: int, *, progress: Progress | None = None) -> Cutouts:

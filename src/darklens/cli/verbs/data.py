@@ -26,7 +26,7 @@ def simulate(
     device: str = "cpu",
     pairs: str | None = None,
     noisy_targets: bool = False,
-    processes: int | None = None,
+    processes: int = 1,
     dry_run: bool = False,
     trust_code: bool = False,
 ) -> None:
@@ -42,8 +42,8 @@ def simulate(
         pairs: make pairs for super-resolution, with targets.npy of the same scenes by a telescope so many times sharper (2
             to 8), or by the instrument of another preset.
         noisy_targets: true gives those noise.
-        processes: in how many processes images are made, of one core each; by default one for each core, at most 16, from
-            16,384 images on, and a single one with a thread for each core below. The images are the same.
+        processes: in how many processes images are made, of one core each; 1 makes them in this one, on a thread for each
+            core. The images are the same.
         dry_run: only say how long it takes and how big it gets.
         trust_code: let code run that a preset in YAML names; read it first.
     """
@@ -51,7 +51,7 @@ def simulate(
 
     resolve_preset(preset)
     check_absent(out)
-    if processes is not None and processes < 1:
+    if processes < 1:
         raise DarklensError(f"--processes must be at least 1; got {processes}")
     if not 1 <= count <= MOST:
         raise DarklensError(
@@ -60,7 +60,7 @@ def simulate(
     with loading():
         import torch
 
-        from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset, usual_processes
+        from darklens.data.synthesis import COMPILE_FROM, estimate, simulate_dataset
         from darklens.simulation import load_preset
         from darklens.simulation.pairs import paired_telescope
         from darklens.workflows.following import training_command
@@ -79,7 +79,7 @@ def simulate(
     with progress_bar("simulating") as advance:
         simulate_dataset(
             loaded, count, seed, out=out, noise=noise, device=device, target=target, noisy_targets=noisy_targets,
-            processes=processes or usual_processes(count), progress=advance,
+            processes=processes, progress=advance,
         )  # fmt: skip
     if target is not None:
         say(f"{count:,} pairs of {loaded.name} and {target.preset.name} → {out}", command("look", out))
