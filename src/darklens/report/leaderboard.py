@@ -273,8 +273,9 @@ def write_leaderboard(board: Leaderboard, out: Path) -> Path:
             trivial=_trivial_text(board),
             baselines=board.baselines,
             ranking=board.ranking,
-            plots=[svg(figure) for figure in (*board.task.comparison_panels(evaluations), cost)],
-            pictures=[svg(figure) for figure in board.pictures],
+            # The first of the pictures is a mosaic, which needs the whole width.
+            plots=[svg(each) for each in (*board.task.comparison_panels(evaluations), *board.pictures[1:], cost)],
+            pictures=[svg(figure) for figure in board.pictures[:1]],
             compared=[*rows, *board.baselines],
             pairs=_pairs([*rows, *board.baselines], board.differences),
         )
