@@ -284,7 +284,7 @@ class DarkLens(Method):
     average_decay
         Decay of the moving average of the weights that is kept.
     match_noise
-        Whether noise is added to the others until it has the level and the correlation of the target's.
+        Whether noise is added to source images until it has the level and the correlation of the target's.
     match_seeing
         Whether source images are blurred by what the target's power spectrum lacks.
     seeing

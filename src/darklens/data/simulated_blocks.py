@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from darklens.simulation import BLOCK, AnyPreset, Simulator
-from darklens.simulation.columns import select
 from darklens.simulation.pairs import Target
 from darklens.simulation.scenes.presets import ScenePreset
 from darklens.simulation.scenes.renderer import SceneRenderer
@@ -94,9 +93,7 @@ class BlockMaker:
 
     def __call__(self, number: int) -> Block:
         """Return the images of a block that are in the dataset."""
-        columns = self.simulator.renderer.draw(self.seed, number)
-        rows = select(columns, np.arange(min(BLOCK, self.count - number * BLOCK)))
-        images = self.simulator.renderer.images(rows, self.seed, noise=self.noise, compile=self.compile)
+        images, rows = self.simulator.first_of_block(number, self.count - number * BLOCK, self.noise)
         mask = targets = None
         if self.masked and isinstance(self.simulator.renderer, SceneRenderer):
             mask = self.simulator.renderer.without_data(rows, images)

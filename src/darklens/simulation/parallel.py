@@ -32,9 +32,9 @@ def in_order(
     workers
         How many are made at a time, each on one core.
     processes
-        Whether workers are processes, to which ``make`` is sent, in place of threads, which Python's
-        lock holds up. A process takes seconds to start, imports the main module of the program, which must have its work
-        under ``if __name__ == "__main__"``, and ends with this one, even if that is killed.
+        Whether workers are processes, to which ``make`` is sent, in place of threads. A process takes seconds to start,
+        imports the main module of the program, which must have its work under ``if __name__ == "__main__"``, and ends with
+        this one, even if that is killed.
 
     Yields
     ------

@@ -223,10 +223,28 @@ class Simulator:
         workers = threads or (torch.get_num_threads() if self.device.type == "cpu" else 1)
 
         def make(block: int) -> tuple[Tensor, dict[str, Any]]:
-            rows = select(self.renderer.draw(self.seed, block), np.arange(min(BLOCK, start + count - block * BLOCK)))
-            return self.renderer.images(rows, self.seed, noise=noise, compile=self.compile), rows
+            return self.first_of_block(block, start + count - block * BLOCK, noise)
 
         yield from in_order(make, range(start // BLOCK, -(-(start + count) // BLOCK)), workers)
+
+    def first_of_block(self, number: int, count: int, noise: bool = True) -> tuple[Tensor, dict[str, Any]]:
+        """Return the first images of one block and their truths, computed on this thread without the rest of the block.
+
+        Parameters
+        ----------
+        number
+            Number of the block, as of `block`.
+        count
+            How many images; all 64 if it is larger.
+        noise
+            Whether to add noise.
+
+        Returns
+        -------
+        Images (N, bands, H, W) in `Preset.unit`, and the columns of their true parameters.
+        """
+        rows = select(self.renderer.draw(self.seed, number), np.arange(min(BLOCK, count)))
+        return self.renderer.images(rows, self.seed, noise=noise, compile=self.compile), rows
 
     def block(
         self, number: int, noise: bool = True, *, chosen: np.ndarray | None = None
