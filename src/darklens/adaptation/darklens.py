@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from darklens.adaptation.matching import Matching, measure_matching
-from darklens.adaptation.module import AdaptationModule
-from darklens.adaptation.self_ensembling import move_average
+from darklens.adaptation.self_ensembling import AveragedModule
 from darklens.data.batches import Batch
 from darklens.errors import RecipeError
 
 
-class DarkLensModule(AdaptationModule):
+class DarkLensModule(AveragedModule):
     """Learn source images that are degraded to the target, most of them with an image of the target added.
 
     What is in the target is then in images of both classes alike, so that neither a look-alike that the source lacks nor a
@@ -25,7 +23,6 @@ class DarkLensModule(AdaptationModule):
 
     def __init__(self, *given: Any, **named: Any):
         super().__init__(*given, **named)
-        self.student = copy.deepcopy(self.network)
         self.matching: Matching | None = None
         if self.method.superposed > 0 and len(self.task.classes) != 2:
             raise RecipeError(
@@ -33,9 +30,10 @@ class DarkLensModule(AdaptationModule):
                 f"{len(self.task.classes)}: say --adaptation.superposed 0"
             )
 
-    def trained_modules(self) -> nn.Module:
-        """Return the network whose weights are averaged."""
-        return self.student
+    @property
+    def decay(self) -> float:
+        """Decay of the moving average that is kept."""
+        return float(self.method.average_decay)
 
     def on_fit_start(self) -> None:
         """Measure seeing and noise of both domains."""
@@ -75,7 +73,3 @@ class DarkLensModule(AdaptationModule):
         # Noise maps and fits of lenses are those of images before they were changed.
         kept = {key: value for key, value in batch.items() if key not in ("noise", "row")}
         return self.augmented(kept | {"image": changed})
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the averaged weights towards those that are trained."""
-        move_average(self.network, self.student, self.method.average_decay)

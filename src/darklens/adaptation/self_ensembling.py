@@ -13,19 +13,37 @@ from darklens.adaptation.module import AdaptationModule
 from darklens.data.batches import Batch
 
 
-class SelfEnsemblingModule(AdaptationModule):
-    """A student learns the source, and the target from its teacher, the moving average of its weights.
-
-    The teacher is what is kept; it sees weak views, the student strong ones.
-    """
+class AveragedModule(AdaptationModule):
+    """Train a student, and keep the moving average of its weights as ``network``."""
 
     def __init__(self, *given: Any, **named: Any):
         super().__init__(*given, **named)
         self.student = copy.deepcopy(self.network)
 
+    @property
+    def decay(self) -> float:
+        """Decay of the moving average."""
+        raise NotImplementedError
+
     def trained_modules(self) -> nn.Module:
         """Return the student."""
         return self.student
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the averaged weights towards the student's."""
+        move_average(self.network, self.student, self.decay)
+
+
+class SelfEnsemblingModule(AveragedModule):
+    """A student learns the source, and the target from its teacher, the moving average of its weights.
+
+    The teacher is what is kept; it sees weak views, the student strong ones.
+    """
+
+    @property
+    def decay(self) -> float:
+        """Decay of the teacher's weights."""
+        return float(self.method.teacher_decay)
 
     def training_step(self, batch: Batch) -> Tensor:
         """Return the task's loss on the source, and the student's distance from the teacher on the target."""
@@ -41,10 +59,6 @@ class SelfEnsemblingModule(AdaptationModule):
         loss = supervised + self.method.weight * target + self.few_labels_loss(self.student, len(images))
         self.log_losses(len(images), loss=loss, target_loss=target)
         return loss
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the teacher's weights towards the student's."""
-        move_average(self.network, self.student, self.method.teacher_decay)
 
 
 def move_average(average: nn.Module, current: nn.Module, decay: float) -> None:
